@@ -1,0 +1,1433 @@
+"""Layers: the pieces of a feed-forward net, each with an explicit forward and backward pass.
+
+In this file, in this order:
+  the base         Store, Layer
+  weights          Linear, Embedding
+  activations      Sigmoid, Tanh, ReLU, LeakyReLU, PReLU, ELU, SELU, GELU, SiLU, Softplus, Softsign, Mish,
+                   HardSigmoid, HardSwish, Softmax, LogSoftmax
+  noise            Dropout, GaussianNoise
+  normalisation    BatchNorm, LayerNorm, GroupNorm, RMSNorm
+  shape            Flatten, Reshape, Lambda
+  containers       Chain, Residual, Parallel (and Model, from model.py)
+
+Shapes in the docstrings: N batch, D inputs, M outputs, C channels (last), H W space, T time; `...` any axes.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import math
+import operator
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray
+Shape = tuple[int, ...]
+
+# Where a name that is not in this file lives. `layers.Model` and a file that is loaded look here.
+ELSEWHERE = {"Model": "model"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in ELSEWHERE:
+        return getattr(importlib.import_module(f"layerwise.{ELSEWHERE[name]}"), name)
+    raise AttributeError(f"module 'layers' has no attribute {name!r}")
+
+
+# The base ----------------------------------------------------------------------------------------------------
+
+
+class Store:
+    """All parameters of a net in one vector, their gradients in another, and the arrays lent to its steps.
+
+    `vector` and `gradient` have shape (P,); every `w` and `b` of the net is a view of a part of them.
+    `version` grows when a layer is frozen or thawed. While `lending`, `take` hands out the same arrays again
+    in the same order, step after step, so that a training step allocates nothing large.
+    """
+
+    def __init__(self, size: int = 0, dtype: Any = "float32") -> None:
+        self.dtype = np.dtype(dtype)
+        self.vector = np.empty(size, self.dtype)
+        self.gradient = np.zeros(size, self.dtype)
+        self.version = 0
+        self.lending = False
+        self.taken = 0
+        self.pool: list[Array] = []
+
+    def take(self, shape: Shape) -> Array:
+        place = self.taken
+        self.taken = place + 1
+        if place == len(self.pool):
+            self.pool.append(np.empty(shape, self.dtype))
+        elif self.pool[place].shape != shape:
+            self.pool[place] = np.empty(shape, self.dtype)
+        return self.pool[place]
+
+    def for_reading(self) -> Store:
+        """The same parameters, with arrays of its own to lend: for a pass that must not disturb another."""
+        other = copy.copy(self)
+        other.pool, other.taken, other.lending = [], 0, True
+        return other
+
+
+def _parameter(name: str) -> property:
+    """A parameter as an attribute: reading gives the live view, assigning copies into it."""
+
+    def assign(self: Layer, value: Any) -> None:
+        for arrays, key in ((self.parameters, name), (self.gradients, name.removesuffix("_gradient"))):
+            if key in arrays and (arrays is self.gradients) == name.endswith("_gradient"):
+                value = np.asarray(value)
+                if value.shape != arrays[key].shape:
+                    raise ValueError(
+                        f"{self.label}.{name} has shape {arrays[key].shape}, got {value.shape}: "
+                        f"assign an array of the same shape."
+                    )
+                arrays[key][...] = value
+                return
+        raise AttributeError(
+            f"{self.label} has no {name} yet: its shape follows from the input. Call build(input_shape) first, "
+            f"or pass a batch through."
+        )
+
+    return property(operator.attrgetter("_" + name), assign)
+
+
+class Layer:
+    """One step of a net: `forward` computes, `backward` is its exact derivative.
+
+    A layer of one's own writes `forward(x, training)` and `backward(grad)`; where it has parameters, `setup`
+    declares them; where its output has another shape than its input, `output_shape` tells which. What
+    `backward` needs goes into `self.kept`; results are written into `self.empty(shape)` (or are new arrays).
+    `backward` sets `w_gradient` and the others (overwrites, never adds), returns dL/dx, and never writes into
+    the array that it was given.
+
+    w, b        the parameters of those names, or None; live views, assigning copies into place
+    parameters, gradients, buffers    name -> array; buffers are state that is not trained
+    """
+
+    integer_input = False  # the input holds integers that are to stay integers
+    smallest_batch = 1  # rows that a training batch must have
+
+    name: str | None
+    path: str  # where it stands in its net: "layers.0"
+    input_shape: Shape | None  # without the batch axis, once built
+    parameters: dict[str, Array]
+    gradients: dict[str, Array]
+    buffers: dict[str, Array]
+    kept: Any  # what backward needs of the last forward
+    input_gradient_needed: bool  # False: nobody reads dL/dx, and backward may return None
+    _frozen: bool
+    _store: Store
+    _start: int  # where its parameters begin in the net's vector
+    _declared: dict[str, tuple[Shape, Any]]  # parameters that have no values yet
+    _tried: dict[Shape, Shape]
+    _owner: Any
+    _seed: Any
+    _rng: np.random.Generator | None
+    _w = _b = _w_gradient = _b_gradient = None
+
+    w = _parameter("w")
+    b = _parameter("b")
+    w_gradient = _parameter("w_gradient")
+    b_gradient = _parameter("b_gradient")
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        # Here, not in __init__, so that a layer of one's own works without calling super().__init__().
+        layer: Any = super().__new__(cls)
+        layer.name = None
+        layer.path = ""
+        layer.input_shape = None
+        layer.parameters, layer.gradients, layer.buffers = {}, {}, {}
+        layer.kept = None
+        layer.input_gradient_needed = True
+        layer._frozen = False
+        layer._store = Store()
+        layer._declared = {}
+        layer._tried = {}
+        layer._start = 0
+        layer._owner = None
+        layer._seed = None
+        layer._rng = None
+        return layer
+
+    def __init__(self, name: str | None = None) -> None:
+        self.name = name
+
+    # What a layer writes.
+
+    def forward(self, x: Array, training: bool) -> Array:
+        """y of a batch x."""
+        raise TypeError(f"{type(self).__name__} has no forward(self, x, training): write it.")
+
+    def backward(self, grad: Array) -> Array | None:
+        """dL/dx from dL/dy; sets the gradients of the parameters. None if not `input_gradient_needed`."""
+        raise TypeError(f"{type(self).__name__} has no backward(self, grad): write it.")
+
+    def setup(self, input_shape: Shape) -> None:
+        """Declare parameters and buffers for inputs of this shape (without the batch axis)."""
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        """The shape of y for inputs of this shape, both without the batch axis; ValueError if it can't be.
+
+        Unless a layer writes it, a copy of the layer is tried on one row of zeros.
+        """
+        if input_shape not in self._tried:
+            trial = copy.deepcopy(self)
+            x = np.zeros((1, *input_shape), np.int64 if self.integer_input else trial.dtype)
+            with np.errstate(all="ignore"):
+                trial._build(input_shape)
+                self._tried[input_shape] = np.shape(trial.forward(x, False))[1:]
+        return self._tried[input_shape]
+
+    # What a layer uses.
+
+    def add_parameter(self, name: str, shape: Shape, initial: Any = 0.0) -> None:
+        """Declare a parameter; `initial` is a number, an array, or a callable (shape, rng) -> array."""
+        if not hasattr(type(self), name):
+            setattr(type(self), name, _parameter(name))
+            setattr(type(self), name + "_gradient", _parameter(name + "_gradient"))
+        self._declared[name] = (tuple(shape), initial)
+
+    def add_buffer(self, name: str, value: Any) -> None:
+        """Declare an array of state that is not trained but is saved, such as running statistics."""
+        self.buffers[name] = np.array(value, self.dtype)
+
+    def empty(self, shape: Shape) -> Array:
+        """An array to write a result into, its values undefined: lent while a net trains, else a new one."""
+        store = self._store
+        return store.take(shape) if store.lending else np.empty(shape, store.dtype)
+
+    @property
+    def rng(self) -> np.random.Generator:
+        """The layer's own source of random numbers, decided by the net's seed and the layer's place."""
+        if self._rng is None:
+            self._rng = np.random.default_rng(self._seed)
+        return self._rng
+
+    @rng.setter
+    def rng(self, generator: np.random.Generator) -> None:
+        self._rng = generator
+
+    # What a layer's user calls.
+
+    def __call__(self, x: Any, training: bool = False) -> Array:
+        """y of a batch x, keeping what `backward` needs. The first call makes the parameters."""
+        x = self._converted(x)
+        if self.input_shape is None:
+            self.build(x.shape[1:])
+        elif x.shape[1:] != self.input_shape:
+            self.output_shape(x.shape[1:])  # says what is wrong if the parameters do not fit
+        store = self._store
+        lending, store.lending = store.lending, False
+        try:
+            with np.errstate(all="ignore"):
+                return self.forward(x, training)
+        finally:
+            store.lending = lending
+
+    def build(self, input_shape: Sequence[int]) -> Layer:
+        """Make the parameters for inputs of `input_shape`, without the batch axis: `build((784,))`.
+
+        ValueError if the shape can't be, or is not the one that the layer was built for.
+        """
+        try:
+            shape = tuple(operator.index(size) for size in input_shape)
+        except TypeError:
+            raise TypeError(
+                f"build takes the shape of one input as a tuple, such as (784,), got {input_shape!r}."
+            ) from None
+        if any(size < 1 for size in shape):
+            raise ValueError(f"every size of an input shape is positive, got {shape}.")
+        self.output_shape(shape)  # before anything is made
+        if self.input_shape is None:
+            self._build(shape)
+        return self
+
+    def copy(self, dtype: Any = None) -> Any:
+        """A copy that belongs to no net, with the same values; in another dtype where one is given."""
+        twin = copy.deepcopy(self)
+        if dtype is not None:
+            twin._tie(np.dtype(dtype))
+        return twin
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self._store.dtype
+
+    @property
+    def frozen(self) -> bool:
+        """True: the parameters stay as they are. Setting it on a container sets it on all within."""
+        return all(leaf._frozen for leaf in self.leaves())
+
+    @frozen.setter
+    def frozen(self, value: bool) -> None:
+        for leaf in self.leaves():
+            leaf._frozen = bool(value)
+            leaf._store.version += 1
+
+    @property
+    def label(self) -> str:
+        """How messages call the layer."""
+        name = type(self).__name__ + (f" {self.name!r}" if self.name else "")
+        return f"{name} ({self.path})" if self.path else name
+
+    def __repr__(self) -> str:
+        arguments = (f"{name}={value!r}" for name, value in self.config().items() if value is not None)
+        return f"{type(self).__name__}({', '.join(arguments)})"
+
+    def config(self) -> dict[str, Any]:
+        """The arguments that make such a layer: each is kept under its own name, so they are read back."""
+        code = type(self).__init__.__code__
+        names = code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]
+        return {name: getattr(self, name, None) for name in names}
+
+    # How layers are put together. A container gives its layers by `parts`; a leaf has none.
+
+    def parts(self) -> dict[str, Layer]:
+        """Path -> layer, of the layers directly within."""
+        return {}
+
+    def leaves(self) -> Iterator[Layer]:
+        """The layers that hold parameters themselves, in order; of a leaf, the layer."""
+        parts = self.parts()
+        if not parts:
+            yield self
+        for part in parts.values():
+            yield from part.leaves()
+
+    @property
+    def trainable(self) -> bool:
+        """Whether an optimizer may move anything within."""
+        return any(leaf.parameters and not leaf._frozen for leaf in self.leaves())
+
+    def _converted(self, x: Any) -> Array:
+        x = np.asarray(x)
+        if x.dtype.kind not in "biuf":
+            raise TypeError(f"{self.label} takes numbers, got an array of {x.dtype}.")
+        if x.ndim < 2 and not (self.integer_input and x.ndim == 1):
+            raise ValueError(
+                f"{self.label} takes a batch: an array with a row for each sample, got shape {x.shape}. "
+                f"A single sample is a batch of one: x[None]."
+            )
+        if self.integer_input:
+            if x.dtype.kind == "f":
+                raise TypeError(f"{self.label} takes integers, got an array of {x.dtype}.")
+            return np.ascontiguousarray(x, np.int64)
+        return np.ascontiguousarray(x, self.dtype)
+
+    def _build(self, input_shape: Shape, seed: int | None = None) -> None:
+        self._declare(input_shape)
+        for place, leaf in enumerate(self.leaves()):
+            leaf._seed = None if seed is None else (seed, 2, place)
+        self._tie(self.dtype, np.random.default_rng(None if seed is None else (seed, 0)))
+
+    def _declare(self, input_shape: Shape) -> None:
+        if self.input_shape is None:
+            self.setup(input_shape)
+            self.input_shape = input_shape
+
+    def _tie(self, dtype: np.dtype, rng: np.random.Generator | None = None) -> None:
+        """Move the parameters of all leaves into one vector; what was declared and has no values, gets them."""
+        leaves = list(self.leaves())
+        old = [leaf.parameters for leaf in leaves]
+        shapes = [
+            {name: shape for name, (shape, _) in leaf._declared.items()}
+            | {name: value.shape for name, value in leaf.parameters.items()}
+            for leaf in leaves
+        ]
+        store = Store(sum(math.prod(s) for each in shapes for s in each.values()), dtype)
+        place = 0
+        for leaf, values, each in zip(leaves, old, shapes, strict=True):
+            leaf.parameters, leaf.gradients, leaf._start = {}, {}, place
+            for name, shape in each.items():
+                span = slice(place, place + math.prod(shape))
+                place = span.stop
+                view = store.vector[span].reshape(shape)
+                view[...] = values[name] if name in values else _initial(leaf._declared[name][1], shape, rng)
+                leaf.parameters[name] = view
+                leaf.gradients[name] = store.gradient[span].reshape(shape)
+                leaf.__dict__["_" + name] = view
+                leaf.__dict__[f"_{name}_gradient"] = leaf.gradients[name]
+            leaf._declared = {}
+            leaf.buffers = {name: value.astype(dtype) for name, value in leaf.buffers.items()}
+        self._share(store)
+
+    def _share(self, store: Store) -> None:
+        self._store = store
+        for part in self.parts().values():
+            part._share(store)
+
+    def _twin(self, store: Store) -> Any:
+        """The same layer, parameters shared, for a pass of its own that keeps nothing on this one."""
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__, kept=None, _store=store)
+        return twin
+
+    # Copies and pickles carry the layer's own arrays, none of the net's vector, and nothing that was kept.
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(self.__dict__, kept=None, _owner=None, path="")
+        for name in self.parameters:
+            del state["_" + name], state[f"_{name}_gradient"]
+        del state["gradients"], state["_store"]
+        state["parameters"] = {name: value.copy() for name, value in self.parameters.items()}
+        state["dtype"] = self.dtype.name
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        dtype = np.dtype(state.pop("dtype"))
+        self.__dict__.update(state, gradients={})
+        for name in self.parameters:
+            if not hasattr(type(self), name):
+                setattr(type(self), name, _parameter(name))
+                setattr(type(self), name + "_gradient", _parameter(name + "_gradient"))
+        self._store = Store(0, dtype)
+        self._tie(dtype)
+
+
+# Weights -----------------------------------------------------------------------------------------------------
+
+
+def _fans(shape: Shape) -> tuple[int, int]:
+    """How many inputs one output sums over, and the reverse: the last axis is the outputs'."""
+    return math.prod(shape[:-1]), shape[-1] * math.prod(shape[:-2])
+
+
+def uniform_fan_in(shape: Shape, rng: np.random.Generator) -> Array:
+    """Uniform in +-1 / sqrt(fan_in): the weights of torch.nn.Linear."""
+    limit = 1 / math.sqrt(_fans(shape)[0])
+    return rng.uniform(-limit, limit, shape)
+
+
+def he(shape: Shape, rng: np.random.Generator) -> Array:
+    """Normal with deviation sqrt(2 / fan_in): He et al. 2015 (1502.01852), eq. 10."""
+    return rng.normal(0, math.sqrt(2 / _fans(shape)[0]), shape)
+
+
+def glorot(shape: Shape, rng: np.random.Generator) -> Array:
+    """Uniform in +-sqrt(6 / (fan_in + fan_out)): Glorot and Bengio 2010, eq. 16."""
+    limit = math.sqrt(6 / sum(_fans(shape)))
+    return rng.uniform(-limit, limit, shape)
+
+
+def orthogonal(shape: Shape, rng: np.random.Generator) -> Array:
+    """Rows or columns of length 1 at right angles, uniform over all such: Saxe et al. 2013 (1312.6120)."""
+    rows, columns = math.prod(shape[:-1]), shape[-1]
+    q, r = np.linalg.qr(rng.normal(size=(max(rows, columns), min(rows, columns))))
+    q *= np.sign(np.diagonal(r))  # without it, LAPACK's choice of signs would show
+    return (q if rows >= columns else q.T).reshape(shape)
+
+
+INITIALISERS = {"he": he, "glorot": glorot, "orthogonal": orthogonal}
+
+
+def _initial(initial: Any, shape: Shape, rng: np.random.Generator | None) -> Any:
+    if not callable(initial):
+        return initial
+    values = np.asarray(initial(shape, rng))
+    if values.shape != shape:
+        raise ValueError(f"init made an array of shape {values.shape}, expected {shape}.")
+    return values
+
+
+def _weights(init: Any) -> Any:
+    """The initialiser that an `init` argument stands for."""
+    if init is None:
+        return uniform_fan_in
+    if isinstance(init, str):
+        if init not in INITIALISERS:
+            raise ValueError(f"init is one of {sorted(INITIALISERS)}, a number or a callable, got {init!r}.")
+        return INITIALISERS[init]
+    if not callable(init) and not _is_number(init):
+        raise TypeError(f"init is a name, a number or a callable (shape, rng) -> array, got {init!r}.")
+    return init
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _count(name: str, value: Any) -> int:
+    """A positive integer argument."""
+    if isinstance(value, bool) or not hasattr(value, "__index__") or operator.index(value) < 1:
+        raise ValueError(f"{name} is a positive integer, got {value!r}.")
+    return operator.index(value)
+
+
+def _real(name: str, value: Any, low: float, high: float = math.inf) -> float:
+    """A number in [low, high)."""
+    if not _is_number(value) or not low <= value < high:
+        raise ValueError(f"{name} is a number in [{low:g}, {high:g}), got {value!r}.")
+    return float(value)
+
+
+def _rows(x: Array) -> Array:
+    """All leading axes as one: (..., D) as (R, D)."""
+    return x if x.ndim == 2 else x.reshape(-1, x.shape[-1])
+
+
+class Linear(Layer):
+    """y = x w + b, for x of shape (N, ..., D) and y of shape (N, ..., M), M = units.
+
+    w (D, M) starts uniform in +-1/sqrt(D), b (M,) at 0; init="he", "glorot", "orthogonal", a number or a
+    callable (shape, rng) -> array makes w otherwise. PyTorch draws b too and stores w as (M, D); Keras
+    starts with "glorot". ValueError for an input whose last axis is not D.
+    """
+
+    def __init__(self, units: int, bias: bool = True, init: Any = None, name: str | None = None) -> None:
+        super().__init__(name)
+        self.units = _count("units", units)
+        self.bias = bool(bias)
+        self.init = init
+        _weights(init)
+
+    def setup(self, input_shape: Shape) -> None:
+        self.add_parameter("w", (input_shape[-1], self.units), _weights(self.init))
+        if self.bias:
+            self.add_parameter("b", (self.units,))
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        if not input_shape or (self.w is not None and input_shape[-1] != len(self.w)):
+            expected = f"{len(self.w)} inputs a row" if self.w is not None else "at least one axis of inputs"
+            raise ValueError(
+                f"{self.label} takes {expected}, got inputs of shape {input_shape} (without the batch axis)."
+            )
+        return (*input_shape[:-1], self.units)
+
+    def forward(self, x: Array, training: bool) -> Array:
+        self.kept = x
+        y = self.empty((*x.shape[:-1], self.units))
+        # The method, not np.matmul: on small arrays it costs a third.
+        _rows(x).dot(self.w, out=_rows(y))
+        if self.bias:
+            y += self.b
+        return y
+
+    def backward(self, grad: Array) -> Array | None:
+        x, rows = self.kept, _rows(grad)
+        _rows(x).T.dot(rows, out=self.w_gradient)
+        if self.bias:
+            np.add.reduce(rows, 0, out=self.b_gradient)
+        if not self.input_gradient_needed:
+            return None
+        x_gradient = self.empty(x.shape)
+        rows.dot(self.w.T, out=_rows(x_gradient))
+        return x_gradient
+
+
+class Embedding(Layer):
+    """y = w[x]: a row of w for each integer of x; x (N, ...) in [0, vocabulary), y (N, ..., units).
+
+    w (vocabulary, units) starts normal, deviation 1, as in torch.nn.Embedding (Keras: uniform in +-0.05).
+    x stays integer; there is no dL/dx: backward returns None. ValueError for an integer out of range.
+    """
+
+    integer_input = True
+
+    def __init__(self, vocabulary: int, units: int, init: Any = None, name: str | None = None) -> None:
+        super().__init__(name)
+        self.vocabulary = _count("vocabulary", vocabulary)
+        self.units = _count("units", units)
+        self.init = init
+        _weights(init)
+
+    def setup(self, input_shape: Shape) -> None:
+        initial = (lambda shape, rng: rng.normal(size=shape)) if self.init is None else _weights(self.init)
+        self.add_parameter("w", (self.vocabulary, self.units), initial)
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        return (*input_shape, self.units)
+
+    def forward(self, x: Array, training: bool) -> Array:
+        if x.size and not (x.min() >= 0 and x.max() < self.vocabulary):
+            raise ValueError(
+                f"{self.label} takes integers from 0 to {self.vocabulary - 1}, got {x.min()} to {x.max()}."
+            )
+        self.kept = x
+        y = self.empty((*x.shape, self.units))
+        np.take(self.w, x, axis=0, out=y, mode="clip")
+        return y
+
+    def backward(self, grad: Array) -> None:
+        self.w_gradient.fill(0)
+        np.add.at(self.w_gradient, self.kept, grad)
+
+
+# Activations -------------------------------------------------------------------------------------------------
+
+
+class Elementwise(Layer):
+    """A layer whose output has the shape of its input."""
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        return input_shape
+
+
+def _sigmoid(x: Array, out: Array | None = None) -> Array:
+    """1 / (1 + exp(-x)) by tanh: never overflows, and is the fastest form in NumPy."""
+    y = np.multiply(x, 0.5, out=out)
+    np.tanh(y, out=y)
+    y += 1
+    y *= 0.5
+    return y
+
+
+class Sigmoid(Elementwise):
+    """y = 1 / (1 + exp(-x)).    dy/dx = y (1 - y)"""
+
+    def forward(self, x: Array, training: bool) -> Array:
+        y = self.kept = _sigmoid(x, self.empty(x.shape))
+        return y
+
+    def backward(self, grad: Array) -> Array:
+        y = self.kept
+        x_gradient = np.subtract(1, y, out=self.empty(y.shape))
+        x_gradient *= y
+        x_gradient *= grad
+        return x_gradient
+
+
+class Tanh(Elementwise):
+    """y = tanh(x).    dy/dx = 1 - y^2"""
+
+    def forward(self, x: Array, training: bool) -> Array:
+        y = self.kept = np.tanh(x, out=self.empty(x.shape))
+        return y
+
+    def backward(self, grad: Array) -> Array:
+        y = self.kept
+        x_gradient = np.multiply(y, y, out=self.empty(y.shape))
+        np.subtract(1, x_gradient, out=x_gradient)
+        x_gradient *= grad
+        return x_gradient
+
+
+class ReLU(Elementwise):
+    """y = max(x, 0).    dy/dx = 1 where x > 0, else 0"""
+
+    def forward(self, x: Array, training: bool) -> Array:
+        y = self.kept = np.maximum(x, 0, out=self.empty(x.shape))
+        return y
+
+    def backward(self, grad: Array) -> Array:
+        return np.multiply(grad, self.kept > 0, out=self.empty(grad.shape))
+
+
+def _bent(values: Array, above: Array, slope: Any, out: Array) -> Array:
+    """`values` where `above`, else slope times them: without np.where, which takes ten times as long."""
+    np.multiply(values, above, out=out)
+    rest = values - out
+    rest *= slope
+    out += rest
+    return out
+
+
+class LeakyReLU(Elementwise):
+    """y = x where x > 0, else slope x.    Maas et al. 2013. PyTorch's slope; Keras's layer has 0.3."""
+
+    def __init__(self, slope: float = 0.01, name: str | None = None) -> None:
+        super().__init__(name)
+        self.slope = _real("slope", slope, 0)
+
+    def forward(self, x: Array, training: bool) -> Array:
+        above = self.kept = x > 0
+        return _bent(x, above, self.slope, self.empty(x.shape))
+
+    def backward(self, grad: Array) -> Array:
+        return _bent(grad, self.kept, self.slope, self.empty(grad.shape))
+
+
+class PReLU(Elementwise):
+    """y = x where x > 0, else w x, with one slope w, shape (1,), that is learned; it starts at 0.25.
+
+    He et al. 2015 (1502.01852). As torch.nn.PReLU(); Keras learns a slope per element, from 0.
+    """
+
+    def setup(self, input_shape: Shape) -> None:
+        self.add_parameter("w", (1,), 0.25)
+
+    def forward(self, x: Array, training: bool) -> Array:
+        above = x > 0
+        self.kept = x, above
+        return _bent(x, above, self.w, self.empty(x.shape))
+
+    def backward(self, grad: Array) -> Array:
+        x, above = self.kept
+        below = np.minimum(x, 0)
+        below *= grad
+        np.add.reduce(below, None, out=self.w_gradient[0, ...])
+        return _bent(grad, above, self.w, self.empty(grad.shape))
+
+
+class ELU(Elementwise):
+    """y = x where x > 0, else alpha (exp(x) - 1).    dy/dx = 1, or y + alpha.    Clevert 2015 (1511.07289)"""
+
+    scale = 1.0
+
+    def __init__(self, alpha: float = 1.0, name: str | None = None) -> None:
+        super().__init__(name)
+        self.alpha = _real("alpha", alpha, 0)
+
+    def forward(self, x: Array, training: bool) -> Array:
+        y = self.kept = np.minimum(x, 0, out=self.empty(x.shape))
+        np.expm1(y, out=y)
+        y *= self.alpha
+        y += np.maximum(x, 0)
+        if self.scale != 1:
+            y *= self.scale
+        return y
+
+    def backward(self, grad: Array) -> Array:
+        y = self.kept
+        below = self.scale * self.alpha  # the slope just below 0; above, it is the scale
+        slope = np.minimum(y, 0, out=self.empty(y.shape))
+        slope += below
+        if below != self.scale:
+            slope += np.multiply(y > 0, self.scale - below, dtype=y.dtype)
+        slope *= grad
+        return slope
+
+
+class SELU(ELU):
+    """y = scale x where x > 0, else scale alpha (exp(x) - 1).    Klambauer et al. 2017 (1706.02515)"""
+
+    scale = 1.0507009873554805
+
+    def __init__(self, name: str | None = None) -> None:
+        super().__init__(1.6732632423543772, name)
+
+
+# erf as quotients of polynomials, highest power first: S. L. Moshier, Cephes Mathematical Library (ndtr.c),
+# within 1e-15. The first pair is erf(x)/x in x^2 for |x| <= 1, the second erfc(x) exp(x^2) for 1 < x < 8.
+_ERF_BELOW_1 = (
+    (9.60497373987051638749e0, 9.00260197203842689217e1, 2.23200534594684319226e3, 7.00332514112805075473e3,
+     5.55923013010394962768e4),
+    (1.0, 3.35617141647503099647e1, 5.21357949780152679795e2, 4.59432382970980127987e3,
+     2.26290000613890934246e4, 4.92673942608635921086e4),
+)  # fmt: skip
+_ERFC_ABOVE_1 = (
+    (2.46196981473530512524e-10, 5.64189564831068821977e-1, 7.46321056442269912687e0,
+     4.86371970985681366614e1, 1.96520832956077098242e2, 5.26445194995477358631e2, 9.34528527171957607540e2,
+     1.02755188689515710272e3, 5.57535335369399327526e2),
+    (1.0, 1.32281951154744992508e1, 8.67072140885989742329e1, 3.54937778887819891062e2,
+     9.75708501743205489753e2, 1.82390916687909736289e3, 2.24633760818710981792e3, 1.65666309194161350182e3,
+     5.57535340817727675546e2),
+)  # fmt: skip
+
+
+def _ratio(coefficients: tuple[Sequence[float], Sequence[float]], x: Array) -> Array:
+    above, below = (np.full_like(x, each[0]) for each in coefficients)
+    for total, each in ((above, coefficients[0]), (below, coefficients[1])):
+        for coefficient in each[1:]:
+            total *= x
+            total += coefficient
+    above /= below
+    return above
+
+
+def erf(x: Array) -> Array:
+    """The error function, 2 / sqrt(pi) times the integral of exp(-t^2) from 0 to x; within 1e-14."""
+    size = np.minimum(np.abs(x), 6)  # erf(6) is 1 in float64; beyond, the polynomials would overflow float32
+    near = x * _ratio(_ERF_BELOW_1, np.minimum(size, 1) ** 2)
+    far = 1 - np.exp(-size * size) * _ratio(_ERFC_ABOVE_1, np.maximum(size, 1))
+    return np.where(size <= 1, near, np.copysign(far, x))
+
+
+class GELU(Elementwise):
+    """y = x Phi(x), Phi the normal distribution function: (1 + erf(x / sqrt(2))) / 2.    1606.08415
+
+    approximate="tanh": y = x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2.
+    """
+
+    def __init__(self, approximate: str | None = None, name: str | None = None) -> None:
+        super().__init__(name)
+        if approximate not in (None, "tanh"):
+            raise ValueError(f'approximate is None or "tanh", got {approximate!r}.')
+        self.approximate = approximate
+
+    def forward(self, x: Array, training: bool) -> Array:
+        if self.approximate:
+            phi = x * x
+            phi *= 0.044715
+            phi += 1
+            phi *= x
+            phi *= math.sqrt(2 / math.pi)
+            np.tanh(phi, out=phi)
+        else:
+            phi = erf(x * math.sqrt(0.5))
+        phi += 1
+        phi *= 0.5
+        self.kept = x, phi
+        return np.multiply(x, phi, out=self.empty(x.shape))
+
+    def backward(self, grad: Array) -> Array:
+        x, phi = self.kept
+        slope = np.multiply(x, x, out=self.empty(x.shape))
+        if self.approximate:
+            # phi = (1 + tanh u) / 2, so dphi/dx = 2 phi (1 - phi) du/dx
+            slope *= 3 * 0.044715
+            slope += 1
+            slope *= 2 * math.sqrt(2 / math.pi)
+            slope *= phi
+            slope *= 1 - phi
+        else:
+            slope *= -0.5
+            np.exp(slope, out=slope)
+            slope *= 1 / math.sqrt(2 * math.pi)
+        slope *= x
+        slope += phi
+        slope *= grad
+        return slope
+
+
+class SiLU(Elementwise):
+    """y = x s, s = sigmoid(x); also called swish.    dy/dx = s + y (1 - s).    1702.03118"""
+
+    def forward(self, x: Array, training: bool) -> Array:
+        s = _sigmoid(x)
+        y = np.multiply(x, s, out=self.empty(x.shape))
+        self.kept = y, s
+        return y
+
+    def backward(self, grad: Array) -> Array:
+        y, s = self.kept
+        slope = np.subtract(1, s, out=self.empty(s.shape))
+        slope *= y
+        slope += s
+        slope *= grad
+        return slope
+
+
+def _softplus(x: Array, out: Array | None = None) -> Array:
+    """log(1 + exp(x)) without overflow; four times as fast as np.logaddexp."""
+    y = np.abs(x, out=out)
+    np.negative(y, out=y)
+    np.exp(y, out=y)
+    np.log1p(y, out=y)
+    y += np.maximum(x, 0)
+    return y
+
+
+class Softplus(Elementwise):
+    """y = log(1 + exp(x)).    dy/dx = sigmoid(x).    PyTorch cuts off above 20; the difference is below 3e-9."""
+
+    def forward(self, x: Array, training: bool) -> Array:
+        self.kept = x
+        return _softplus(x, self.empty(x.shape))
+
+    def backward(self, grad: Array) -> Array:
+        x_gradient = _sigmoid(self.kept, self.empty(grad.shape))
+        x_gradient *= grad
+        return x_gradient
+
+
+class Softsign(Elementwise):
+    """y = x / (1 + |x|).    dy/dx = 1 / (1 + |x|)^2"""
+
+    def forward(self, x: Array, training: bool) -> Array:
+        size = self.kept = np.abs(x)
+        size += 1
+        return np.divide(x, size, out=self.empty(x.shape))
+
+    def backward(self, grad: Array) -> Array:
+        size = self.kept
+        x_gradient = np.divide(grad, size, out=self.empty(grad.shape))
+        x_gradient /= size
+        return x_gradient
+
+
+class Mish(Elementwise):
+    """y = x t, t = tanh(log(1 + exp(x))).    dy/dx = t + x sigmoid(x) (1 - t^2).    Misra 2019 (1908.08681)"""
+
+    def forward(self, x: Array, training: bool) -> Array:
+        t = _softplus(x)
+        np.tanh(t, out=t)
+        self.kept = x, t
+        return np.multiply(x, t, out=self.empty(x.shape))
+
+    def backward(self, grad: Array) -> Array:
+        x, t = self.kept
+        slope = np.multiply(t, t, out=self.empty(t.shape))
+        np.subtract(1, slope, out=slope)
+        slope *= _sigmoid(x)
+        slope *= x
+        slope += t
+        slope *= grad
+        return slope
+
+
+class HardSigmoid(Elementwise):
+    """y = min(max(x / 6 + 1/2, 0), 1).    dy/dx = 1/6 where -3 < x < 3, else 0.    As PyTorch and Keras 3."""
+
+    def forward(self, x: Array, training: bool) -> Array:
+        y = self.kept = np.multiply(x, 1 / 6, out=self.empty(x.shape))
+        y += 0.5
+        return np.clip(y, 0, 1, out=y)
+
+    def backward(self, grad: Array) -> Array:
+        y = self.kept
+        x_gradient = np.multiply(grad, (y > 0) & (y < 1), out=self.empty(grad.shape))
+        x_gradient *= 1 / 6
+        return x_gradient
+
+
+class HardSwish(Elementwise):
+    """y = x h, h = min(max(x / 6 + 1/2, 0), 1).    dy/dx = h, and x / 6 more where -3 < x < 3.    1905.02244"""
+
+    def forward(self, x: Array, training: bool) -> Array:
+        h = x * (1 / 6)
+        h += 0.5
+        np.clip(h, 0, 1, out=h)
+        self.kept = x, h
+        return np.multiply(x, h, out=self.empty(x.shape))
+
+    def backward(self, grad: Array) -> Array:
+        x, h = self.kept
+        slope = np.multiply(x, (h > 0) & (h < 1), out=self.empty(x.shape))
+        slope *= 1 / 6
+        slope += h
+        slope *= grad
+        return slope
+
+
+class Softmax(Elementwise):
+    """y = exp(x) / sum(exp(x)), the sum over the last axis.    dL/dx = y (g - sum(g y)), g = dL/dy
+
+    y is never less than the smallest normal number, so that the gradient of CrossEntropy, -1 / y at the true
+    class, stays finite: after this layer it is then p - y to the last digit, however small p.
+    """
+
+    def forward(self, x: Array, training: bool) -> Array:
+        y = self.kept = np.subtract(x, np.maximum.reduce(x, -1, keepdims=True), out=self.empty(x.shape))
+        np.exp(y, out=y)
+        y /= np.add.reduce(y, -1, keepdims=True)
+        return np.maximum(y, float(np.finfo(y.dtype).tiny), out=y)
+
+    def backward(self, grad: Array) -> Array:
+        y = self.kept
+        x_gradient = np.multiply(grad, y, out=self.empty(y.shape))
+        x_gradient -= y * np.add.reduce(x_gradient, -1, keepdims=True)
+        return x_gradient
+
+
+class LogSoftmax(Elementwise):
+    """y = x - log(sum(exp(x))), the sum over the last axis.    dL/dx = g - exp(y) sum(g), g = dL/dy"""
+
+    def forward(self, x: Array, training: bool) -> Array:
+        y = self.kept = np.subtract(x, np.maximum.reduce(x, -1, keepdims=True), out=self.empty(x.shape))
+        y -= np.log(np.add.reduce(np.exp(y), -1, keepdims=True))
+        return y
+
+    def backward(self, grad: Array) -> Array:
+        x_gradient = np.exp(self.kept, out=self.empty(grad.shape))
+        x_gradient *= -np.add.reduce(grad, -1, keepdims=True)
+        x_gradient += grad
+        return x_gradient
+
+
+# Noise -------------------------------------------------------------------------------------------------------
+
+
+class Dropout(Elementwise):
+    """In training each number is 0 with probability `rate`, else divided by 1 - rate; otherwise y = x.
+
+    Srivastava et al. 2014, in the inverted form of PyTorch and Keras: inference needs no factor.
+    """
+
+    def __init__(self, rate: float, name: str | None = None) -> None:
+        super().__init__(name)
+        self.rate = _real("rate", rate, 0, 1)
+
+    def forward(self, x: Array, training: bool) -> Array:
+        if not training or self.rate == 0:
+            self.kept = None
+            return x
+        factor = self.kept = self.empty(x.shape)
+        self.rng.random(out=factor, dtype=factor.dtype)
+        np.greater_equal(factor, self.rate, out=factor)
+        factor *= 1 / (1 - self.rate)
+        return np.multiply(x, factor, out=self.empty(x.shape))
+
+    def backward(self, grad: Array) -> Array:
+        return grad if self.kept is None else np.multiply(grad, self.kept, out=self.empty(grad.shape))
+
+
+class GaussianNoise(Elementwise):
+    """In training y = x + std n, n normal with mean 0 and deviation 1; otherwise y = x.    dy/dx = 1"""
+
+    def __init__(self, std: float, name: str | None = None) -> None:
+        super().__init__(name)
+        self.std = _real("std", std, 0)
+
+    def forward(self, x: Array, training: bool) -> Array:
+        if not training:
+            return x
+        y = self.empty(x.shape)
+        self.rng.standard_normal(out=y, dtype=y.dtype)
+        y *= self.std
+        y += x
+        return y
+
+    def backward(self, grad: Array) -> Array:
+        return grad
+
+
+# Normalisation -----------------------------------------------------------------------------------------------
+
+
+def _standardised(x: Array, axes: Any, epsilon: float) -> tuple[Array, Array, Array, Array]:
+    """(x - mean) / sqrt(variance + epsilon) over `axes`, with 1 / sqrt(...), the mean and the variance."""
+    mean = x.mean(axes, keepdims=True)
+    z = x - mean
+    variance = np.mean(z * z, axes, keepdims=True)
+    scale = 1 / np.sqrt(variance + epsilon)
+    z *= scale
+    return z, scale, mean, variance
+
+
+def _standardised_backward(grad: Array, z: Array, scale: Array, axes: Any) -> Array:
+    """dL/dx of `_standardised` from dL/dz: what moves the mean or the variance is taken out of the gradient."""
+    return scale * (grad - grad.mean(axes, keepdims=True) - z * np.mean(grad * z, axes, keepdims=True))
+
+
+class Norm(Elementwise):
+    """What the normalisations share: z w + b with one w and b per channel, (C,), starting at 1 and 0."""
+
+    def setup(self, input_shape: Shape) -> None:
+        self.add_parameter("w", input_shape[-1:], 1.0)
+        self.add_parameter("b", input_shape[-1:])
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        if not input_shape or (self.w is not None and input_shape[-1] != len(self.w)):
+            expected = f"{len(self.w)} channels" if self.w is not None else "channels in the last axis"
+            raise ValueError(f"{self.label} takes {expected}, got inputs of shape {input_shape}.")
+        return input_shape
+
+    def _scaled(self, z: Array) -> Array:
+        y = np.multiply(z, self.w, out=self.empty(z.shape))
+        y += self.b
+        return y
+
+    def _scaled_backward(self, grad: Array, z: Array) -> Array:
+        np.sum(_rows(grad * z), 0, out=self.w_gradient)
+        np.sum(_rows(grad), 0, out=self.b_gradient)
+        return grad * self.w
+
+
+class BatchNorm(Norm):
+    """y = w (x - mean) / sqrt(variance + epsilon) + b, over all axes but the channels; x (N, ..., C).
+
+    In training, mean and (biased) variance are the batch's, and the running ones move towards them:
+    running += momentum (batch - running), with the unbiased variance. Otherwise, and when frozen, the running
+    ones are used. Ioffe and Szegedy 2015 (1502.03167); PyTorch's conventions. Keras: momentum 0.99 weighs the
+    old value, epsilon 1e-3, running variance biased. ValueError for a training batch of one value a channel.
+    """
+
+    smallest_batch = 2
+
+    def __init__(self, momentum: float = 0.1, epsilon: float = 1e-5, name: str | None = None) -> None:
+        super().__init__(name)
+        self.momentum = _real("momentum", momentum, 0, math.nextafter(1, 2))
+        self.epsilon = _real("epsilon", epsilon, 0)
+
+    def setup(self, input_shape: Shape) -> None:
+        super().setup(input_shape)
+        self.add_buffer("running_mean", np.zeros(input_shape[-1]))
+        self.add_buffer("running_variance", np.ones(input_shape[-1]))
+
+    def forward(self, x: Array, training: bool) -> Array:
+        mean, variance = self.buffers["running_mean"], self.buffers["running_variance"]
+        rows = _rows(x)
+        moving = training and not self._frozen
+        if moving:
+            n = len(rows)
+            if n < 2:
+                raise ValueError(
+                    f"{self.label} normalises over the batch in training and got one value per channel, "
+                    f"shape {x.shape}: give it a batch of at least two."
+                )
+            z, scale, batch_mean, batch_variance = _standardised(rows, 0, self.epsilon)
+            mean += self.momentum * (batch_mean[0] - mean)
+            variance += self.momentum * (batch_variance[0] * (n / (n - 1)) - variance)
+        else:
+            scale = 1 / np.sqrt(variance + self.epsilon)
+            z = (rows - mean) * scale
+        self.kept = z, scale, moving
+        return self._scaled(z).reshape(x.shape)
+
+    def backward(self, grad: Array) -> Array:
+        z, scale, moved = self.kept
+        z_gradient = self._scaled_backward(_rows(grad), z)
+        x_gradient = _standardised_backward(z_gradient, z, scale, 0) if moved else z_gradient * scale
+        return x_gradient.reshape(grad.shape)
+
+
+class LayerNorm(Norm):
+    """y = w (x - mean) / sqrt(variance + epsilon) + b, mean and variance over the last axis; x (N, ..., C).
+
+    Ba, Kiros and Hinton 2016 (1607.06450); as torch.nn.LayerNorm(C). Keras: epsilon 1e-3.
+    """
+
+    def __init__(self, epsilon: float = 1e-5, name: str | None = None) -> None:
+        super().__init__(name)
+        self.epsilon = _real("epsilon", epsilon, 0)
+
+    def forward(self, x: Array, training: bool) -> Array:
+        z, scale, _, _ = _standardised(x, -1, self.epsilon)
+        self.kept = z, scale
+        return self._scaled(z)
+
+    def backward(self, grad: Array) -> Array:
+        z, scale = self.kept
+        return _standardised_backward(self._scaled_backward(grad, z), z, scale, -1)
+
+
+class GroupNorm(Norm):
+    """As LayerNorm, but over space and a group of C / groups channels; x (N, ..., C).
+
+    Wu and He 2018 (1803.08494); as torch.nn.GroupNorm. Keras: epsilon 1e-3. ValueError if `groups` does not
+    divide the channels.
+    """
+
+    def __init__(self, groups: int, epsilon: float = 1e-5, name: str | None = None) -> None:
+        super().__init__(name)
+        self.groups = _count("groups", groups)
+        self.epsilon = _real("epsilon", epsilon, 0)
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        super().output_shape(input_shape)
+        if input_shape[-1] % self.groups:
+            raise ValueError(
+                f"{self.label} splits the channels into {self.groups} groups of one size, got {input_shape[-1]} "
+                f"channels: choose groups that divide them."
+            )
+        return input_shape
+
+    def _grouped(self, x: Array) -> Array:
+        return x.reshape(len(x), -1, self.groups, x.shape[-1] // self.groups)
+
+    def forward(self, x: Array, training: bool) -> Array:
+        z, scale, _, _ = _standardised(self._grouped(x), (1, 3), self.epsilon)
+        self.kept = z, scale
+        return self._scaled(z.reshape(x.shape))
+
+    def backward(self, grad: Array) -> Array:
+        z, scale = self.kept
+        z_gradient = self._scaled_backward(grad, z.reshape(grad.shape))
+        return _standardised_backward(self._grouped(z_gradient), z, scale, (1, 3)).reshape(grad.shape)
+
+
+class RMSNorm(Norm):
+    """y = w x / sqrt(mean(x^2) + epsilon), the mean over the last axis; x (N, ..., C), w (C,).
+
+    Zhang and Sennrich 2019 (1910.07467). epsilon=None is the dtype's machine epsilon, as in PyTorch; Keras: 1e-6.
+    """
+
+    def __init__(self, epsilon: float | None = None, name: str | None = None) -> None:
+        super().__init__(name)
+        self.epsilon = epsilon if epsilon is None else _real("epsilon", epsilon, 0)
+
+    def setup(self, input_shape: Shape) -> None:
+        self.add_parameter("w", input_shape[-1:], 1.0)
+
+    def forward(self, x: Array, training: bool) -> Array:
+        epsilon = float(np.finfo(x.dtype).eps) if self.epsilon is None else self.epsilon
+        scale = 1 / np.sqrt(np.mean(x * x, -1, keepdims=True) + epsilon)
+        z = x * scale
+        self.kept = z, scale
+        return np.multiply(z, self.w, out=self.empty(x.shape))
+
+    def backward(self, grad: Array) -> Array:
+        z, scale = self.kept
+        np.sum(_rows(grad * z), 0, out=self.w_gradient)
+        z_gradient = grad * self.w
+        return scale * (z_gradient - z * np.mean(z_gradient * z, -1, keepdims=True))
+
+
+# Shape -------------------------------------------------------------------------------------------------------
+
+
+class Flatten(Layer):
+    """All axes but the batch's as one: (N, ...) to (N, D)."""
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        return (math.prod(input_shape),)
+
+    def forward(self, x: Array, training: bool) -> Array:
+        self.kept = x.shape
+        return x.reshape(len(x), -1)
+
+    def backward(self, grad: Array) -> Array:
+        return grad.reshape(self.kept)
+
+
+class Reshape(Layer):
+    """(N, ...) to (N, *shape); one size may be -1 and follows from the others. ValueError if it can't."""
+
+    def __init__(self, shape: Sequence[int], name: str | None = None) -> None:
+        super().__init__(name)
+        self.shape = tuple(operator.index(size) for size in shape)
+        if any(size < 1 and size != -1 for size in self.shape) or self.shape.count(-1) > 1:
+            raise ValueError(f"shape has positive sizes and at most one -1, got {self.shape}.")
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        size, known = math.prod(input_shape), math.prod(s for s in self.shape if s != -1)
+        if size % known or (-1 not in self.shape and size != known):
+            raise ValueError(
+                f"{self.label} makes shape {self.shape}, got inputs of shape {input_shape}, {size} numbers each."
+            )
+        return tuple(size // known if s == -1 else s for s in self.shape)
+
+    def forward(self, x: Array, training: bool) -> Array:
+        self.kept = x.shape
+        return x.reshape(len(x), *self.shape)
+
+    def backward(self, grad: Array) -> Array:
+        return grad.reshape(self.kept)
+
+
+class Lambda(Layer):
+    """y = function(x); gradient(x, dL/dy) -> dL/dx, which is needed only to train something below.
+
+    A net with a Lambda is loaded with the functions given again: `load(path, custom={"name": function})`.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[Array], Array],
+        gradient: Callable[[Array, Array], Array] | None = None,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(name)
+        for argument in (function, gradient):
+            if argument is not None and not callable(argument):
+                raise TypeError(f"Lambda takes functions, got {argument!r}.")
+        self.function = function
+        self.gradient = gradient
+
+    def forward(self, x: Array, training: bool) -> Array:
+        self.kept = x
+        return np.asarray(self.function(x), x.dtype)
+
+    def backward(self, grad: Array) -> Array | None:
+        if not self.input_gradient_needed:
+            return None
+        if self.gradient is None:
+            raise TypeError(
+                f"{self.label} has no gradient and something below it is trained: "
+                f"give Lambda(function, gradient), gradient(x, grad) -> dL/dx."
+            )
+        return self.gradient(self.kept, grad)
+
+
+# Containers --------------------------------------------------------------------------------------------------
+
+
+class Chain(Layer):
+    """Layers one after the other: the output of each is the input of the next.
+
+    TypeError for what is not a layer; ValueError for a layer that stands in a net already.
+    """
+
+    def __init__(self, layers: Sequence[Layer], name: str | None = None) -> None:
+        super().__init__(name)
+        self.layers = tuple(layers) if isinstance(layers, (list, tuple)) else (layers,)
+        for place, layer in enumerate(self.layers):
+            if not isinstance(layer, Layer):
+                hint = f": write {layer.__name__}(...)" if isinstance(layer, type) else ""
+                raise TypeError(f"layers[{place}] is not a Layer but {layer!r}{hint}.")
+        if not self.layers:
+            raise ValueError(f"{type(self).__name__} takes at least one layer, got none.")
+        self._adopt()
+
+    def parts(self) -> dict[str, Layer]:
+        return {f"layers.{place}": layer for place, layer in enumerate(self.layers)}
+
+    def _adopt(self) -> None:
+        """Make the layers within this container's own; each may have one owner only."""
+        seen: set[int] = set()
+        for layer in self.parts().values():
+            owner = layer._owner() if layer._owner else None
+            if id(layer) in seen or owner not in (None, self):
+                raise ValueError(
+                    f"{layer.label} stands in a net already, and a layer stands in one place only: "
+                    f"give its copy here, layer.copy()."
+                )
+            seen.add(id(layer))
+        for layer in self.parts().values():
+            layer._owner = weakref.ref(self)
+        self._name_paths("")
+
+    def _name_paths(self, prefix: str) -> None:
+        for name, layer in self.parts().items():
+            layer.path = prefix + name
+            if isinstance(layer, Chain):
+                layer._name_paths(layer.path + ".")
+
+    def setup(self, input_shape: Shape) -> None:
+        for layer in self.layers:
+            layer._declare(input_shape)
+            input_shape = layer.output_shape(input_shape)
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        for layer in self.layers:
+            input_shape = layer.output_shape(input_shape)
+        return input_shape
+
+    @property
+    def integer_input(self) -> bool:  # type: ignore[override]
+        return self.layers[0].integer_input
+
+    @property
+    def smallest_batch(self) -> int:  # type: ignore[override]
+        return max(part.smallest_batch for part in self.parts().values())
+
+    def _twin(self, store: Store) -> Any:
+        twin = super()._twin(store)
+        twin.layers = tuple(layer._twin(store) for layer in self.layers)
+        return twin
+
+    def forward(self, x: Array, training: bool) -> Array:
+        dtype = self._store.dtype
+        for layer in self.layers:
+            x = layer.forward(x, training)
+            if x.dtype is not dtype:  # a layer of one's own may slip, say by np.sqrt(2)
+                x = np.asarray(x, dtype)
+        return x
+
+    def backward(self, grad: Array) -> Array | None:
+        dtype = self._store.dtype
+        first = 0 if self.input_gradient_needed else self._first_trainable()
+        for place in range(len(self.layers) - 1, first - 1, -1):
+            layer = self.layers[place]
+            if place > first or self.input_gradient_needed:
+                grad = layer.backward(grad)
+                if grad is None:
+                    break
+                if grad.dtype is not dtype:
+                    grad = np.asarray(grad, dtype)
+            else:
+                layer.input_gradient_needed = False
+                try:
+                    layer.backward(grad)
+                finally:
+                    layer.input_gradient_needed = True
+        return grad if self.input_gradient_needed else None
+
+    def _first_trainable(self) -> int:
+        known = self.__dict__.get("_first")
+        if known is None or known[0] != (id(self._store), self._store.version):
+            places = [place for place, layer in enumerate(self.layers) if layer.trainable]
+            known = self._first = (id(self._store), self._store.version), min(places, default=len(self.layers))
+        return known[1]
+
+    def config(self) -> dict[str, Any]:
+        return {"layers": list(self.layers), "name": self.name}
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()
+        state.pop("_first", None)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._adopt()
+
+    def __getitem__(self, place: int) -> Layer:
+        return self.layers[place]
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def __iter__(self) -> Iterator[Layer]:
+        return iter(self.layers)
+
+
+class Residual(Chain):
+    """y = x + chain(x), the chain ending in the shape it began with (else ValueError).    He 2015 (1512.03385)"""
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        shape = super().output_shape(input_shape)
+        if shape != input_shape:
+            raise ValueError(
+                f"{self.label} adds its layers' output to their input: the shapes must be equal, got {input_shape} "
+                f"and {shape}."
+            )
+        return shape
+
+    def forward(self, x: Array, training: bool) -> Array:
+        return np.add(x, super().forward(x, training), out=self.empty(x.shape))
+
+    def backward(self, grad: Array) -> Array | None:
+        x_gradient = super().backward(grad)
+        return None if x_gradient is None else np.add(x_gradient, grad, out=self.empty(grad.shape))
+
+
+class Parallel(Chain):
+    """Branches side by side, each a layer or a list of layers, all fed the same x.
+
+    join="concatenate" puts their outputs together along the last axis, join="add" sums them. ValueError if
+    the output shapes do not fit together.
+    """
+
+    def __init__(self, branches: Sequence[Any], join: str = "concatenate", name: str | None = None) -> None:
+        if join not in ("concatenate", "add"):
+            raise ValueError(f'join is "concatenate" or "add", got {join!r}.')
+        self.branches = tuple(b if type(b) is Chain else Chain(b) for b in branches)
+        self.join = join
+        super().__init__(self.branches, name)
+
+    def parts(self) -> dict[str, Layer]:
+        return {f"branches.{place}": branch for place, branch in enumerate(self.branches)}
+
+    def setup(self, input_shape: Shape) -> None:
+        for branch in self.branches:
+            branch._declare(input_shape)
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        shapes = [branch.output_shape(input_shape) for branch in self.branches]
+        if len({shape[:-1] if self.join == "concatenate" else shape for shape in shapes}) > 1:
+            raise ValueError(f"{self.label} can't {self.join} branches with outputs of shapes {shapes}.")
+        return shapes[0] if self.join == "add" else (*shapes[0][:-1], sum(shape[-1] for shape in shapes))
+
+    def _twin(self, store: Store) -> Any:
+        twin = super()._twin(store)
+        twin.branches = twin.layers
+        return twin
+
+    def forward(self, x: Array, training: bool) -> Array:
+        outputs = [branch.forward(x, training) for branch in self.branches]
+        if self.join == "add":
+            return np.add.reduce(outputs)
+        self.kept = np.cumsum([y.shape[-1] for y in outputs[:-1]])
+        return np.concatenate(outputs, axis=-1)
+
+    def backward(self, grad: Array) -> Array | None:
+        grads = [grad] * len(self.branches)
+        if self.join == "concatenate":
+            grads = [np.ascontiguousarray(part) for part in np.split(grad, self.kept, axis=-1)]
+        total = None
+        for branch, part in zip(self.branches, grads, strict=True):
+            branch.input_gradient_needed = self.input_gradient_needed
+            try:
+                x_gradient = branch.backward(part)
+            finally:
+                branch.input_gradient_needed = True
+            if x_gradient is not None:
+                total = x_gradient if total is None else total + x_gradient
+        return total
+
+    def config(self) -> dict[str, Any]:
+        return {"branches": [list(b.layers) for b in self.branches], "join": self.join, "name": self.name}
+
+
+__all__ = [
+    "ELU", "GELU", "SELU", "BatchNorm", "Chain", "Dropout", "Embedding", "Flatten", "GaussianNoise", "GroupNorm",
+    "HardSigmoid", "HardSwish", "Lambda", "Layer", "LayerNorm", "LeakyReLU", "Linear", "LogSoftmax", "Mish", "Model",  # noqa: F822 (Model: above)
+    "PReLU", "Parallel", "RMSNorm", "ReLU", "Reshape", "Residual", "SiLU", "Sigmoid", "Softmax", "Softplus",
+    "Softsign", "Tanh",
+]  # fmt: skip

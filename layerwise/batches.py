@@ -1,0 +1,149 @@
+"""Data on its way into a net: checked once, converted once, handed out in batches. Knows no other module.
+
+Shapes: N rows; x (N, ...), y (N, ...) or class numbers (N,), weights (N,).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray
+Batch = tuple[Array, Array, "Array | None"]
+
+
+def as_array(what: str, data: Any) -> Array:
+    """`data` as an array of numbers with at least one row. TypeError for anything else but numbers."""
+    if data is None:
+        raise TypeError(f"{what} is missing.")
+    try:
+        array = data if isinstance(data, np.ndarray) else np.asarray(data)
+    except ValueError:
+        raise ValueError(f"{what} has rows of different lengths: an array needs rows of one shape.") from None
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{what} takes numbers, got an array of {array.dtype}. Strings are encoded as numbers first.")
+    if array.ndim == 0 or array.size == 0:
+        raise ValueError(f"{what} is empty, shape {array.shape}: at least one row is needed.")
+    return array
+
+
+def converted(what: str, array: Array, dtype: Any) -> Array:
+    """C-contiguous, of that dtype. ValueError where a number is not finite, before or after."""
+    with np.errstate(all="ignore"):
+        result = np.ascontiguousarray(array, dtype)
+        if result.dtype.kind == "f" and not _finite(result):
+            row = int(np.argmax(~np.isfinite(result.reshape(len(result), -1)).all(1)))
+            kind = "NaN" if np.isnan(result[row]).any() else "infinity"
+            reason = f" in {result.dtype}" if np.isfinite(array[row]).all() else ""
+            raise ValueError(f"{what} holds {kind}{reason}, first in row {row}: remove such rows or fill them in.")
+    return result
+
+
+def _finite(array: Array) -> bool:
+    flat = array.reshape(-1)
+    return bool(np.isfinite(flat.dot(flat)) or np.isfinite(flat).all())  # the sum of squares tells in one pass
+
+
+def input_dtype(x: Array, dtype: np.dtype, integer: bool) -> Any:
+    """The dtype that x becomes; TypeError for a net of integers that gets something else."""
+    if integer and x.dtype.kind == "f":
+        raise TypeError(f"the first layer takes integers, got x of {x.dtype}.")
+    return np.int64 if integer else dtype
+
+
+def target_dtype(y: Array, output: tuple[int, ...], dtype: np.dtype) -> Any:
+    """The dtype that y becomes: class numbers, of which there is one a row, stay integers."""
+    return np.int64 if y.dtype.kind in "iu" and y.shape[1:] != output else dtype
+
+
+class Rows:
+    """Arrays of equal length, handed out in batches, in an order that is new each epoch.
+
+    `checks` convert and check one batch of what is not in memory (a memory map); arrays in memory were checked
+    whole. A rest of fewer rows than `smallest` joins the batch before.
+    """
+
+    def __init__(
+        self, arrays: list[Array | None], dtypes: list[Any], batch_size: int, smallest: int, steps: int | None = None
+    ) -> None:
+        self.arrays = arrays
+        self.dtypes = dtypes
+        self.n = len(arrays[0])  # type: ignore[arg-type]
+        starts = list(range(0, self.n, batch_size))
+        if len(starts) > 1 and self.n - starts[-1] < smallest:
+            starts.pop()
+        self.bounds = list(zip(starts, [*starts[1:], self.n], strict=True))
+        self.steps = len(self.bounds) if steps is None else steps
+        self._buffers: dict[tuple[int, int], Array] = {}
+
+    def epoch(self, rng: np.random.Generator | None) -> Iterator[Batch]:
+        """The batches of one epoch, shuffled by rng where one is given."""
+        taken = 0
+        while taken < self.steps:
+            # One batch that holds every row is the same in any order: it needs no shuffling and no copy.
+            order = rng.permutation(self.n) if rng is not None and len(self.bounds) > 1 else None
+            for start, stop in self.bounds[: self.steps - taken]:
+                taken += 1
+                yield tuple(self._rows(place, order, start, stop) for place in range(3))  # type: ignore[misc]
+
+    def _rows(self, place: int, order: Array | None, start: int, stop: int) -> Array | None:
+        array = self.arrays[place]
+        if array is None:
+            return None
+        in_memory = array.dtype == self.dtypes[place] and not isinstance(array, np.memmap)
+        if order is None:
+            rows = array[start:stop]
+        elif not in_memory:
+            rows = np.asarray(array[order[start:stop]])
+        else:
+            key = place, stop - start
+            if key not in self._buffers:
+                self._buffers[key] = np.empty((stop - start, *array.shape[1:]), array.dtype)
+            # A permutation is in range: without `mode`, take would go through a buffer of its own.
+            rows = array.take(order[start:stop], 0, self._buffers[key], "clip")
+        return rows if in_memory else converted("xyw"[place], rows, self.dtypes[place])
+
+
+class Stream:
+    """Batches from an iterable of (x, y) or (x, y, sample_weight), each checked as it comes."""
+
+    def __init__(self, data: Any, check: Callable[[Any], Batch], epochs: int, steps: int | None) -> None:
+        if not isinstance(data, Iterable):
+            raise TypeError(f"without y, x is an iterable of (x, y) batches, got {type(data).__name__}.")
+        self.steps = steps
+        self.check = check
+        self._once = iter(data) if isinstance(data, Iterator) else None
+        self._data = data
+        if self._once is not None and steps is None and epochs > 1:
+            raise ValueError(
+                f"an iterator runs out after one epoch, and {epochs} were asked for: give something that can be "
+                f"iterated anew, or steps_per_epoch."
+            )
+        # The first batch is looked at before anything is built, and served first.
+        source = self._once or iter(data)
+        first = next(source, None)
+        if first is None:
+            raise ValueError("the iterable of batches is empty: at least one (x, y) is needed.")
+        self.first = check(first)
+        self._looked_at: list[Batch] = [self.first] if self._once is not None else []
+
+    def epoch(self, rng: np.random.Generator | None) -> Iterator[Batch]:
+        source = self._once or iter(self._data)
+        served = 0
+        while self.steps is None or served < self.steps:
+            if self._looked_at:
+                batch = self._looked_at.pop()
+            else:
+                raw = next(source, None)
+                if raw is None:
+                    if self.steps is None and served:
+                        return
+                    raise ValueError(
+                        f"the iterable of batches ran out after {served} batches of an epoch"
+                        + (f", steps_per_epoch is {self.steps}." if self.steps else ".")
+                    )
+                batch = self.check(raw)
+            served += 1
+            yield batch

@@ -1,0 +1,119 @@
+"""One file for one net: a JSON header and named arrays, in `.npz` or `.safetensors`. The suffix decides.
+
+Nothing in a file is ever executed: no pickle, and no name in it is imported. Knows no other module.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray
+
+FORMAT = "layerwise"
+VERSION = 1
+_HEADER = "header"
+
+
+class ModelFileError(ValueError):
+    """A file that can't be loaded: truncated, altered, of another format, or of a newer version."""
+
+
+def write(path: str | os.PathLike[str], header: dict[str, Any], arrays: Mapping[str, Array]) -> None:
+    """Write the file beside its place, flush it to disk, then put it there in one step.
+
+    ValueError for another suffix; OSError (a full disk, a read-only folder) leaves what was there as it was.
+    """
+    path = Path(path)
+    writer = {".npz": _write_npz, ".safetensors": _write_safetensors}.get(path.suffix)
+    if writer is None:
+        raise ValueError(f"a net is saved as .npz or .safetensors, got {str(path)!r}.")
+    # Some writers store an array that is not C-contiguous in the wrong order.
+    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    checks = _checks(arrays)
+    text = json.dumps({"format": FORMAT, "version": VERSION, **header, "checks": checks})
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            writer(file, text, arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes it private
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Array]]:
+    """The header and the arrays. ModelFileError for what `write` did not write, or what was altered since;
+    FileNotFoundError for no file."""
+    path = Path(path)
+    reader = {".npz": _read_npz, ".safetensors": _read_safetensors}.get(path.suffix)
+    if reader is None:
+        raise ModelFileError(f"a net is loaded from .npz or .safetensors, got {str(path)!r}.")
+    if not path.exists():
+        raise FileNotFoundError(f"there is no file {str(path)!r}.")
+    try:
+        text, arrays = reader(path)
+        header = json.loads(text)
+        if not isinstance(header, dict) or header.get("format") != FORMAT:
+            raise ModelFileError(f"{path} was not written by layerwise.")
+        version = header.get("version")
+        if not isinstance(version, int) or version > VERSION:
+            raise ModelFileError(
+                f"{path} has format version {version!r}, newer than this layerwise reads ({VERSION}): upgrade it."
+            )
+        if _checks(arrays) != header.get("checks"):
+            raise ModelFileError(f"{path} was altered: the checksum of an array does not match.")
+    except (ModelFileError, ImportError):
+        raise
+    except Exception as error:  # the readers raise a dozen types, according to where the damage sits
+        raise ModelFileError(f"{path} is damaged or not a saved net: {error or type(error).__name__}.") from error
+    return header, arrays
+
+
+def _checks(arrays: Mapping[str, Array]) -> dict[str, int]:
+    return {name: zlib.crc32(array.data) for name, array in arrays.items()}
+
+
+def _write_npz(file: Any, text: str, arrays: Mapping[str, Array]) -> None:
+    every: dict[str, Any] = {_HEADER: np.frombuffer(text.encode(), np.uint8), **arrays}
+    np.savez(file, **every)
+
+
+def _read_npz(path: Path) -> tuple[str, dict[str, Array]]:
+    with np.load(path, allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
+    return arrays.pop(_HEADER).tobytes().decode(), arrays
+
+
+def _safetensors() -> Any:
+    try:
+        import safetensors.numpy
+    except ImportError:
+        raise ImportError('.safetensors files need a package: pip install "layerwise[safetensors]"') from None
+    return safetensors
+
+
+def _write_safetensors(file: Any, text: str, arrays: Mapping[str, Array]) -> None:
+    metadata = {_HEADER: text, "check": str(zlib.crc32(text.encode()))}
+    file.write(_safetensors().numpy.save(dict(arrays), metadata=metadata))
+
+
+def _read_safetensors(path: Path) -> tuple[str, dict[str, Array]]:
+    with _safetensors().safe_open(path, "np") as file:
+        metadata = file.metadata() or {}
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    if metadata.get("check") != str(zlib.crc32(metadata.get(_HEADER, "").encode())):
+        raise ModelFileError(f"{path} was altered, or was not written by layerwise: its header does not match.")
+    return metadata[_HEADER], arrays

@@ -1,0 +1,66 @@
+"""Metrics: numbers that a person reads, computed beside the loss; (pred, real) -> float.
+
+A metric of one's own is any such callable. Shapes: N batch, C classes, `...` any axes. Knows no other module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray
+Metric = Callable[[Array, Array], float]
+
+
+def classes(real: Array, columns: int, threshold: float = 0.5) -> Array:
+    """Class numbers (N, ...) of class numbers or of one column or more for each sample (N, ..., columns)."""
+    if real.ndim and real.shape[-1] == columns and real.dtype.kind == "f":
+        return real.argmax(-1) if columns > 1 else (real[..., 0] > threshold).astype(np.int64)
+    return real
+
+
+def accuracy(pred: Array, real: Array, threshold: float = 0.5) -> float:
+    """The share of rows whose largest column is the right one; of one column, those on the right side of
+    `threshold`: 0.5 for probabilities, 0 for raw scores. The targets are class numbers, one-hot or one column."""
+    columns = pred.shape[-1]
+    # Targets of one column are 0 and 1, or -1 and 1: a raw score's threshold does not apply to 0 and 1.
+    middle = 0.0 if real.size and real.min() < 0 else 0.5
+    return float(np.mean(classes(pred, columns, threshold) == classes(real, columns, middle)))
+
+
+def top_5_accuracy(pred: Array, real: Array) -> float:
+    """The share of rows whose right class is among the five largest columns."""
+    columns = pred.shape[-1]
+    if columns <= 5:
+        return 1.0
+    best = np.argpartition(pred, -5, axis=-1)[..., -5:]
+    return float(np.mean((best == classes(real, columns)[..., None]).any(-1)))
+
+
+def mae(pred: Array, real: Array) -> float:
+    """The mean of |pred - real|, both of one shape."""
+    if pred.shape != real.shape:
+        raise ValueError(f'"mae" compares arrays of one shape, got predictions {pred.shape}, targets {real.shape}.')
+    return float(np.mean(np.abs(pred - real)))
+
+
+NAMED: dict[str, Metric] = {"accuracy": accuracy, "top_5_accuracy": top_5_accuracy, "mae": mae}
+
+
+def named(metrics: Any, raw_scores: bool) -> dict[str, Metric]:
+    """Name -> function for what `train` was given; `raw_scores` moves the threshold of one column to 0."""
+    if isinstance(metrics, str) or callable(metrics):
+        metrics = (metrics,)
+    chosen: dict[str, Metric] = {}
+    for metric in metrics:
+        if isinstance(metric, str) and metric in NAMED:
+            chosen[metric] = NAMED[metric]
+        elif callable(metric):
+            chosen[getattr(metric, "__name__", type(metric).__name__)] = metric
+        else:
+            raise ValueError(f"a metric is one of {sorted(NAMED)} or a callable (pred, real) -> float, got {metric!r}.")
+    if raw_scores and chosen.get("accuracy") is accuracy:
+        chosen["accuracy"] = lambda pred, real: accuracy(pred, real, 0.0)
+    return chosen

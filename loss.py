@@ -1,0 +1,491 @@
+"""Losses: how far a prediction is from what was wanted, and the exact gradient of that number.
+
+In this file, in this order:
+  the base              Loss
+  of any numbers        MSE, MAE, Huber, LogCosh, CosineSimilarity, PoissonNLL
+  of classes            CrossEntropy, BinaryCrossEntropy, KLDivergence, Hinge
+
+A loss of one's own is any callable `(pred, real) -> float` with a method `backward() -> dL/dpred`, or a
+subclass of Loss. Shapes: N batch, C classes, `...` any axes.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray
+
+REDUCTIONS = ("mean", "sum", "batch_sum")
+
+
+class Loss:
+    """`loss(pred, real, sample_weight=None)` is a float; `loss.backward()` its gradient dL/dpred.
+
+    A subclass writes `forward(pred, real) -> values`, one value per element or, where it sums over the last
+    axis, per row, and `derivative(scale) -> scale * d(values)/d(pred)`; what it needs for that goes into
+    `self.kept`. With n values v and weights u (N,), one for each sample:
+
+        reduction   "mean"                 "sum"        "batch_sum"
+                    sum(v) / n             sum(v)       sum(v) N / n
+        weighted    sum(u v) N / n / sum(u)  sum(u v)   sum(u v) N / n
+
+    A loss that sums over classes (`over_classes`) takes "batch_sum" as "sum". The last arguments and the value
+    stay in `pred`, `real`, `sample_weight`, `value` until the next call.
+    """
+
+    over_classes = False  # one value a row, summed over the classes in the last axis
+    takes_class_numbers = False
+
+    pred: Array | None = None
+    real: Array | None = None
+    sample_weight: Array | None = None
+    value: float | None = None
+    kept: Any = None
+    _scale: Any = None
+    _trusted = False  # `train` has checked the data and does not want it checked again
+    _store: Any = None  # lends arrays while a net trains
+
+    def __init__(self, reduction: str = "mean") -> None:
+        if reduction not in REDUCTIONS:
+            raise ValueError(f"reduction is one of {REDUCTIONS}, got {reduction!r}.")
+        self.reduction = reduction
+
+    # What a loss writes.
+
+    def forward(self, pred: Array, real: Array) -> Array:
+        raise TypeError(f"{type(self).__name__} has no forward(self, pred, real): write it.")
+
+    def derivative(self, scale: Any) -> Array:
+        raise TypeError(f"{type(self).__name__} has no derivative(self, scale): write it.")
+
+    def check_real(self, real: Array, classes: int) -> None:
+        """ValueError for targets that this loss can't take; `classes` is the last axis of the prediction."""
+
+    def check_pred(self, pred: Array) -> None:
+        """ValueError for predictions that this loss can't take."""
+
+    # What a loss's user calls.
+
+    def __call__(self, pred: Any, real: Any, sample_weight: Any = None) -> float:
+        """The loss. ValueError for shapes that do not match: nothing is ever broadcast."""
+        if not self._trusted:
+            pred, real, sample_weight = self._checked(pred, real, sample_weight)
+            with np.errstate(all="ignore"):
+                return self._call(pred, real, sample_weight)
+        return self._call(pred, real, sample_weight)
+
+    def backward(self) -> Array:
+        """dL/dpred of the last call, the exact gradient of the number that it returned."""
+        if self.pred is None:
+            raise RuntimeError(f"{type(self).__name__}.backward() follows a call loss(pred, real): call it first.")
+        if self._trusted:
+            return self.derivative(self._scale)
+        with np.errstate(all="ignore"):
+            return self.derivative(self._scale)
+
+    def check_shapes(self, pred: tuple[int, ...], real: tuple[int, ...], integer: bool) -> None:
+        """ValueError unless targets of shape `real` go with predictions of shape `pred`."""
+        if real == pred or (self.takes_class_numbers and integer and real == pred[:-1]):
+            return
+        accepted = f"{pred}" + (f", or class numbers (integers) of shape {pred[:-1]}" * self.takes_class_numbers)
+        hint = ""
+        if math.prod(real) == math.prod(pred):
+            hint = f" Reshape it: real.reshape({', '.join(map(str, pred))})."
+        elif self.takes_class_numbers and real == pred[:-1]:
+            hint = " Convert it: real.astype(int)."
+        raise ValueError(
+            f"{type(self).__name__} got predictions of shape {pred} and targets of shape {real}; the targets have "
+            f"shape {accepted}.{hint}"
+        )
+
+    def empty(self, like: Array) -> Array:
+        """An array of that shape and type for a result: lent while a net trains, else a new one."""
+        store = self._store
+        return store.take(like.shape) if store is not None and store.lending else np.empty_like(like, order="C")
+
+    def _call(self, pred: Array, real: Array, weight: Array | None) -> float:
+        values = self.forward(pred, real)
+        per_sample = 1 if self.over_classes else values.size / len(values)
+        if weight is None:
+            scale: Any = 1.0 if self.reduction == "sum" else 1 / per_sample
+            if self.reduction == "mean":
+                scale = 1 / values.size
+            self.value = float(np.add.reduce(values, None)) * scale
+        else:
+            if self.reduction == "mean":
+                weight = weight / (float(np.add.reduce(weight)) * (values.size / len(values)))
+            elif self.reduction == "batch_sum":
+                weight = weight / per_sample
+            sums = values.reshape(len(values), -1).sum(1)
+            self.value = float(sums.dot(weight))
+            scale = weight.reshape(-1, *(1,) * (pred.ndim - 1))
+        self.pred, self.real, self.sample_weight, self._scale = pred, real, weight, scale
+        return self.value
+
+    def _checked(self, pred: Any, real: Any, weight: Any) -> tuple[Array, Array, Array | None]:
+        pred, real = np.asarray(pred), np.asarray(real)
+        for what, array in (("predictions", pred), ("targets", real)):
+            if array.dtype.kind not in "biuf":
+                raise TypeError(f"{type(self).__name__} takes numbers, got {what} of {array.dtype}.")
+        if not pred.size or not pred.ndim:
+            raise ValueError(f"{type(self).__name__} takes a batch of predictions, got shape {pred.shape}.")
+        if pred.dtype.kind != "f":
+            pred = pred.astype(np.float64)
+        self.check_shapes(pred.shape, real.shape, real.dtype.kind in "iu")
+        if real.shape == pred.shape:
+            real = real.astype(pred.dtype, copy=False)
+        self.check_real(real, pred.shape[-1])
+        self.check_pred(pred)
+        if weight is not None:
+            weight = self.checked_weight(weight, len(pred)).astype(pred.dtype)
+        return pred, real, weight
+
+    @staticmethod
+    def checked_weight(weight: Any, n: int) -> Array:
+        weight = np.asarray(weight)
+        if weight.shape != (n,) or weight.dtype.kind not in "biuf":
+            raise ValueError(
+                f"sample_weight has one number per sample, shape ({n},), got shape {weight.shape} of {weight.dtype}."
+            )
+        if not (np.isfinite(weight).all() and (weight >= 0).all() and weight.any()):
+            raise ValueError("sample_weight is finite and not negative, and not all of it is zero.")
+        return weight
+
+    def config(self) -> dict[str, Any]:
+        """The arguments that make such a loss: each is kept under its own name."""
+        code = type(self).__init__.__code__
+        names = code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]
+        return {name: getattr(self, name, None) for name in names}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.config().items())})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        dropped = ("pred", "real", "sample_weight", "kept", "_scale", "_trusted", "_store")
+        return {name: value for name, value in self.__dict__.items() if name not in dropped}
+
+
+def _refuse_unless(good: Any, message: str) -> None:
+    if not good:
+        raise ValueError(message)
+
+
+# Of any numbers ----------------------------------------------------------------------------------------------
+
+
+class MSE(Loss):
+    """v = (pred - real)^2, any shape.    dv/dpred = 2 (pred - real)"""
+
+    def forward(self, pred: Array, real: Array) -> Array:
+        d = self.kept = np.subtract(pred, real, out=self.empty(pred))
+        return np.multiply(d, d, out=self.empty(d))
+
+    def derivative(self, scale: Any) -> Array:
+        d = self.kept
+        return np.multiply(d, 2 * scale, out=self.empty(d))
+
+
+class MAE(Loss):
+    """v = |pred - real|, any shape.    dv/dpred = sign(pred - real)"""
+
+    def forward(self, pred: Array, real: Array) -> Array:
+        d = self.kept = np.subtract(pred, real, out=self.empty(pred))
+        return np.abs(d, out=self.empty(d))
+
+    def derivative(self, scale: Any) -> Array:
+        return np.sign(self.kept) * scale
+
+
+class Huber(Loss):
+    """v = d^2 / 2 where |d| <= delta, else delta (|d| - delta / 2), d = pred - real.    Huber 1964
+
+    dv/dpred = d, held within +-delta. As torch.nn.HuberLoss; SmoothL1Loss is this divided by delta.
+    """
+
+    def __init__(self, delta: float = 1.0, reduction: str = "mean") -> None:
+        super().__init__(reduction)
+        if not isinstance(delta, (int, float)) or not 0 < delta < math.inf:
+            raise ValueError(f"delta is a positive number, got {delta!r}.")
+        self.delta = delta
+
+    def forward(self, pred: Array, real: Array) -> Array:
+        d = np.subtract(pred, real, out=self.empty(pred))
+        held = self.kept = np.clip(d, -self.delta, self.delta)
+        return held * (d - 0.5 * held)  # both cases in one
+
+    def derivative(self, scale: Any) -> Array:
+        return self.kept * scale
+
+
+class LogCosh(Loss):
+    """v = log(cosh(d)), d = pred - real: |d| + log(1 + exp(-2 |d|)) - log 2.    dv/dpred = tanh(d)"""
+
+    def forward(self, pred: Array, real: Array) -> Array:
+        d = self.kept = np.subtract(pred, real, out=self.empty(pred))
+        size = np.abs(d)
+        return size + np.log1p(np.exp(-2 * size)) - math.log(2)
+
+    def derivative(self, scale: Any) -> Array:
+        return np.tanh(self.kept) * scale
+
+
+class CosineSimilarity(Loss):
+    """v = 1 - cos, cos = p r / (|p| |r|) over the last axis; pred and real (N, ..., C), one value a row.
+
+    dv/dp = (cos p / |p| - r / |r|) / |p|. Lengths below 1e-8 count as 1e-8, as in
+    torch.nn.functional.cosine_similarity. 0 for the same direction, 2 for the opposite; Keras returns -cos.
+    """
+
+    smallest = 1e-8
+
+    def forward(self, pred: Array, real: Array) -> Array:
+        p_length, r_length = (np.sqrt(np.sum(x * x, -1, keepdims=True)) for x in (pred, real))
+        p = pred / np.maximum(p_length, self.smallest)
+        r = real / np.maximum(r_length, self.smallest)
+        cos = np.sum(p * r, -1, keepdims=True)
+        self.kept = p, r, cos, p_length
+        return (1 - cos)[..., 0]
+
+    def derivative(self, scale: Any) -> Array:
+        p, r, cos, length = self.kept
+        # Below the smallest length the divisor is constant and only the numerator moves.
+        turn = np.where(length > self.smallest, cos, 0) * p - r
+        return turn * scale / np.maximum(length, self.smallest)
+
+
+class PoissonNLL(Loss):
+    """v = exp(pred) - real pred; with log_input=False, v = pred - real log(pred + 1e-8). Any shape, real >= 0.
+
+    The negative log likelihood of counts, without the term of real alone; torch.nn.PoissonNLLLoss.
+    """
+
+    def __init__(self, log_input: bool = True, reduction: str = "mean") -> None:
+        super().__init__(reduction)
+        self.log_input = bool(log_input)
+
+    def forward(self, pred: Array, real: Array) -> Array:
+        if self.log_input:
+            rate = np.exp(pred)
+            self.kept = rate - real
+            return rate - real * pred
+        self.kept = 1 - real / (pred + 1e-8)
+        return pred - real * np.log(pred + 1e-8)
+
+    def derivative(self, scale: Any) -> Array:
+        return self.kept * scale
+
+    def check_real(self, real: Array, classes: int) -> None:
+        _refuse_unless((real >= 0).all(), f"PoissonNLL takes counts, 0 or more; the smallest is {real.min()}.")
+
+    def check_pred(self, pred: Array) -> None:
+        if not self.log_input:
+            _refuse_unless(
+                (pred >= 0).all(),
+                f"PoissonNLL(log_input=False) takes rates, 0 or more; the smallest is {pred.min():g}. "
+                f"Logarithms of rates go with log_input=True.",
+            )
+
+
+# Of classes --------------------------------------------------------------------------------------------------
+
+
+def _check_rows_sum_to_1(who: str, what: str, p: Array, hint: str) -> None:
+    sums = p.sum(-1)
+    wrong = ~(np.abs(sums - 1) <= 1e-3)
+    if wrong.any() or (p < 0).any():
+        worst = f"a row sums to {sums[wrong].flat[0]:g}" if wrong.any() else f"the smallest is {p.min():g}"
+        raise ValueError(f"{who} takes probabilities as {what}: rows of numbers >= 0 that sum to 1; {worst}.{hint}")
+
+
+def _tiny(x: Array) -> float:
+    return float(np.finfo(x.dtype).tiny)
+
+
+class CrossEntropy(Loss):
+    """v = -sum(t log p) over the last axis; pred (N, ..., C), one value a row.
+
+    The targets are class numbers (N, ...), integers, or probabilities t (N, ..., C), one-hot or soft.
+    from_logits=False: pred is p, as after Softmax; dv/dp = -t / p. from_logits=True: pred is raw scores x,
+    p = softmax(x); dv/dx = p sum(t) - t. label_smoothing a: t becomes (1 - a) t + a / C (Szegedy 2015,
+    1512.00567). torch.nn.CrossEntropyLoss takes logits; Keras takes probabilities and cuts them at 1e-7, this
+    at the smallest normal number. Summed over classes, averaged over rows.
+    """
+
+    over_classes = True
+    takes_class_numbers = True
+
+    def __init__(self, from_logits: bool = False, label_smoothing: float = 0.0, reduction: str = "mean") -> None:
+        super().__init__(reduction)
+        if not isinstance(label_smoothing, (int, float)) or not 0 <= label_smoothing < 1:
+            raise ValueError(f"label_smoothing is a number in [0, 1), got {label_smoothing!r}.")
+        self.from_logits = bool(from_logits)
+        self.label_smoothing = label_smoothing
+
+    def forward(self, pred: Array, real: Array) -> Array:
+        numbers = real.ndim < pred.ndim and not self.label_smoothing
+        target = real if numbers else self._target(pred, real)
+        if self.from_logits:
+            shifted = pred - np.maximum.reduce(pred, -1, keepdims=True)
+            p = np.exp(shifted)
+            total = np.add.reduce(p, -1, keepdims=True)
+            p /= total
+            log_p = np.subtract(shifted, np.log(total), out=shifted)
+        else:
+            p = np.maximum(pred, _tiny(pred))
+            log_p = None
+        self.kept = p, target
+        if numbers:
+            picked = np.take_along_axis(p if log_p is None else log_p, target[..., None], -1)[..., 0]
+            return -(np.log(picked) if log_p is None else picked)
+        return -np.add.reduce(target * (np.log(p) if log_p is None else log_p), -1)
+
+    def _target(self, pred: Array, real: Array) -> Array:
+        if real.ndim < pred.ndim:
+            target = np.zeros_like(pred)
+            np.put_along_axis(target, real[..., None], 1, -1)
+        else:
+            target = real
+        if self.label_smoothing:
+            target = target * (1 - self.label_smoothing) + self.label_smoothing / pred.shape[-1]
+        return target
+
+    def derivative(self, scale: Any) -> Array:
+        p, target = self.kept
+        numbers = target.ndim < p.ndim
+        if self.from_logits and numbers:
+            gradient = np.multiply(p, scale, out=self.empty(p))
+            places = target[..., None]
+            np.put_along_axis(gradient, places, np.take_along_axis(gradient, places, -1) - scale, -1)
+        elif self.from_logits:
+            gradient = np.multiply(p, np.add.reduce(target, -1, keepdims=True), out=self.empty(p))
+            gradient -= target
+            gradient *= scale
+        elif numbers:
+            gradient = self.empty(p)
+            gradient.fill(0)
+            places = target[..., None]
+            np.put_along_axis(gradient, places, -scale / np.take_along_axis(p, places, -1), -1)
+        else:
+            gradient = np.multiply(target, -scale, out=self.empty(p))
+            gradient /= p
+        if not self.from_logits and np.max(scale) > 1:
+            # A weight above 4 over the smallest normal number is past the largest: hold it there.
+            np.maximum(gradient, -float(np.finfo(p.dtype).max), out=gradient)
+        return gradient
+
+    def check_shapes(self, pred: tuple[int, ...], real: tuple[int, ...], integer: bool) -> None:
+        if len(pred) < 2 or pred[-1] < 2:
+            raise ValueError(
+                f"CrossEntropy takes a column for each of two or more classes, got predictions of shape {pred}. "
+                f"For one column of yes or no, use BinaryCrossEntropy."
+            )
+        super().check_shapes(pred, real, integer)
+
+    def check_real(self, real: Array, classes: int) -> None:
+        if real.dtype.kind in "iu":
+            if real.min() < 0 or real.max() >= classes:
+                raise ValueError(
+                    f"CrossEntropy takes class numbers from 0 to {classes - 1}, for {classes} columns of "
+                    f"predictions, got {real.min()} to {real.max()}."
+                )
+        else:
+            hint = " Class numbers are given as integers of shape (N,)."
+            _check_rows_sum_to_1("CrossEntropy", "targets", real, hint)
+
+    def check_pred(self, pred: Array) -> None:
+        if not self.from_logits:
+            hint = " Put a Softmax last, or use CrossEntropy(from_logits=True) for raw scores."
+            _check_rows_sum_to_1("CrossEntropy", "predictions", pred, hint)
+
+
+class BinaryCrossEntropy(Loss):
+    """v = -(y log p + (1 - y) log(1 - p)), any shape, targets y in [0, 1].
+
+    from_logits=False: pred is p, as after Sigmoid; dv/dp = (p - y) / (p (1 - p)); as in PyTorch the logarithms
+    are not less than -100 and the divisor not less than 1e-12. from_logits=True: pred is raw scores x,
+    v = max(x, 0) - x y + log(1 + exp(-|x|)), dv/dx = sigmoid(x) - y.
+    """
+
+    def __init__(self, from_logits: bool = False, reduction: str = "mean") -> None:
+        super().__init__(reduction)
+        self.from_logits = bool(from_logits)
+
+    def forward(self, pred: Array, real: Array) -> Array:
+        self.kept = pred, real
+        if self.from_logits:
+            return np.maximum(pred, 0) - pred * real + np.log1p(np.exp(-np.abs(pred)))
+        yes, no = np.maximum(np.log(pred), -100), np.maximum(np.log1p(-pred), -100)
+        return -(real * yes + (1 - real) * no)
+
+    def derivative(self, scale: Any) -> Array:
+        pred, real = self.kept
+        if self.from_logits:
+            return (0.5 * np.tanh(0.5 * pred) + (0.5 - real)) * scale
+        return (pred - real) * scale / np.maximum(pred * (1 - pred), 1e-12)
+
+    def check_real(self, real: Array, classes: int) -> None:
+        _refuse_unless(
+            ((real >= 0) & (real <= 1)).all(),
+            f"BinaryCrossEntropy takes targets from 0 to 1, got {real.min():g} to {real.max():g}.",
+        )
+
+    def check_pred(self, pred: Array) -> None:
+        if not self.from_logits:
+            _refuse_unless(
+                ((pred >= 0) & (pred <= 1)).all(),
+                f"BinaryCrossEntropy takes probabilities, 0 to 1, got {pred.min():g} to {pred.max():g}. Put a "
+                f"Sigmoid last, or use BinaryCrossEntropy(from_logits=True) for raw scores.",
+            )
+
+
+class KLDivergence(Loss):
+    """v = sum(r log(r / p)) over the last axis; pred p and real r are probabilities (N, ..., C).
+
+    dv/dp = -r / p. Kullback and Leibler 1951. Averaged over rows: torch.nn.KLDivLoss(reduction="batchmean"), whose
+    "mean" divides by C as well, and which takes log p.
+    """
+
+    over_classes = True
+
+    def forward(self, pred: Array, real: Array) -> Array:
+        p = np.maximum(pred, _tiny(pred))
+        self.kept = p, real
+        return np.add.reduce(real * (np.log(np.maximum(real, _tiny(real))) - np.log(p)), -1)
+
+    def derivative(self, scale: Any) -> Array:
+        p, real = self.kept
+        return real * -scale / p
+
+    def check_real(self, real: Array, classes: int) -> None:
+        _check_rows_sum_to_1("KLDivergence", "targets", real, "")
+
+    def check_pred(self, pred: Array) -> None:
+        _check_rows_sum_to_1("KLDivergence", "predictions", pred, " Put a Softmax last.")
+
+
+class Hinge(Loss):
+    """v = max(0, 1 - real pred), any shape, labels real -1 and 1.    dv/dpred = -real where v > 0, else 0"""
+
+    def forward(self, pred: Array, real: Array) -> Array:
+        values = np.maximum(1 - real * pred, 0)
+        self.kept = values, real
+        return values
+
+    def derivative(self, scale: Any) -> Array:
+        values, real = self.kept
+        return (values > 0) * real * -scale
+
+    def check_real(self, real: Array, classes: int) -> None:
+        _refuse_unless(
+            (np.abs(real) == 1).all(),
+            f"Hinge takes the labels -1 and 1, got {np.unique(real)[:5].tolist()}. From 0 and 1: 2 * real - 1.",
+        )
+
+
+__all__ = [
+    "MAE", "MSE", "BinaryCrossEntropy", "CosineSimilarity", "CrossEntropy", "Hinge", "Huber", "KLDivergence",
+    "LogCosh", "Loss", "PoissonNLL",
+]  # fmt: skip

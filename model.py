@@ -1,0 +1,769 @@
+"""Model: a chain of layers that trains, predicts, and is saved; and History, what a training leaves behind.
+
+In this file, in this order:
+  what is raised     DivergenceError, ModelFileError
+  what comes back    History
+  the net            Layout, Model
+  a training         Run and what serves it
+  files              load
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from layerwise import batches, files, metrics
+from layerwise import layers as _layers
+from layerwise import loss as _loss
+from layerwise import optim as _optim
+from layerwise.files import ModelFileError
+
+Array = np.ndarray
+
+_metrics = metrics
+
+
+class DivergenceError(ArithmeticError):
+    """A loss, gradient or parameter that is not finite. The net is as at the last good epoch's end."""
+
+
+class History(dict[str, list[float]]):
+    """Name -> one number per epoch: "loss", every metric, the same with "val_" before it, "seconds".
+
+    `interrupted` is True when Ctrl-C ended the training.
+    """
+
+    interrupted = False
+
+    @property
+    def epochs(self) -> int:
+        return len(self.get("seconds", ()))
+
+    def plot(self) -> Any:
+        """The curves as a matplotlib Figure: the loss, and beside it the metrics; training and validation."""
+        try:
+            from matplotlib.figure import Figure
+        except ImportError:
+            raise ImportError('plot needs a package: pip install "layerwise[demo]"') from None
+        names = [name for name in self if name != "seconds" and not name.startswith("val_")]
+        figure = Figure(figsize=(5 * len(names), 3.6), layout="constrained")
+        for place, name in enumerate(names):
+            axes = figure.add_subplot(1, len(names), place + 1)
+            for key, label, colour in ((name, "training", "#0072b2"), ("val_" + name, "validation", "#d55e00")):
+                if key in self:
+                    axes.plot(range(1, len(self[key]) + 1), self[key], label=label, color=colour, marker=".")
+            axes.set(xlabel="epoch", ylabel=name.replace("_", " "))
+            axes.spines[["top", "right"]].set_visible(False)
+            axes.locator_params(axis="x", integer=True)
+            axes.legend(frameon=False)
+        return figure
+
+
+class Layout(NamedTuple):
+    """Where the parameters of a net lie: what an optimizer runs over."""
+
+    vector: Array  # (P,)
+    gradient: Array  # (P,)
+    spans: list[slice]  # the longest runs of parameters that may be moved
+    gradients: list[Array]  # of each run
+    key: tuple[Any, int]
+
+
+class Model(_layers.Chain):
+    """A net: layers one after the other. `Model([Linear(8), Tanh(), Linear(2)], seed=0)`.
+
+    The first batch, or `build(input_shape)`, makes the parameters: w and b of every layer are views of one
+    vector. One seed decides weights, shuffling and dropout; without one a seed is drawn, and kept as `net.seed`.
+    dtype is "float32", or "float64" for checking gradients. A Model is a Layer and may stand in another Model.
+    """
+
+    optim: Any = None
+    loss: Any = None
+    training = False  # within `train`
+
+    def __init__(
+        self, layers: Sequence[_layers.Layer], seed: int | None = None, dtype: Any = "float32", name: str | None = None
+    ) -> None:
+        super().__init__(layers, name)
+        if np.dtype(dtype) not in (np.float32, np.float64):
+            raise ValueError(f'dtype is "float32" or "float64", got {dtype!r}.')
+        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0):
+            raise ValueError(f"seed is an integer, 0 or more, or None, got {seed!r}.")
+        self.seed = np.random.SeedSequence().entropy % 2**63 if seed is None else int(seed)  # type: ignore[operator]
+        self._store = _layers.Store(0, dtype)
+        self._shuffle: np.random.Generator | None = None
+        self._layout: Layout | None = None
+
+    # What a net is.
+
+    @property
+    def parameter_count(self) -> int:
+        """How many numbers are learned; the net must be built."""
+        return self.layout.vector.size
+
+    @property
+    def layout(self) -> Layout:
+        """The net's parameters and gradients as vectors; the same object until a layer is frozen or thawed."""
+        store = self._store
+        layout = self._layout
+        if layout is None or layout.key[0] is not store or layout.key[1] != store.version:
+            layout = self._layout = self._laid_out()
+        return layout
+
+    def _laid_out(self) -> Layout:
+        if self.input_shape is None:
+            raise ValueError(f"{self.label} has no parameters yet: call build(input_shape), or pass a batch through.")
+        store = self._store
+        leaves = [leaf for leaf in self.leaves() if leaf.parameters]
+        start = min((leaf._start for leaf in leaves), default=0)
+        spans: list[slice] = []
+        stop = 0
+        for leaf in leaves:
+            begin = leaf._start - start
+            stop = begin + sum(w.size for w in leaf.parameters.values())
+            if leaf._frozen:
+                continue
+            if spans and spans[-1].stop == begin:
+                spans[-1] = slice(spans[-1].start, stop)
+            else:
+                spans.append(slice(begin, stop))
+        gradient = store.gradient[start : start + stop]
+        vector = store.vector[start : start + stop]
+        return Layout(vector, gradient, spans, [gradient[span] for span in spans], (store, store.version))
+
+    def summary(self) -> str:
+        """A table of the layers: output shape and parameters of each, as text. The net must be built."""
+        layout = self.layout
+        rows = [("layer", "output", "parameters")]
+        shape = self.input_shape
+        for layer in self.layers:
+            assert shape is not None
+            shape = layer.output_shape(shape)
+            count = sum(w.size for leaf in layer.leaves() for w in leaf.parameters.values())
+            frozen = " (frozen)" if count and layer.frozen else ""
+            rows.append((repr(layer) if len(repr(layer)) < 60 else layer.label, str(shape), f"{count:,}{frozen}"))
+        rows.append(("total", "", f"{layout.vector.size:,}"))
+        wide = [max(len(row[place]) for row in rows) for place in range(3)]
+        lines = [f"{a:<{wide[0]}}  {b:<{wide[1]}}  {c:>{wide[2]}}" for a, b, c in rows]
+        rule = "-" * len(lines[0])
+        return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
+
+    def config(self) -> dict[str, Any]:
+        return {"layers": list(self.layers), "seed": self.seed, "dtype": self.dtype.name, "name": self.name}
+
+    def _build(self, input_shape: _layers.Shape, seed: int | None = None) -> None:
+        super()._build(input_shape, self.seed if seed is None else seed)
+
+    # What a net does.
+
+    def predict(self, x: Any, batch_size: int = 1024) -> Array:
+        """The output for every row of x, in inference mode, (N, ...). Keeps nothing, and may be called from
+        several threads at once; a built net's memory is bounded by the batch."""
+        _layers._count("batch_size", batch_size)
+        x = x if isinstance(x, np.ndarray) else np.asarray(x)
+        if self.input_shape is None and x.shape[0] > 0:
+            self.build(x.shape[1:])
+        store = self._store.for_reading()
+        twin = self._twin(store)
+        if len(x) == 0:
+            return np.empty((0, *self.output_shape(x.shape[1:])), self.dtype)
+        output = None
+        with np.errstate(all="ignore"):
+            for start in range(0, len(x), batch_size):
+                batch = twin._converted(x[start : start + batch_size])
+                if start == 0 and batch.shape[1:] != self.input_shape:
+                    self.output_shape(batch.shape[1:])
+                store.taken = 0
+                y = twin.forward(batch, False)
+                if output is None:
+                    output = np.empty((len(x), *y.shape[1:]), self.dtype)
+                output[start : start + batch_size] = y
+        assert output is not None
+        return output
+
+    def evaluate(
+        self, x: Any, y: Any, loss: Any = None, metrics: Any = (), batch_size: int = 1024, sample_weight: Any = None
+    ) -> dict[str, float]:
+        """{"loss": ..., metric: ...} over all rows, in inference mode; the loss is a mean over samples."""
+        loss = loss if loss is not None else self.loss if self.loss is not None else self._usual_loss()
+        chosen = _metrics.named(metrics, _takes_raw_scores(loss))
+        data = _Checked(self, loss, None)
+        arrays = data.arrays(x, y, sample_weight)
+        if self.input_shape is None:
+            self.build(arrays[0].shape[1:])
+        return self._evaluate(data.rows(arrays, _layers._count("batch_size", batch_size)), loss, chosen)
+
+    def _evaluate(self, rows: Any, loss: Any, chosen: dict[str, Any]) -> dict[str, float]:
+        totals = _Totals(loss, chosen)
+        store = self._store.for_reading()
+        twin = self._twin(store)
+        for x, y, weight in rows.epoch(None):
+            with np.errstate(all="ignore"):
+                store.taken = 0
+                pred = twin.forward(x, False)
+                value = loss(pred, y) if weight is None else loss(pred, y, weight)
+            totals.add(value, pred, y, weight)
+        return totals.means()
+
+    def sweep(self, loss: Any) -> None:
+        """Backpropagation as an optimizer does it: the gradient of every parameter that is not frozen, from the
+        last layer down to the first that has one; dL/dx of the data is not computed."""
+        if not self.training:
+            with np.errstate(all="ignore"):
+                self._sweep(loss)
+        else:
+            self._store.lending = True
+            try:
+                self._sweep(loss)
+            finally:
+                self._store.lending = False
+
+    def _sweep(self, loss: Any) -> None:
+        grad = loss.backward()
+        if not isinstance(grad, np.ndarray) or grad.dtype is not self._store.dtype:
+            grad = np.asarray(grad, self._store.dtype)
+        needed, self.input_gradient_needed = self.input_gradient_needed, False
+        try:
+            self.backward(grad)
+        finally:
+            self.input_gradient_needed = needed
+
+    def train(
+        self,
+        x: Any,
+        y: Any = None,
+        optim: Any = None,
+        loss: Any = None,
+        epochs: int = 10,
+        batch_size: int = 32,
+        shuffle: bool = True,
+        validation: Any = None,
+        metrics: Any = (),
+        callbacks: Any = (),
+        sample_weight: Any = None,
+        class_weight: Any = None,
+        steps_per_epoch: int | None = None,
+        verbose: bool = True,
+    ) -> History:
+        """Train on x (N, ...) and y (N, ...), or class numbers (N,), for `epochs` rounds; the History of them.
+
+        optim      any callable (net, loss); None: that of the last `train`, else Adam()
+        loss       None: that of the last `train`, else CrossEntropy after a Softmax, else MSE
+        x          an array, a list, a memory map; with y=None an iterable of (x, y) or (x, y, weight) batches
+        validation (x, y), or a fraction: that many of the last rows, taken before shuffling
+        metrics    "accuracy", "top_5_accuracy", "mae", or callables (pred, real) -> float
+        callbacks  callables (net, logs), called after each epoch, True ends the training; or objects with any of
+                   begin(run), step(run), epoch(run, logs), end(run)
+        class_weight  class number -> weight
+
+        Ctrl-C ends the training after the step under way. DivergenceError when a loss or a parameter is no longer
+        finite: the net, the optimizer and the running statistics go back to the end of the last good epoch.
+        """
+        for name, value in (("epochs", epochs), ("batch_size", batch_size)):
+            _layers._count(name, value)
+        if steps_per_epoch is not None:
+            _layers._count("steps_per_epoch", steps_per_epoch)
+        optim = optim if optim is not None else self.optim if self.optim is not None else _optim.Adam()
+        loss = loss if loss is not None else self.loss if self.loss is not None else self._usual_loss()
+        _check_optim_and_loss(optim, loss)
+        chosen = _metrics.named(metrics, _takes_raw_scores(loss))
+        watchers = [_Watcher(each) for each in (callbacks if isinstance(callbacks, (list, tuple)) else (callbacks,))]
+
+        data = _Checked(self, loss, class_weight)
+        held: list[Array | None] | None = None
+        if y is None and not (isinstance(x, np.ndarray) or _is_rows(x)):
+            if isinstance(validation, float):
+                raise ValueError("validation as a fraction needs x and y as arrays: give validation=(x, y).")
+            rows: Any = batches.Stream(x, data.batch, epochs, steps_per_epoch)
+            input_shape = rows.first[0].shape[1:]
+            sample = rows.first[0]
+        else:
+            if isinstance(validation, float):
+                x, y, sample_weight, held = _split(x, y, sample_weight, validation)
+            arrays = data.arrays(x, y, sample_weight)
+            input_shape = arrays[0].shape[1:]
+            rows = data.rows(arrays, batch_size, self.smallest_batch, steps_per_epoch)
+            sample = arrays[0][:batch_size]
+        if validation is not None and held is None:
+            if not isinstance(validation, (tuple, list)) or len(validation) not in (2, 3):
+                raise ValueError(f"validation is (x, y) or a fraction in (0, 1), got {type(validation).__name__}.")
+            held = [*validation, None][:3]
+        unseen = None
+        if held is not None:
+            unseen = _Checked(self, loss, None, "validation ")
+            unseen = unseen.rows(unseen.arrays(*held), max(batch_size, 1024))
+        if isinstance(optim, _optim.Optimizer):
+            optim.check(self)
+        self._check_first(loss, sample)
+
+        if self.input_shape is None:
+            self.build(input_shape)
+        if hasattr(optim, "prepare"):
+            optim.prepare(self)
+        self.optim, self.loss = optim, loss
+        return Run(self, optim, loss, chosen, watchers, epochs).over(rows, unseen, shuffle, verbose)
+
+    def _usual_loss(self) -> Any:
+        *_, last = self.leaves()
+        return _loss.CrossEntropy() if isinstance(last, _layers.Softmax) else _loss.MSE()
+
+    def _check_first(self, loss: Any, x: Array) -> None:
+        """What can be said of the predictions only when there are some, before anything moves."""
+        *_, last = self.leaves()
+        if isinstance(loss, _loss.Loss) and not isinstance(last, _layers.Softmax):
+            net = self if self.input_shape is not None else self.copy()
+            pred = net.predict(x)
+            if np.isfinite(pred).all():  # else the training says where it went wrong
+                loss.check_pred(pred)
+
+    @property
+    def _order(self) -> np.random.Generator:
+        if self._shuffle is None:
+            self._shuffle = np.random.default_rng((self.seed, 1))
+        return self._shuffle
+
+    def __getstate__(self) -> dict[str, Any]:
+        return dict(super().__getstate__(), _layout=None, training=False)
+
+    # Files.
+
+    def save(self, path: Any) -> None:
+        """Architecture, weights, running statistics and seed in one file: `.npz`, or `.safetensors` with that
+        extra. An own layer's class, and an own function, is named in it and given again to `load`."""
+        if self.input_shape is None:
+            raise ValueError("the net has no weights to save yet: call build(input_shape), or train it.")
+        arrays = {}
+        for leaf in self.leaves():
+            for name, value in (leaf.parameters | leaf.buffers).items():
+                arrays[f"{leaf.path}.{name}"] = value
+        header = {"model": _described(self), "input_shape": self.input_shape}
+        files.write(path, header, arrays)
+
+
+def _is_rows(x: Any) -> bool:
+    """Whether a list holds rows of numbers, and not (x, y) batches."""
+    return isinstance(x, (list, tuple)) and not (x and isinstance(x[0], tuple))
+
+
+def _takes_raw_scores(loss: Any) -> bool:
+    return bool(getattr(loss, "from_logits", False)) or isinstance(loss, _loss.Hinge)
+
+
+def _check_optim_and_loss(optim: Any, loss: Any) -> None:
+    for what, value, example in (("optim", optim, "optim.Adam()"), ("loss", loss, "loss.MSE()")):
+        if isinstance(value, type):
+            raise TypeError(f"{what} is the class {value.__name__}: make an instance, such as {example}.")
+        if not callable(value):
+            raise TypeError(f"{what} is a callable, such as {example}, got {value!r}.")
+    if not callable(getattr(loss, "backward", None)):
+        raise TypeError(f"a loss needs a method backward() -> dL/dpred; {loss!r} has none.")
+
+
+def _split(x: Any, y: Any, weight: Any, fraction: float) -> tuple[Any, Any, Any, list[Array | None]]:
+    """The last rows held out: training x, y and weight, and the three of the rest."""
+    x, y = batches.as_array("x", x), batches.as_array("y", y)
+    n = round(len(x) * fraction)
+    if not 0 < fraction < 1 or not 0 < n < len(x):
+        raise ValueError(f"validation as a fraction lies in (0, 1) and leaves rows on both sides, got {fraction!r}.")
+    at = len(x) - n
+    weights = (None, None) if weight is None else (weight[:at], weight[at:])
+    return x[:at], y[:at], weights[0], [x[at:], y[at:], weights[1]]
+
+
+class _Checked:
+    """Data that fits a net and a loss: every error here comes before anything is built or moved."""
+
+    def __init__(self, net: Model, loss: Any, class_weight: Any, what: str = "") -> None:
+        self.net = net
+        self.loss = loss
+        self.class_weight = class_weight
+        self.what = what
+
+    def arrays(self, x: Any, y: Any, weight: Any = None) -> list[Any]:
+        """x, y and the weights, converted and checked; a memory map is left for `rows`, batch by batch."""
+        net, what = self.net, self.what
+        x, y = batches.as_array(f"{what}x", x), batches.as_array(f"{what}y", y)
+        if len(x) != len(y):
+            raise ValueError(f"{what}x has {len(x)} rows and {what}y has {len(y)}: each row of x needs one of y.")
+        if x.ndim < 2 and not net.integer_input:
+            raise ValueError(
+                f"{what}x has shape {x.shape}: it needs a row for each sample. For one number each: x[:, None]."
+            )
+        output = net.output_shape(x.shape[1:])
+        if isinstance(self.loss, _loss.Loss):
+            self.loss.check_shapes((len(x), *output), y.shape, y.dtype.kind in "iu")
+        x_dtype = batches.input_dtype(x, net.dtype, net.integer_input)
+        y_dtype = batches.target_dtype(y, output, net.dtype)
+        if not isinstance(x, np.memmap):
+            x = batches.converted(f"{what}x", x, x_dtype)
+        if not isinstance(y, np.memmap):
+            y = batches.converted(f"{what}y", y, y_dtype)
+            if isinstance(self.loss, _loss.Loss):
+                self.loss.check_real(y, output[-1])
+        self.dtypes = [x_dtype, y_dtype, net.dtype]
+        return [x, y, self.weights(y, weight)]
+
+    def weights(self, y: Array, weight: Any) -> Array | None:
+        if weight is not None:
+            weight = _loss.Loss.checked_weight(weight, len(y))
+        if self.class_weight is not None:
+            numbers = y if y.ndim == 1 else metrics.classes(y, y.shape[-1])
+            by_class = self.class_weight
+            if not isinstance(by_class, dict):
+                by_class = dict(enumerate(np.asarray(by_class).tolist()))
+            missing = sorted(set(np.unique(numbers).tolist()) - set(by_class))
+            if missing or numbers.ndim != 1:
+                raise ValueError(f"class_weight has a weight for every class number in y; missing: {missing}.")
+            known = max(by_class) + 1
+            table = np.array([by_class.get(number, 0) for number in range(known)], np.float64)
+            weight = table[numbers] * (1 if weight is None else weight)
+            _loss.Loss.checked_weight(weight, len(y))
+        return None if weight is None else np.ascontiguousarray(weight, self.net.dtype)
+
+    def batch(self, raw: Any) -> batches.Batch:
+        """One (x, y) or (x, y, weight) of an iterable."""
+        if not isinstance(raw, (tuple, list)) or len(raw) not in (2, 3):
+            raise ValueError(f"an iterable of batches gives (x, y) or (x, y, weight), got {type(raw).__name__}.")
+        x, y, weight = self.arrays(*raw)
+        return x, y, weight
+
+    def rows(self, arrays: list[Any], batch_size: int, smallest: int = 1, steps: int | None = None) -> Any:
+        return batches.Rows(arrays, self.dtypes, batch_size, smallest, steps)
+
+
+# A training --------------------------------------------------------------------------------------------------
+
+
+class _Totals:
+    """Sums over the batches of an epoch; their means are over samples."""
+
+    def __init__(self, loss: Any, chosen: dict[str, Any]) -> None:
+        self.summed = getattr(loss, "reduction", "mean") != "mean"
+        self.chosen = chosen
+        self.rows = 0
+        self.weight = 0.0
+        self.loss = 0.0
+        self.metrics = dict.fromkeys(chosen, 0.0)
+
+    def add(self, value: float, pred: Array, y: Array, weight: Array | None) -> None:
+        n = len(pred)
+        self.rows += n
+        share = n if weight is None else float(np.add.reduce(weight))
+        self.weight += n if self.summed else share
+        self.loss += value if self.summed else value * share
+        for name, metric in self.chosen.items():
+            self.metrics[name] += float(metric(pred, y)) * n
+
+    def means(self) -> dict[str, float]:
+        return {"loss": self.loss / self.weight, **{k: v / self.rows for k, v in self.metrics.items()}}
+
+
+class _Watcher:
+    """A callback of either form, called in one way."""
+
+    def __init__(self, callback: Any) -> None:
+        self.callback = callback
+        methods = {name: getattr(callback, name, None) for name in ("begin", "step", "epoch", "end")}
+        if isinstance(callback, type) or not (callable(callback) or any(map(callable, methods.values()))):
+            raise TypeError(
+                f"a callback is a callable (net, logs), or an object with any of begin(run), step(run), "
+                f"epoch(run, logs), end(run), got {callback!r}."
+            )
+        self.begin, self.step, self.epoch, self.end = methods.values()
+        if not any(map(callable, methods.values())):
+            self.epoch = lambda run, logs: callback(run.net, logs)
+
+
+class _Interrupt:
+    """Ctrl-C, held until the step under way is done; a second one raises at once."""
+
+    def __enter__(self) -> _Interrupt:
+        self.asked = False
+        self._before: Any = None
+        if threading.current_thread() is threading.main_thread() and callable(signal.getsignal(signal.SIGINT)):
+            self._before = signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def _note(self, *_: Any) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+
+    def __exit__(self, *_: Any) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+
+
+class _Bar:
+    """One tqdm bar, drawn at most ten times a second."""
+
+    def __init__(self, steps: int | None, epochs: int) -> None:
+        from tqdm.auto import tqdm
+
+        self.epochs = epochs
+        self.bar = tqdm(total=steps and steps * epochs, unit="step", mininterval=0.1)
+        self.drawn = time.perf_counter()
+
+    def show(self, step: int, epoch: int, logs: dict[str, float]) -> None:
+        self.drawn = time.perf_counter()
+        numbers = (f"{name}={value:.4g}" for name, value in logs.items() if name != "seconds")
+        self.bar.set_postfix_str(", ".join((f"epoch {epoch}/{self.epochs}", *numbers)), refresh=False)
+        self.bar.update(step - self.bar.n)
+
+
+class _Snapshot:
+    """The parameters, running statistics and optimizer state of a moment, to go back to."""
+
+    def __init__(self, net: Model, optim: Any) -> None:
+        self.optim = optim if hasattr(optim, "restore") else None
+        self.live = [net.layout.vector, *(value for leaf in net.leaves() for value in leaf.buffers.values())]
+        self.kept: list[Array] = [np.empty_like(array) for array in self.live]
+        self.take()
+
+    def take(self) -> None:
+        for kept, live in zip(self.kept, self.live, strict=True):
+            np.copyto(kept, live)
+        if self.optim is not None:
+            self.state = self.optim.snapshot(self.__dict__.get("state"))
+
+    def restore(self) -> None:
+        for kept, live in zip(self.kept, self.live, strict=True):
+            np.copyto(live, kept)
+        if self.optim is not None:
+            self.optim.restore(self.state)
+
+
+class Run:
+    """One call of `train`, as callbacks see it: net, optim, loss, history, epoch and step (both finished)."""
+
+    def __init__(
+        self, net: Model, optim: Any, loss: Any, chosen: dict[str, Any], watchers: list[_Watcher], epochs: int
+    ) -> None:
+        self.net = net
+        self.optim = optim
+        self.loss = loss
+        self.history = History()
+        self.epochs = epochs
+        self.epoch = 0
+        self.step = 0
+        self._chosen = chosen
+        self._watchers = watchers
+        self._steppers = [watcher.step for watcher in watchers if watcher.step]
+        self._evaluation = getattr(optim, "evaluation_weights", contextlib.nullcontext)
+
+    def over(self, rows: Any, unseen: Any, shuffle: bool, verbose: bool) -> History:
+        self._bar = _Bar(rows.steps, self.epochs) if verbose else None
+        with self._trusting(), _Interrupt() as interrupt:
+            self._interrupt = interrupt
+            try:
+                for watcher in self._watchers:
+                    if watcher.begin:
+                        watcher.begin(self)
+                self._epochs(rows, unseen, shuffle)
+                if hasattr(self.optim, "finish"):
+                    self.optim.finish(self.net)
+                for watcher in self._watchers:
+                    if watcher.end:
+                        watcher.end(self)
+            finally:
+                if self._bar is not None:
+                    self._bar.bar.close()
+        return self.history
+
+    @contextlib.contextmanager
+    def _trusting(self) -> Iterator[None]:
+        """The data was checked: for the length of the training the loss does not check it again, and layers and
+        loss write into arrays that are lent."""
+        net, loss = self.net, self.loss
+        if net.training:
+            raise RuntimeError("this net is being trained already: train was called from within train.")
+        net.training = True
+        ours = isinstance(loss, _loss.Loss)
+        if ours:
+            loss._trusted, loss._store = True, net._store
+        try:
+            yield
+        finally:
+            net.training = False
+            net._store.lending, net._store.pool = False, []
+            if ours:
+                loss._trusted, loss._store = False, None
+
+    def _epochs(self, rows: Any, unseen: Any, shuffle: bool) -> None:
+        snapshot = _Snapshot(self.net, self.optim)
+        order = self.net._order if shuffle else None
+        history = self.history
+        vector = self.net.layout.vector
+        for _ in range(self.epochs):
+            began = time.perf_counter()
+            totals = _Totals(self.loss, self._chosen)
+            try:
+                with np.errstate(all="ignore"):
+                    stopped = self._steps(rows.epoch(order), totals)
+                    if self._interrupt.asked:
+                        history.interrupted = True
+                        return
+                    if not math.isfinite(vector.dot(vector)) and not np.isfinite(vector).all():
+                        raise self._divergence("a parameter")
+            except ArithmeticError as error:
+                snapshot.restore()
+                if isinstance(error, DivergenceError):
+                    raise
+                raise DivergenceError(self._where(str(error))) from error
+            logs = totals.means()
+            if unseen is not None:
+                with self._evaluation(self.net):
+                    logs |= {f"val_{k}": v for k, v in self.net._evaluate(unseen, self.loss, self._chosen).items()}
+            logs["seconds"] = time.perf_counter() - began
+            snapshot.take()
+            self.epoch += 1
+            for name, value in logs.items():
+                history.setdefault(name, []).append(value)
+            if self._bar is not None and (time.perf_counter() - self._bar.drawn > 0.1 or self.epoch == self.epochs):
+                self._bar.show(self.step, self.epoch, logs)
+            for watcher in self._watchers:
+                if watcher.epoch and watcher.epoch(self, logs) is True:
+                    stopped = True
+            if stopped:
+                return
+            if self._interrupt.asked:
+                history.interrupted = True
+                return
+
+    def _steps(self, epoch: Iterator[batches.Batch], totals: _Totals) -> bool:
+        """The steps of one epoch; True if a callback ends the training."""
+        net, loss, optim, store, bar = self.net, self.loss, self.optim, self.net._store, self._bar
+        interrupt, steppers, clock = self._interrupt, self._steppers, time.perf_counter
+        for x, y, weight in epoch:
+            store.taken, store.lending = 0, True
+            try:
+                pred = net.forward(x, True)
+                value = loss(pred, y) if weight is None else loss(pred, y, weight)
+            finally:
+                store.lending = False
+            if not math.isfinite(value):
+                self._batch = x, y
+                raise self._divergence(f"the loss is {value}")
+            optim(net, loss)
+            self.step += 1
+            totals.add(value, pred, y, weight)
+            if bar is not None and clock() - bar.drawn > 0.1:
+                bar.show(self.step, self.epoch + 1, totals.means())
+            if steppers and any([step(self) is True for step in steppers]):
+                return True
+            if interrupt.asked:
+                return False
+        return False
+
+    def _divergence(self, what: str) -> DivergenceError:
+        return DivergenceError(self._where(what))
+
+    def _where(self, what: str) -> str:
+        return (
+            f"training diverged in epoch {self.epoch + 1}, step {self.step + 1}: {what}; the first value that is not "
+            f"finite is in {self._first_bad()}. The net and the optimizer are as at the end of the last good epoch. "
+            f"A lower learning rate, gradient clipping or scaled inputs usually help."
+        )
+
+    def _first_bad(self) -> str:
+        """The first layer whose parameters, output or gradients are not finite."""
+        for leaf in self.net.leaves():
+            for name, value in leaf.parameters.items():
+                if not np.isfinite(value).all():
+                    return f"{leaf.label}.{name}"
+        batch = self.__dict__.get("_batch")
+        if batch is not None:
+            with np.errstate(all="ignore"):
+                x = batch[0]
+                for layer in self.net.layers:
+                    x = layer.forward(x, True)
+                    if not np.isfinite(x).all():
+                        return f"the output of {layer.label}"
+        for leaf in reversed(list(self.net.leaves())):
+            for name, value in leaf.gradients.items():
+                if not (leaf._frozen or np.isfinite(value).all()):
+                    return f"the gradient of {leaf.label}.{name}"
+        return "the loss"
+
+
+# Files -------------------------------------------------------------------------------------------------------
+
+
+def _described(value: Any) -> Any:
+    """A layer, or an argument of one, as what JSON can hold."""
+    if isinstance(value, _layers.Layer):
+        described = {"type": type(value).__name__} | {k: _described(v) for k, v in value.config().items()}
+        return described | ({"frozen": True} if not value.parts() and value._frozen else {})
+    if isinstance(value, (list, tuple)):
+        return [_described(each) for each in value]
+    if callable(value):
+        return {"function": getattr(value, "__name__", type(value).__name__)}
+    return value.item() if isinstance(value, np.generic) else value
+
+
+class _Maker:
+    """Layers from their descriptions: classes by name from the table of layers or from `custom`, nothing else."""
+
+    def __init__(self, custom: dict[str, Any]) -> None:
+        self.custom = custom
+
+    def make(self, value: Any) -> Any:
+        if isinstance(value, list):
+            return [self.make(each) for each in value]
+        if not isinstance(value, dict):
+            return value
+        if "function" in value:
+            return self.custom.get(value["function"])
+        arguments = {name: self.make(each) for name, each in value.items() if name not in ("type", "frozen")}
+        layer = self.layer_class(value.get("type"))(**arguments)
+        if value.get("frozen"):
+            layer.frozen = True
+        return layer
+
+    def layer_class(self, name: Any) -> Callable[..., Any]:
+        if name in self.custom:
+            return self.custom[name]
+        if name in _layers.__all__:
+            return getattr(_layers, name)
+        raise ModelFileError(
+            f"the file has a layer of type {name!r}, which is none of ours: give its class, "
+            f"load(path, custom={{{name!r}: TheClass}})."
+        )
+
+
+def load(path: Any, custom: dict[str, Any] | None = None) -> Model:
+    """The net that `save` wrote. `custom` gives the classes and functions of one's own by name.
+
+    ModelFileError for a file that is damaged, foreign or newer, or names a layer that is not known; nothing in
+    a file is executed. FileNotFoundError for no file.
+    """
+    header, arrays = files.read(path)
+    try:
+        net = _Maker(custom or {}).make(header["model"])
+        if not isinstance(net, Model):
+            raise ModelFileError(f"{path} holds no Model.")
+        net.build(header["input_shape"])
+        for leaf in net.leaves():
+            for name, value in (leaf.parameters | leaf.buffers).items():
+                stored = arrays.pop(f"{leaf.path}.{name}")
+                if stored.shape != value.shape or stored.dtype != value.dtype:
+                    raise ModelFileError(f"{path}: {leaf.path}.{name} is {stored.shape}, expected {value.shape}.")
+                value[...] = stored
+    except ModelFileError:
+        raise
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelFileError(f"{path} does not describe a net: {error}.") from error
+    if arrays:
+        raise ModelFileError(f"{path} holds arrays that no layer has: {sorted(arrays)}.")
+    return net
+
+
+__all__ = ["DivergenceError", "History", "Layout", "Model", "ModelFileError", "Run", "load"]

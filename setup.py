@@ -1,0 +1,33 @@
+"""Everything that pip needs to know: metadata, dependencies and extras stand here and nowhere else."""
+
+from pathlib import Path
+
+from setuptools import setup
+
+extras = {
+    "demo": ["scikit-learn>=1.5", "matplotlib>=3.8"],
+    "compare": ["matplotlib>=3.8", "joblib>=1.3", "threadpoolctl>=3.2"],
+    "safetensors": ["safetensors>=0.4.3"],
+}
+extras["test"] = ["pytest>=8", "sybil>=8", "scikit-learn>=1.5", "matplotlib>=3.8", "safetensors>=0.4.3"]
+extras["dev"] = [*extras["test"], *extras["compare"], "ruff>=0.9", "mypy>=1.14"]
+
+setup(
+    name="layerwise",
+    version="0.1.0",
+    description="A layer-based deep learning framework on NumPy with callable optimizers",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.11",
+    install_requires=["numpy>=2.0", "tqdm>=4.66"],
+    extras_require=extras,
+    py_modules=["layers", "loss", "optim", "model"],
+    packages=["layerwise"],
+    package_data={"layerwise": ["py.typed"]},
+    classifiers=[
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
+)
