@@ -36,9 +36,11 @@ class Loss:
     stay in `pred`, `real`, `sample_weight`, `value` until the next call.
     """
 
-    over_classes = False  # one value a row, summed over the classes in the last axis
+    by_rows = False  # one value a row (N, ..., C), not one an element
+    over_classes = False  # it is summed over the classes in the last axis
     takes_class_numbers = False
 
+    reduction = "mean"  # here too, so that a loss of one's own works without calling super().__init__()
     pred: Array | None = None
     real: Array | None = None
     sample_weight: Array | None = None
@@ -88,6 +90,11 @@ class Loss:
 
     def check_shapes(self, pred: tuple[int, ...], real: tuple[int, ...], integer: bool) -> None:
         """ValueError unless targets of shape `real` go with predictions of shape `pred`."""
+        if self.by_rows and len(pred) < 2:
+            raise ValueError(
+                f"{type(self).__name__} takes a row of numbers for each sample, shape (N, ..., C), got predictions of "
+                f"shape {pred} and targets of shape {real}. A single sample is a batch of one: pred[None], real[None]."
+            )
         if real == pred or (self.takes_class_numbers and integer and real == pred[:-1]):
             return
         accepted = f"{pred}" + (f", or class numbers (integers) of shape {pred[:-1]}" * self.takes_class_numbers)
@@ -103,8 +110,7 @@ class Loss:
 
     def empty(self, like: Array) -> Array:
         """An array of that shape and type for a result: lent while a net trains, else a new one."""
-        store = self._store
-        return store.take(like.shape) if store is not None and store.lending else np.empty_like(like, order="C")
+        return np.empty(like.shape, like.dtype) if self._store is None else self._store.empty(like.shape)
 
     def _call(self, pred: Array, real: Array, weight: Array | None) -> float:
         values = self.forward(pred, real)
@@ -115,13 +121,14 @@ class Loss:
                 scale = 1 / values.size
             self.value = float(np.add.reduce(values, None)) * scale
         else:
+            share = weight
             if self.reduction == "mean":
-                weight = weight / (float(np.add.reduce(weight)) * (values.size / len(values)))
+                share = weight / (float(np.add.reduce(weight)) * (values.size / len(values)))
             elif self.reduction == "batch_sum":
-                weight = weight / per_sample
+                share = weight / per_sample
             sums = values.reshape(len(values), -1).sum(1)
-            self.value = float(sums.dot(weight))
-            scale = weight.reshape(-1, *(1,) * (pred.ndim - 1))
+            self.value = float(sums.dot(share))
+            scale = share.reshape(-1, *(1,) * (pred.ndim - 1))
         self.pred, self.real, self.sample_weight, self._scale = pred, real, weight, scale
         return self.value
 
@@ -207,9 +214,9 @@ class Huber(Loss):
 
     def __init__(self, delta: float = 1.0, reduction: str = "mean") -> None:
         super().__init__(reduction)
-        if not isinstance(delta, (int, float)) or not 0 < delta < math.inf:
+        if not isinstance(delta, (int, float, np.number)) or not 0 < delta < math.inf:
             raise ValueError(f"delta is a positive number, got {delta!r}.")
-        self.delta = delta
+        self.delta = float(delta)
 
     def forward(self, pred: Array, real: Array) -> Array:
         d = np.subtract(pred, real, out=self.empty(pred))
@@ -239,6 +246,7 @@ class CosineSimilarity(Loss):
     torch.nn.functional.cosine_similarity. 0 for the same direction, 2 for the opposite; Keras returns -cos.
     """
 
+    by_rows = True
     smallest = 1e-8
 
     def forward(self, pred: Array, real: Array) -> Array:
@@ -304,6 +312,13 @@ def _tiny(x: Array) -> float:
     return float(np.finfo(x.dtype).tiny)
 
 
+def _held(gradient: Array, scale: Any) -> Array:
+    """A weight of 4 or more over the smallest normal number is past the largest number: it is held there."""
+    if np.max(scale) > 1:
+        np.maximum(gradient, -float(np.finfo(gradient.dtype).max), out=gradient)
+    return gradient
+
+
 class CrossEntropy(Loss):
     """v = -sum(t log p) over the last axis; pred (N, ..., C), one value a row.
 
@@ -314,15 +329,15 @@ class CrossEntropy(Loss):
     at the smallest normal number. Summed over classes, averaged over rows.
     """
 
-    over_classes = True
+    by_rows = over_classes = True
     takes_class_numbers = True
 
     def __init__(self, from_logits: bool = False, label_smoothing: float = 0.0, reduction: str = "mean") -> None:
         super().__init__(reduction)
-        if not isinstance(label_smoothing, (int, float)) or not 0 <= label_smoothing < 1:
+        if not isinstance(label_smoothing, (int, float, np.number)) or not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing is a number in [0, 1), got {label_smoothing!r}.")
         self.from_logits = bool(from_logits)
-        self.label_smoothing = label_smoothing
+        self.label_smoothing = float(label_smoothing)
 
     def forward(self, pred: Array, real: Array) -> Array:
         numbers = real.ndim < pred.ndim and not self.label_smoothing
@@ -371,16 +386,13 @@ class CrossEntropy(Loss):
         else:
             gradient = np.multiply(target, -scale, out=self.empty(p))
             gradient /= p
-        if not self.from_logits and np.max(scale) > 1:
-            # A weight above 4 over the smallest normal number is past the largest: hold it there.
-            np.maximum(gradient, -float(np.finfo(p.dtype).max), out=gradient)
-        return gradient
+        return gradient if self.from_logits else _held(gradient, scale)
 
     def check_shapes(self, pred: tuple[int, ...], real: tuple[int, ...], integer: bool) -> None:
         if len(pred) < 2 or pred[-1] < 2:
             raise ValueError(
-                f"CrossEntropy takes a column for each of two or more classes, got predictions of shape {pred}. "
-                f"For one column of yes or no, use BinaryCrossEntropy."
+                f"CrossEntropy takes a column for each of two or more classes, got predictions of shape {pred} and "
+                f"targets of shape {real}. For one column of yes or no, use BinaryCrossEntropy."
             )
         super().check_shapes(pred, real, integer)
 
@@ -448,7 +460,7 @@ class KLDivergence(Loss):
     "mean" divides by C as well, and which takes log p.
     """
 
-    over_classes = True
+    by_rows = over_classes = True
 
     def forward(self, pred: Array, real: Array) -> Array:
         p = np.maximum(pred, _tiny(pred))
@@ -457,7 +469,7 @@ class KLDivergence(Loss):
 
     def derivative(self, scale: Any) -> Array:
         p, real = self.kept
-        return real * -scale / p
+        return _held(real * -scale / p, scale)
 
     def check_real(self, real: Array, classes: int) -> None:
         _check_rows_sum_to_1("KLDivergence", "targets", real, "")

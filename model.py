@@ -3,7 +3,7 @@
 In this file, in this order:
   what is raised     DivergenceError, ModelFileError
   what comes back    History
-  the net            Layout, Model
+  the net            Model
   a training         Run and what serves it
   files              load
 """
@@ -16,7 +16,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -67,16 +67,6 @@ class History(dict[str, list[float]]):
         return figure
 
 
-class Layout(NamedTuple):
-    """Where the parameters of a net lie: what an optimizer runs over."""
-
-    vector: Array  # (P,)
-    gradient: Array  # (P,)
-    spans: list[slice]  # the longest runs of parameters that may be moved
-    gradients: list[Array]  # of each run
-    key: tuple[Any, int]
-
-
 class Model(_layers.Chain):
     """A net: layers one after the other. `Model([Linear(8), Tanh(), Linear(2)], seed=0)`.
 
@@ -100,48 +90,57 @@ class Model(_layers.Chain):
         self.seed = np.random.SeedSequence().entropy % 2**63 if seed is None else int(seed)  # type: ignore[operator]
         self._store = _layers.Store(0, dtype)
         self._shuffle: np.random.Generator | None = None
-        self._layout: Layout | None = None
+        self._layout: Any = None
+        self._laid_out = -1  # the version of the store that the layout is of
+        self._layout_of: Any = None
 
     # What a net is.
 
     @property
     def parameter_count(self) -> int:
         """How many numbers are learned; the net must be built."""
-        return self.layout.vector.size
+        return self.vector.size
 
     @property
-    def layout(self) -> Layout:
+    def vector(self) -> Array:
+        """All parameters, (P,), layer after layer: every w and b is a view of a part of it."""
+        return self.layout.slots[0][0]
+
+    @property
+    def gradient(self) -> Array:
+        """The gradients of `vector`, (P,), in the same order."""
+        return self.layout.slots[0][1]
+
+    @property
+    def layout(self) -> _optim.Layout:
         """The net's parameters and gradients as vectors; the same object until a layer is frozen or thawed."""
         store = self._store
-        layout = self._layout
-        if layout is None or layout.key[0] is not store or layout.key[1] != store.version:
-            layout = self._layout = self._laid_out()
-        return layout
+        if self._layout is None or self._laid_out != store.version or self._layout_of is not store:
+            self._layout, self._laid_out, self._layout_of = self._new_layout(), store.version, store
+        return self._layout
 
-    def _laid_out(self) -> Layout:
+    def _new_layout(self) -> _optim.Layout:
         if self.input_shape is None:
             raise ValueError(f"{self.label} has no parameters yet: call build(input_shape), or pass a batch through.")
         store = self._store
         leaves = [leaf for leaf in self.leaves() if leaf.parameters]
         start = min((leaf._start for leaf in leaves), default=0)
-        spans: list[slice] = []
+        parameters = []
         stop = 0
         for leaf in leaves:
-            begin = leaf._start - start
-            stop = begin + sum(w.size for w in leaf.parameters.values())
-            if leaf._frozen:
-                continue
-            if spans and spans[-1].stop == begin:
-                spans[-1] = slice(spans[-1].start, stop)
-            else:
-                spans.append(slice(begin, stop))
-        gradient = store.gradient[start : start + stop]
-        vector = store.vector[start : start + stop]
-        return Layout(vector, gradient, spans, [gradient[span] for span in spans], (store, store.version))
+            number = leaf.path.replace("layers.", "").replace("branches.", "")
+            for name, w in leaf.parameters.items():
+                span = slice(stop, stop + w.size)
+                stop = span.stop
+                names = (leaf.path, number, type(leaf).__name__, *([leaf.name] if leaf.name else []))
+                names = tuple(f"{each}.{name}" for each in names)
+                parameters.append(_optim.Parameter(0, span, w.shape, not leaf._frozen, names))
+        within = slice(start, start + stop)
+        slots = [(store.vector[within], store.gradient[within])]
+        return _optim.Layout(slots, _optim.merged(p for p in parameters if p.movable), parameters)
 
     def summary(self) -> str:
         """A table of the layers: output shape and parameters of each, as text. The net must be built."""
-        layout = self.layout
         rows = [("layer", "output", "parameters")]
         shape = self.input_shape
         for layer in self.layers:
@@ -150,7 +149,7 @@ class Model(_layers.Chain):
             count = sum(w.size for leaf in layer.leaves() for w in leaf.parameters.values())
             frozen = " (frozen)" if count and layer.frozen else ""
             rows.append((repr(layer) if len(repr(layer)) < 60 else layer.label, str(shape), f"{count:,}{frozen}"))
-        rows.append(("total", "", f"{layout.vector.size:,}"))
+        rows.append(("total", "", f"{self.parameter_count:,}"))
         wide = [max(len(row[place]) for row in rows) for place in range(3)]
         lines = [f"{a:<{wide[0]}}  {b:<{wide[1]}}  {c:>{wide[2]}}" for a, b, c in rows]
         rule = "-" * len(lines[0])
@@ -169,7 +168,8 @@ class Model(_layers.Chain):
         several threads at once; a built net's memory is bounded by the batch."""
         _layers._count("batch_size", batch_size)
         x = x if isinstance(x, np.ndarray) else np.asarray(x)
-        if self.input_shape is None and x.shape[0] > 0:
+        self._converted(x[:1] if x.ndim > 1 else x)  # says what is wrong, before anything is built
+        if self.input_shape is None and len(x) > 0:
             self.build(x.shape[1:])
         store = self._store.for_reading()
         twin = self._twin(store)
@@ -194,12 +194,15 @@ class Model(_layers.Chain):
     ) -> dict[str, float]:
         """{"loss": ..., metric: ...} over all rows, in inference mode; the loss is a mean over samples."""
         loss = loss if loss is not None else self.loss if self.loss is not None else self._usual_loss()
+        _check_callable("loss", loss, "loss.MSE()")
         chosen = _metrics.named(metrics, _takes_raw_scores(loss))
         data = _Checked(self, loss, None)
         arrays = data.arrays(x, y, sample_weight)
+        rows = data.rows(arrays, _layers._count("batch_size", batch_size))
         if self.input_shape is None:
+            self._check_first(loss, arrays[0][:batch_size])
             self.build(arrays[0].shape[1:])
-        return self._evaluate(data.rows(arrays, _layers._count("batch_size", batch_size)), loss, chosen)
+        return self._evaluate(rows, loss, chosen)
 
     def _evaluate(self, rows: Any, loss: Any, chosen: dict[str, Any]) -> dict[str, float]:
         totals = _Totals(loss, chosen)
@@ -235,6 +238,28 @@ class Model(_layers.Chain):
             self.backward(grad)
         finally:
             self.input_gradient_needed = needed
+
+    def again(self, loss: Any) -> float:
+        """The loss and all gradients of the last batch at the present weights: same rows, same random draws, the
+        running statistics unmoved. For optimizers that evaluate more than once a step."""
+        if not isinstance(loss, _loss.Loss) or loss.pred is None or self.kept is None:
+            raise TypeError(
+                "evaluating a batch again needs a loss of ours, or a subclass of Loss, after net(x) and loss."
+            )
+        x, training = self.kept
+        buffers = [(value, value.copy()) for leaf in self.leaves() for value in leaf.buffers.values()]
+        for leaf in self.leaves():
+            if leaf.drew_from is not None:
+                leaf.rng.bit_generator.state = leaf.drew_from
+        store, taken = self._store, self._store.taken
+        with np.errstate(all="ignore"):
+            pred = self.forward(x, training)  # not into lent arrays: those of the first time are still looked at
+            value = loss(pred, loss.real, loss.sample_weight)
+            self.sweep(loss)
+        store.taken = taken
+        for live, kept in buffers:
+            np.copyto(live, kept)
+        return value
 
     def train(
         self,
@@ -273,7 +298,10 @@ class Model(_layers.Chain):
             _layers._count("steps_per_epoch", steps_per_epoch)
         optim = optim if optim is not None else self.optim if self.optim is not None else _optim.Adam()
         loss = loss if loss is not None else self.loss if self.loss is not None else self._usual_loss()
-        _check_optim_and_loss(optim, loss)
+        _check_callable("optim", optim, "optim.Adam()")
+        _check_callable("loss", loss, "loss.MSE()")
+        if not callable(getattr(loss, "backward", None)):
+            raise TypeError(f"a loss needs a method backward() -> dL/dpred; {loss!r} has none.")
         chosen = _metrics.named(metrics, _takes_raw_scores(loss))
         watchers = [_Watcher(each) for each in (callbacks if isinstance(callbacks, (list, tuple)) else (callbacks,))]
 
@@ -282,26 +310,34 @@ class Model(_layers.Chain):
         if y is None and not (isinstance(x, np.ndarray) or _is_rows(x)):
             if isinstance(validation, float):
                 raise ValueError("validation as a fraction needs x and y as arrays: give validation=(x, y).")
+            if sample_weight is not None:
+                raise ValueError("sample_weight goes with arrays: let each batch be (x, y, weight).")
             rows: Any = batches.Stream(x, data.batch, epochs, steps_per_epoch)
             input_shape = rows.first[0].shape[1:]
-            sample = rows.first[0]
+            sample, smallest = rows.first[0], len(rows.first[0])
         else:
             if isinstance(validation, float):
                 x, y, sample_weight, held = _split(x, y, sample_weight, validation)
             arrays = data.arrays(x, y, sample_weight)
             input_shape = arrays[0].shape[1:]
             rows = data.rows(arrays, batch_size, self.smallest_batch, steps_per_epoch)
-            sample = arrays[0][:batch_size]
+            sample, smallest = arrays[0][:batch_size], rows.smallest
         if validation is not None and held is None:
             if not isinstance(validation, (tuple, list)) or len(validation) not in (2, 3):
                 raise ValueError(f"validation is (x, y) or a fraction in (0, 1), got {type(validation).__name__}.")
             held = [*validation, None][:3]
         unseen = None
         if held is not None:
-            unseen = _Checked(self, loss, None, "validation ")
-            unseen = unseen.rows(unseen.arrays(*held), max(batch_size, 1024))
+            checked = _Checked(self, loss, None, "validation ")
+            held = checked.arrays(*held)
+            if self.input_shape is None and held[0].shape[1:] != input_shape:
+                self.copy().build(input_shape).output_shape(held[0].shape[1:])  # says what does not fit
+            unseen = checked.rows(held, max(batch_size, 1024))
         if isinstance(optim, _optim.Optimizer):
             optim.check(self)
+            for name in optim.hyper:
+                getattr(optim, name)  # refuses what a schedule gives for the first step, if it is illegal
+        self._check_smallest(sample[:smallest])
         self._check_first(loss, sample)
 
         if self.input_shape is None:
@@ -312,17 +348,27 @@ class Model(_layers.Chain):
         return Run(self, optim, loss, chosen, watchers, epochs).over(rows, unseen, shuffle, verbose)
 
     def _usual_loss(self) -> Any:
-        *_, last = self.leaves()
-        return _loss.CrossEntropy() if isinstance(last, _layers.Softmax) else _loss.MSE()
+        return _loss.CrossEntropy() if self._ends_in_softmax else _loss.MSE()
+
+    @property
+    def _ends_in_softmax(self) -> bool:
+        last = self.layers[-1]
+        while isinstance(last, Model):  # other containers do more than chain
+            last = last.layers[-1]
+        return isinstance(last, _layers.Softmax)
 
     def _check_first(self, loss: Any, x: Array) -> None:
         """What can be said of the predictions only when there are some, before anything moves."""
-        *_, last = self.leaves()
-        if isinstance(loss, _loss.Loss) and not isinstance(last, _layers.Softmax):
+        if isinstance(loss, _loss.Loss) and not self._ends_in_softmax:
             net = self if self.input_shape is not None else self.copy()
             pred = net.predict(x)
             if np.isfinite(pred).all():  # else the training says where it went wrong
                 loss.check_pred(pred)
+
+    def _check_smallest(self, x: Array) -> None:
+        """A batch that may be too small for a layer is tried on a copy."""
+        if len(x) < self.smallest_batch:
+            self.copy()(x, training=True)
 
     @property
     def _order(self) -> np.random.Generator:
@@ -331,7 +377,7 @@ class Model(_layers.Chain):
         return self._shuffle
 
     def __getstate__(self) -> dict[str, Any]:
-        return dict(super().__getstate__(), _layout=None, training=False)
+        return dict(super().__getstate__(), _layout=None, _layout_of=None, training=False)
 
     # Files.
 
@@ -342,9 +388,10 @@ class Model(_layers.Chain):
             raise ValueError("the net has no weights to save yet: call build(input_shape), or train it.")
         arrays = {}
         for leaf in self.leaves():
+            place = leaf.path.removeprefix(f"{self.path}.")  # this net may stand in another
             for name, value in (leaf.parameters | leaf.buffers).items():
-                arrays[f"{leaf.path}.{name}"] = value
-        header = {"model": _described(self), "input_shape": self.input_shape}
+                arrays[f"{place}.{name}"] = value
+        header = {"model": _described(self, {}), "input_shape": self.input_shape}
         files.write(path, header, arrays)
 
 
@@ -357,21 +404,21 @@ def _takes_raw_scores(loss: Any) -> bool:
     return bool(getattr(loss, "from_logits", False)) or isinstance(loss, _loss.Hinge)
 
 
-def _check_optim_and_loss(optim: Any, loss: Any) -> None:
-    for what, value, example in (("optim", optim, "optim.Adam()"), ("loss", loss, "loss.MSE()")):
-        if isinstance(value, type):
-            raise TypeError(f"{what} is the class {value.__name__}: make an instance, such as {example}.")
-        if not callable(value):
-            raise TypeError(f"{what} is a callable, such as {example}, got {value!r}.")
-    if not callable(getattr(loss, "backward", None)):
-        raise TypeError(f"a loss needs a method backward() -> dL/dpred; {loss!r} has none.")
+def _check_callable(what: str, value: Any, example: str) -> None:
+    if isinstance(value, type):
+        raise TypeError(f"{what} is the class {value.__name__}: make an instance, such as {example}.")
+    if not callable(value):
+        raise TypeError(f"{what} is a callable, such as {example}, got {value!r}.")
 
 
 def _split(x: Any, y: Any, weight: Any, fraction: float) -> tuple[Any, Any, Any, list[Array | None]]:
     """The last rows held out: training x, y and weight, and the three of the rest."""
     x, y = batches.as_array("x", x), batches.as_array("y", y)
-    n = round(len(x) * fraction)
-    if not 0 < fraction < 1 or not 0 < n < len(x):
+    batches.check_lengths("", x, y)
+    if weight is not None:
+        weight = _loss.Loss.checked_weight(weight, len(x))
+    n = round(len(x) * fraction) if 0 < fraction < 1 else 0
+    if not 0 < n < len(x):
         raise ValueError(f"validation as a fraction lies in (0, 1) and leaves rows on both sides, got {fraction!r}.")
     at = len(x) - n
     weights = (None, None) if weight is None else (weight[:at], weight[at:])
@@ -391,8 +438,7 @@ class _Checked:
         """x, y and the weights, converted and checked; a memory map is left for `rows`, batch by batch."""
         net, what = self.net, self.what
         x, y = batches.as_array(f"{what}x", x), batches.as_array(f"{what}y", y)
-        if len(x) != len(y):
-            raise ValueError(f"{what}x has {len(x)} rows and {what}y has {len(y)}: each row of x needs one of y.")
+        batches.check_lengths(what, x, y)
         if x.ndim < 2 and not net.integer_input:
             raise ValueError(
                 f"{what}x has shape {x.shape}: it needs a row for each sample. For one number each: x[:, None]."
@@ -406,10 +452,14 @@ class _Checked:
             x = batches.converted(f"{what}x", x, x_dtype)
         if not isinstance(y, np.memmap):
             y = batches.converted(f"{what}y", y, y_dtype)
-            if isinstance(self.loss, _loss.Loss):
-                self.loss.check_real(y, output[-1])
+            self.check_real(y, output[-1])
         self.dtypes = [x_dtype, y_dtype, net.dtype]
+        self.classes = output[-1]
         return [x, y, self.weights(y, weight)]
+
+    def check_real(self, y: Array, classes: int) -> None:
+        if isinstance(self.loss, _loss.Loss):
+            self.loss.check_real(y, classes)
 
     def weights(self, y: Array, weight: Any) -> Array | None:
         if weight is not None:
@@ -424,6 +474,8 @@ class _Checked:
                 raise ValueError(f"class_weight has a weight for every class number in y; missing: {missing}.")
             known = max(by_class) + 1
             table = np.array([by_class.get(number, 0) for number in range(known)], np.float64)
+            if not ((table >= 0) & (table < np.inf)).all():
+                raise ValueError(f"class_weight holds finite numbers, not negative, got {by_class}.")
             weight = table[numbers] * (1 if weight is None else weight)
             _loss.Loss.checked_weight(weight, len(y))
         return None if weight is None else np.ascontiguousarray(weight, self.net.dtype)
@@ -433,10 +485,13 @@ class _Checked:
         if not isinstance(raw, (tuple, list)) or len(raw) not in (2, 3):
             raise ValueError(f"an iterable of batches gives (x, y) or (x, y, weight), got {type(raw).__name__}.")
         x, y, weight = self.arrays(*raw)
+        self.net._check_smallest(x)
         return x, y, weight
 
     def rows(self, arrays: list[Any], batch_size: int, smallest: int = 1, steps: int | None = None) -> Any:
-        return batches.Rows(arrays, self.dtypes, batch_size, smallest, steps)
+        return batches.Rows(
+            arrays, self.dtypes, batch_size, smallest, steps, lambda y: self.check_real(y, self.classes)
+        )
 
 
 # A training --------------------------------------------------------------------------------------------------
@@ -454,7 +509,7 @@ class _Totals:
         self.metrics = dict.fromkeys(chosen, 0.0)
 
     def add(self, value: float, pred: Array, y: Array, weight: Array | None) -> None:
-        n = len(pred)
+        n, value = len(pred), float(value)
         self.rows += n
         share = n if weight is None else float(np.add.reduce(weight))
         self.weight += n if self.summed else share
@@ -463,7 +518,7 @@ class _Totals:
             self.metrics[name] += float(metric(pred, y)) * n
 
     def means(self) -> dict[str, float]:
-        return {"loss": self.loss / self.weight, **{k: v / self.rows for k, v in self.metrics.items()}}
+        return {"loss": self.loss / (self.weight or 1), **{k: v / self.rows for k, v in self.metrics.items()}}
 
 
 class _Watcher:
@@ -471,15 +526,21 @@ class _Watcher:
 
     def __init__(self, callback: Any) -> None:
         self.callback = callback
-        methods = {name: getattr(callback, name, None) for name in ("begin", "step", "epoch", "end")}
-        if isinstance(callback, type) or not (callable(callback) or any(map(callable, methods.values()))):
+        found = (getattr(callback, name, None) for name in ("begin", "step", "epoch", "end"))
+        methods = [method if callable(method) else None for method in found]
+        if isinstance(callback, type) or not (callable(callback) or any(methods)):
             raise TypeError(
                 f"a callback is a callable (net, logs), or an object with any of begin(run), step(run), "
                 f"epoch(run, logs), end(run), got {callback!r}."
             )
-        self.begin, self.step, self.epoch, self.end = methods.values()
-        if not any(map(callable, methods.values())):
+        self.begin, self.step, self.epoch, self.end = methods
+        if not any(methods):
             self.epoch = lambda run, logs: callback(run.net, logs)
+
+
+def _ends(answer: Any) -> bool:
+    """Whether a callback's answer is True, NumPy's included."""
+    return isinstance(answer, (bool, np.bool_)) and bool(answer)
 
 
 class _Interrupt:
@@ -524,7 +585,7 @@ class _Snapshot:
 
     def __init__(self, net: Model, optim: Any) -> None:
         self.optim = optim if hasattr(optim, "restore") else None
-        self.live = [net.layout.vector, *(value for leaf in net.leaves() for value in leaf.buffers.values())]
+        self.live = [net.vector, *(value for leaf in net.leaves() for value in leaf.buffers.values())]
         self.kept: list[Array] = [np.empty_like(array) for array in self.live]
         self.take()
 
@@ -561,20 +622,23 @@ class Run:
 
     def over(self, rows: Any, unseen: Any, shuffle: bool, verbose: bool) -> History:
         self._bar = _Bar(rows.steps, self.epochs) if verbose else None
-        with self._trusting(), _Interrupt() as interrupt:
+        # Overflow is met with an error of ours; entered once, since it costs as much as a layer.
+        with self._trusting(), _Interrupt() as interrupt, np.errstate(all="ignore"):
             self._interrupt = interrupt
             try:
                 for watcher in self._watchers:
                     if watcher.begin:
                         watcher.begin(self)
                 self._epochs(rows, unseen, shuffle)
-                if hasattr(self.optim, "finish"):
-                    self.optim.finish(self.net)
                 for watcher in self._watchers:
                     if watcher.end:
                         watcher.end(self)
             finally:
+                if hasattr(self.optim, "finish"):
+                    self.optim.finish(self.net)
                 if self._bar is not None:
+                    logs = {name: values[-1] for name, values in self.history.items()}
+                    self._bar.show(self.step, self.epoch, logs)
                     self._bar.bar.close()
         return self.history
 
@@ -601,23 +665,24 @@ class Run:
         snapshot = _Snapshot(self.net, self.optim)
         order = self.net._order if shuffle else None
         history = self.history
-        vector = self.net.layout.vector
+        vector = self.net.vector
         for _ in range(self.epochs):
             began = time.perf_counter()
             totals = _Totals(self.loss, self._chosen)
             try:
-                with np.errstate(all="ignore"):
-                    stopped = self._steps(rows.epoch(order), totals)
-                    if self._interrupt.asked:
-                        history.interrupted = True
-                        return
-                    if not math.isfinite(vector.dot(vector)) and not np.isfinite(vector).all():
-                        raise self._divergence("a parameter")
-            except ArithmeticError as error:
+                stopped = self._steps(rows.epoch(order), totals)
+                if self._interrupt.asked:
+                    history.interrupted = True
+                    return
+                if not math.isfinite(vector.dot(vector)) and not np.isfinite(vector).all():
+                    raise DivergenceError(self._where("a parameter is not finite", self.step))
+            except DivergenceError:
                 snapshot.restore()
-                if isinstance(error, DivergenceError):
-                    raise
-                raise DivergenceError(self._where(str(error))) from error
+                raise
+            except FloatingPointError as error:  # an optimizer refused the gradients
+                where = self._where(str(error), self.step + 1)
+                snapshot.restore()
+                raise DivergenceError(where) from error
             logs = totals.means()
             if unseen is not None:
                 with self._evaluation(self.net):
@@ -627,10 +692,10 @@ class Run:
             self.epoch += 1
             for name, value in logs.items():
                 history.setdefault(name, []).append(value)
-            if self._bar is not None and (time.perf_counter() - self._bar.drawn > 0.1 or self.epoch == self.epochs):
+            if self._bar is not None and time.perf_counter() - self._bar.drawn > 0.1:
                 self._bar.show(self.step, self.epoch, logs)
             for watcher in self._watchers:
-                if watcher.epoch and watcher.epoch(self, logs) is True:
+                if watcher.epoch and _ends(watcher.epoch(self, logs)):
                     stopped = True
             if stopped:
                 return
@@ -651,24 +716,21 @@ class Run:
                 store.lending = False
             if not math.isfinite(value):
                 self._batch = x, y
-                raise self._divergence(f"the loss is {value}")
+                raise DivergenceError(self._where(f"the loss is {value}", self.step + 1))
             optim(net, loss)
             self.step += 1
             totals.add(value, pred, y, weight)
             if bar is not None and clock() - bar.drawn > 0.1:
                 bar.show(self.step, self.epoch + 1, totals.means())
-            if steppers and any([step(self) is True for step in steppers]):
+            if steppers and any([_ends(step(self)) for step in steppers]):
                 return True
             if interrupt.asked:
                 return False
         return False
 
-    def _divergence(self, what: str) -> DivergenceError:
-        return DivergenceError(self._where(what))
-
-    def _where(self, what: str) -> str:
+    def _where(self, what: str, step: int) -> str:
         return (
-            f"training diverged in epoch {self.epoch + 1}, step {self.step + 1}: {what}; the first value that is not "
+            f"training diverged in epoch {self.epoch + 1}, step {step}: {what}; the first value that is not "
             f"finite is in {self._first_bad()}. The net and the optimizer are as at the end of the last good epoch. "
             f"A lower learning rate, gradient clipping or scaled inputs usually help."
         )
@@ -689,7 +751,7 @@ class Run:
                         return f"the output of {layer.label}"
         for leaf in reversed(list(self.net.leaves())):
             for name, value in leaf.gradients.items():
-                if not (leaf._frozen or np.isfinite(value).all()):
+                if not (leaf._frozen or np.isfinite(np.square(value)).all()):
                     return f"the gradient of {leaf.label}.{name}"
         return "the loss"
 
@@ -697,15 +759,21 @@ class Run:
 # Files -------------------------------------------------------------------------------------------------------
 
 
-def _described(value: Any) -> Any:
-    """A layer, or an argument of one, as what JSON can hold."""
+def _described(value: Any, functions: dict[str, Any]) -> Any:
+    """A layer, or an argument of one, as what JSON can hold; `functions` collects those of one's own by name."""
     if isinstance(value, _layers.Layer):
-        described = {"type": type(value).__name__} | {k: _described(v) for k, v in value.config().items()}
-        return described | ({"frozen": True} if not value.parts() and value._frozen else {})
+        name = type(value).__name__
+        described = {"type": name} | {k: _described(v, functions) for k, v in value.config().items()}
+        own = getattr(_layers, name, None) is not type(value)
+        frozen = not value.parts() and value._frozen
+        return described | ({"own": True} if own else {}) | ({"frozen": True} if frozen else {})
     if isinstance(value, (list, tuple)):
-        return [_described(each) for each in value]
+        return [_described(each, functions) for each in value]
     if callable(value):
-        return {"function": getattr(value, "__name__", type(value).__name__)}
+        name = getattr(value, "__name__", type(value).__name__)
+        if functions.setdefault(name, value) is not value:
+            raise ValueError(f"two functions in the net are named {name!r}, and load finds them by name: rename one.")
+        return {"function": name}
     return value.item() if isinstance(value, np.generic) else value
 
 
@@ -720,18 +788,31 @@ class _Maker:
             return [self.make(each) for each in value]
         if not isinstance(value, dict):
             return value
-        if "function" in value:
-            return self.custom.get(value["function"])
-        arguments = {name: self.make(each) for name, each in value.items() if name not in ("type", "frozen")}
-        layer = self.layer_class(value.get("type"))(**arguments)
+        if "type" not in value:
+            return self.function(value["function"])
+        told = ("type", "own", "frozen")
+        arguments = {name: self.argument(name, each) for name, each in value.items() if name not in told}
+        layer = self.layer_class(value.get("type"), value.get("own"))(**arguments)
         if value.get("frozen"):
             layer.frozen = True
         return layer
 
-    def layer_class(self, name: Any) -> Callable[..., Any]:
+    def argument(self, name: str, value: Any) -> Any:
+        if name == "init" and isinstance(value, dict) and value.get("function") not in self.custom:
+            return None  # the weights come from the file
+        return self.make(value)
+
+    def function(self, name: Any) -> Any:
+        if name not in self.custom:
+            raise ModelFileError(
+                f"the net has a function {name!r} of one's own: give it, load(path, custom={{{name!r}: the_function}})."
+            )
+        return self.custom[name]
+
+    def layer_class(self, name: Any, own: Any) -> Callable[..., Any]:
         if name in self.custom:
             return self.custom[name]
-        if name in _layers.__all__:
+        if name in _layers.__all__ and not own:
             return getattr(_layers, name)
         raise ModelFileError(
             f"the file has a layer of type {name!r}, which is none of ours: give its class, "
@@ -755,7 +836,10 @@ def load(path: Any, custom: dict[str, Any] | None = None) -> Model:
             for name, value in (leaf.parameters | leaf.buffers).items():
                 stored = arrays.pop(f"{leaf.path}.{name}")
                 if stored.shape != value.shape or stored.dtype != value.dtype:
-                    raise ModelFileError(f"{path}: {leaf.path}.{name} is {stored.shape}, expected {value.shape}.")
+                    raise ModelFileError(
+                        f"{path}: {leaf.path}.{name} is {stored.dtype} {stored.shape}, expected {value.dtype} "
+                        f"{value.shape}."
+                    )
                 value[...] = stored
     except ModelFileError:
         raise
@@ -766,4 +850,4 @@ def load(path: Any, custom: dict[str, Any] | None = None) -> Model:
     return net
 
 
-__all__ = ["DivergenceError", "History", "Layout", "Model", "ModelFileError", "Run", "load"]
+__all__ = ["DivergenceError", "History", "Model", "ModelFileError", "Run", "load"]

@@ -1,12 +1,20 @@
 """Optimizers: callables `optim(net, loss)` that run backpropagation and apply an update rule to every parameter.
 
 In this file, in this order:
-  the base              Optimizer, minimize
-  the rules             SGD, Momentum, RMSProp, Adam
+  what they run over     Layout and its kin
+  the base               Optimizer, minimize
+  plain descent          SGD, Momentum, SignSGD, Signum, Rprop, ASGD
+  scaled by the past     RMSProp, Adagrad, Adadelta
+  Adam and its family    Adam, AdamW, Adamax, NAdam, RAdam, AdaBelief, Yogi, Lion
+  by parameter           LAMB, LARS, Adafactor, Muon
+  no schedule, no rate   ScheduleFreeSGD, ScheduleFreeAdamW, DoG, Prodigy, PolyakSGD
+  second order           LBFGS
+  around any of them     Clip, Accumulate, Average, Lookahead, SAM, PerLayer
 
 One rule is one small class. Its docstring gives the formula and the reference that it equals; the same name
 means different things in different frameworks. Letters: w parameter, g gradient, t step, from 1; every state
-array starts at 0 unless said. "Coupled" weight decay adds weight_decay w to g before anything else.
+array starts at 0 unless said. Weight decay is coupled, adding weight_decay w to g before anything else, unless
+said: decoupled, it multiplies w by 1 - lr weight_decay before the update.
 """
 
 # mypy: disable-error-code="override"
@@ -16,55 +24,181 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import fnmatch
 import math
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+import operator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 Array = np.ndarray
+Piece = tuple[Array, ...]  # w, g and the state arrays, of one shape unless the rule takes whole parameters
 
 # Elements of a block. A rule makes several passes over what it is given: in blocks, all but the first find
 # their data in the cache, and plain array notation is as fast as hand-placed `out=`.
 BLOCK = 32_768
 
-# What each hyper-parameter may be: lowest, highest, whether the highest itself is allowed.
-RANGES: dict[str, tuple[float, float, bool]] = {
-    "lr": (0, math.inf, False),
-    "momentum": (0, 1, False),
-    "dampening": (0, 1, True),
-    "beta": (0, 1, False),
-    "beta1": (0, 1, False),
-    "beta2": (0, 1, False),
-    "epsilon": (0, math.inf, False),
-    "weight_decay": (0, math.inf, False),
-}
+# What each hyper-parameter may be: lowest, highest, and which of the two it may equal.
+POSITIVE = (0, math.inf, "()")
+NOT_NEGATIVE = (0, math.inf, "[)")
+FRACTION = (0, 1, "[)")
+RANGES: dict[str, tuple[float, float, str]] = {
+    **dict.fromkeys(("beta", "beta1", "beta2", "rho", "momentum", "decay"), FRACTION),
+    **dict.fromkeys(("dampening", "alpha"), (0, 1, "[]")),
+    **dict.fromkeys(("norm", "value", "initial_distance", "step_min", "step_max"), POSITIVE),
+    "eta_minus": (0, 1, "()"),
+    "eta_plus": (1, math.inf, "()"),
+    "beta2_decay": (-math.inf, 0, "(]"),
+    "clip_threshold": (1, math.inf, "[)"),
+    "minimum": (-math.inf, math.inf, "()"),
+}  # all others: NOT_NEGATIVE
+COUNTS = ("steps", "history")  # integers from 1
+OPTIONAL = ("epsilon1", "norm", "value")  # may be None
+
+
+# What they run over ------------------------------------------------------------------------------------------
+
+
+class Parameter(NamedTuple):
+    """Where one parameter lies, and the names that it goes by."""
+
+    slot: int
+    span: slice
+    shape: tuple[int, ...]
+    movable: bool
+    names: tuple[str, ...]
+
+
+class Layout(NamedTuple):
+    """The parameters and gradients of a net (or of a part, or a list of arrays), as an optimizer sees them.
+
+    slots       (w, g), one-dimensional and contiguous: of a net one pair, its vectors; each has state of its own
+    runs        (slot, span), the longest runs that may be moved
+    parameters  every single one
+    """
+
+    slots: list[tuple[Array, Array]]
+    runs: list[tuple[int, slice]]
+    parameters: list[Parameter]
+
+    @property
+    def gradients(self) -> list[Array]:
+        """What may be moved, its gradients: views."""
+        return [self.slots[slot][1][span] for slot, span in self.runs]
+
+    @property
+    def weights(self) -> list[Array]:
+        """What may be moved: views."""
+        return [self.slots[slot][0][span] for slot, span in self.runs]
+
+
+def merged(parameters: Iterable[Parameter]) -> list[tuple[int, slice]]:
+    """The spans of these parameters, neighbours joined."""
+    runs: list[tuple[int, slice]] = []
+    for slot, span, *_ in parameters:
+        if runs and runs[-1] == (slot, slice(runs[-1][1].start, span.start)):
+            runs[-1] = slot, slice(runs[-1][1].start, span.stop)
+        else:
+            runs.append((slot, span))
+    return runs
+
+
+class _Part:
+    """Some of the parameters of a net, for one of several optimizers."""
+
+    def __init__(self) -> None:
+        self.training = True
+        self.layout: Any = None
+
+    def take(self, whole: Layout, chosen: list[Parameter]) -> None:
+        spans = merged(chosen)
+        slots = [tuple(each[span] for each in whole.slots[slot]) for slot, span in spans]
+        parameters = []
+        for p in chosen:
+            place = next(
+                k for k, (slot, span) in enumerate(spans) if slot == p.slot and span.start <= p.span.start < span.stop
+            )
+            shift = spans[place][1].start
+            parameters.append(p._replace(slot=place, span=slice(p.span.start - shift, p.span.stop - shift)))
+        self.layout = Layout(slots, merged(p for p in parameters if p.movable), parameters)  # type: ignore[arg-type]
+
+
+class _Arrays:
+    """A list of arrays in place of a net."""
+
+    training = False
+
+    def __init__(self, parameters: list[Array], gradients: list[Array]) -> None:
+        slots = [(w.reshape(-1), g.reshape(-1)) for w, g in zip(parameters, gradients, strict=True)]
+        places = [Parameter(k, slice(0, w.size), w.shape, True, (str(k),)) for k, w in enumerate(parameters)]
+        self.layout = Layout(slots, merged(places), places)
+        self.kind = [(w.shape, w.dtype) for w in parameters]
+
+
+class _Function(_Arrays):
+    """A function of x, (value, gradient), in place of a net and of its loss at once."""
+
+    training = True
+
+    def __init__(self, function: Callable[[Array], tuple[Any, Any]], x: Array) -> None:
+        self.function = function
+        self.x = x
+        self.gradient = np.zeros_like(x)
+        super().__init__([x], [self.gradient])
+        self.value = math.nan
+
+    def again(self, loss: Any) -> float:
+        value, gradient = self.function(self.x)
+        gradient = np.asarray(gradient)
+        if gradient.shape != self.x.shape:
+            raise ValueError(f"the gradient has shape {gradient.shape}, expected that of x, {self.x.shape}.")
+        self.gradient[...] = gradient
+        self.value = float(value)
+        return self.value
+
+    def sweep(self, loss: Any) -> None:
+        self.again(loss)
+
+
+# The base ----------------------------------------------------------------------------------------------------
 
 
 class Optimizer:
     """The base of every rule: backpropagation, the sweep over the parameters, the state and the step count.
 
     A rule names its state arrays in `state` and writes `rule(w, g, *state, **numbers)`, which changes w and the
-    state in place (never g) and is elementwise: it is run on blocks of the net's one vector. `numbers(t, ...)`
-    turns the hyper-parameters into the numbers of a step, Python floats. Any hyper-parameter is a number or a
-    schedule: a callable of the number of steps taken so far, 0 at the first.
+    state in place, never g. It is elementwise and runs on blocks of the net's one vector; with
+    `whole_parameters` it gets each parameter in its own shape. `numbers(t, **hyper)` turns the hyper-parameters
+    of step t into what the rule takes. Any hyper-parameter is a number or a schedule: a callable of the number
+    of steps taken so far, 0 at the first. `scalars` are numbers that are remembered from step to step.
 
     ValueError for a hyper-parameter outside its range, set, given or scheduled, before anything moves.
     """
 
     state: tuple[str, ...] = ()  # names of the arrays that it keeps for each parameter
-    decoupled = False  # weight decay multiplies w by 1 - lr weight_decay, instead of adding to g
+    scalars: dict[str, float] = {}  # noqa: RUF012 (copied for each instance): name -> value at the start
+    ranges: dict[str, tuple[float, float, str]] = {}  # noqa: RUF012 (never changed): where others than RANGES
+    decay = "coupled"  # or "decoupled", or "own": the rule takes weight_decay as a number
+    flags: tuple[str, ...] = ()  # hyper-parameters that are True or False
+    whole_parameters = False
+    exact_gradient = False  # makes sense only with the gradient of the loss itself, as it is
+    again = False  # evaluates net and loss, or a function, more than once a step
 
     def __init__(self, **hyper: Any) -> None:
         self.t = 0  # steps taken
         self.hyper: dict[str, Any] = {}
-        self._net: Any = None
+        self.scalars = dict(type(self).scalars)
+        self._served: Any = None  # the net, or the shapes and dtypes of a list of arrays
         self._layout: Any = None  # what the pieces were made for
-        self._arrays: list[Array] = []  # one (len(state), *shape) for the net's vector, or for each parameter
-        self._pieces: list[tuple[Array, ...]] = []
+        self._state: list[dict[str, Array]] = []  # of each slot, or with whole_parameters of each parameter
+        self._pieces: list[Piece] = []
+        self._gradients: list[Array] = []
+        self._training_weights: list[Array] | None = None  # of each slot, while the net shows the evaluation weights
         self._scratch = np.empty(0)
+        self._scheduled: tuple[str, ...] = ()
         for name, value in hyper.items():
-            self.hyper[name] = value if callable(value) else self._legal(name, value)
+            self._set(name, value)
 
     # What a rule writes.
 
@@ -76,8 +210,20 @@ class Optimizer:
     def rule(w: Array, g: Array, *state: Array, **numbers: Any) -> None:
         raise TypeError("a rule is rule(w, g, *state, **numbers), changing w and the state in place: write it.")
 
-    def start(self, w: Array, *state: Array) -> None:
-        """Fill the state of a parameter w where it does not start at 0."""
+    def survey(self, pieces: Callable[[], Iterable[Piece]], numbers: dict[str, Any]) -> dict[str, Any]:
+        """The numbers, where they depend on all parameters and gradients at once; `pieces()` goes over them."""
+        return numbers
+
+    def shapes(self, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+        """Name -> shape of the state of a parameter of that shape."""
+        return dict.fromkeys(self.state, shape)
+
+    def start(self, w: Array, **state: Array) -> None:
+        """Fill the state of w where it does not start at 0."""
+
+    def evaluation(self, w: Array, **state: Array) -> Array | None:
+        """The weights that the rule means to be used, where they are not those that it trains."""
+        return None
 
     # What its user calls.
 
@@ -100,19 +246,51 @@ class Optimizer:
                 self._update(net)
 
     def prepare(self, net: Any) -> None:
-        """Called when every layer of the net is built, before a training's first forward pass."""
+        """Called when every layer of the net is built, before a training's first forward pass; by hand, before a
+        loop of one's own. Puts the training weights back where the evaluation weights are shown."""
         self._bind(net)
+        kept, self._training_weights = self._training_weights, None
+        if kept is None:
+            return
+        # What is shown is worked out from what was trained; weights that someone has changed since are left alone.
+        now = [w.copy() for w in net.layout.weights]
+        _put(net.layout.weights, (kept[slot][span] for slot, span in net.layout.runs))
+        shown = self._evaluation_weights()
+        if shown is None or not all(map(np.array_equal, now, shown)):
+            _put(net.layout.weights, now)
+
+    def finish(self, net: Any) -> None:
+        """Called at the end of a training: the net shows the evaluation weights from here on."""
+        self._bind(net)
+        shown = self._evaluation_weights()
+        if shown is not None and self._training_weights is None:
+            self._training_weights = [w.copy() for w, _ in net.layout.slots]
+            _put(net.layout.weights, shown)
 
     @contextlib.contextmanager
     def evaluation_weights(self, net: Any) -> Iterator[None]:
         """`with optim.evaluation_weights(net):` shows the weights that the rule means to be used."""
-        yield
+        self._bind(net)
+        shown = None if self._training_weights is not None else self._evaluation_weights()
+        if shown is None:
+            yield
+            return
+        weights = net.layout.weights
+        kept = [w.copy() for w in weights]
+        _put(weights, shown)
+        try:
+            yield
+        finally:
+            _put(weights, kept)
 
-    def step(self, parameters: Sequence[Array], gradients: Sequence[Array]) -> None:
+    def step(self, parameters: Sequence[Array], gradients: Sequence[Any]) -> None:
         """One step of a list of arrays, in place, without a net; the state is kept by place in the list.
 
-        ValueError for lists of different length, other shapes than before, or a gradient of another shape.
+        ValueError for lists of different length, other shapes than before, or a gradient of another shape;
+        TypeError for a rule that evaluates again.
         """
+        if self._needs_value():
+            raise TypeError(f"{type(self).__name__} asks for the loss itself: give it a net, or use minimize.")
         parameters, gradients = list(parameters), [np.asarray(g) for g in gradients]
         shapes, found = [np.shape(w) for w in parameters], [g.shape for g in gradients]
         if shapes != found:
@@ -120,78 +298,77 @@ class Optimizer:
         for w in parameters:
             if not isinstance(w, np.ndarray) or w.dtype.kind != "f" or not w.flags.writeable:
                 raise TypeError("step changes its parameters in place: they are writeable arrays of floats.")
-        layout = [(w.shape, w.dtype) for w in parameters]
-        if self._layout is None:
-            self._layout = layout
-            self._take_state(parameters)
-        elif self._layout != layout:
-            raise ValueError(
-                f"{type(self).__name__} keeps state for {_told(self._layout)}, got {_told(layout)}: "
-                f"use another instance, or reset() this one."
-            )
-        with np.errstate(all="ignore"):
-            _refuse_overflow(gradients)
-            pieces = [
-                (w, g.astype(w.dtype, copy=False), *arrays)
-                for w, g, arrays in zip(parameters, gradients, self._arrays, strict=True)
-            ]
-            self._move([blocks for piece in pieces for blocks in _blocks(piece)])
+        flat = [np.ascontiguousarray(w).reshape(w.shape) for w in parameters]
+        # Copies of the gradients: what wraps a rule changes them.
+        self.update(_Arrays(flat, [g.astype(w.dtype, order="C") for w, g in zip(flat, gradients, strict=True)]))
+        for w, moved in zip(parameters, flat, strict=True):
+            if moved is not w and not np.shares_memory(w, moved):
+                w[...] = moved
 
     def reset(self) -> None:
         """Forget the state, the step count and the net."""
         self.t = 0
-        self._net = self._layout = None
-        self._arrays, self._pieces = [], []
+        self.scalars = dict(type(self).scalars)
+        self._served = self._layout = self._training_weights = None
+        self._state, self._pieces = [], []
 
     def state_dict(self) -> dict[str, Any]:
-        """A snapshot: the step count, the hyper-parameters that are numbers, and the state by name and place."""
+        """A snapshot: the step count, the hyper-parameters that are numbers, and the state."""
         return {
             "t": self.t,
             "hyper": {name: value for name, value in self.hyper.items() if not callable(value)},
-            "state": {name: [arrays[place].copy() for arrays in self._arrays] for place, name in enumerate(self.state)},
+            "scalars": dict(self.scalars),
+            "state": [{name: array.copy() for name, array in each.items()} for each in self._state],
+            "training_weights": copy.deepcopy(self._training_weights),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a snapshot; schedules stay as they are. ValueError if it is of another rule."""
-        names = set(state["state"])
-        if names != set(self.state) or not set(state["hyper"]) <= set(self.hyper):
-            raise ValueError(
-                f"this is not the state of {self!r}: it holds the arrays {sorted(names)}, expected "
-                f"{sorted(self.state)}."
-            )
+        """Go on from a snapshot; schedules stay as they are. ValueError, and nothing changes, if it does not fit."""
+        arrays = [{name: np.array(array) for name, array in each.items()} for each in state["state"]]
+        if not set(state["hyper"]) <= set(self.hyper) or set(state["scalars"]) != set(self.scalars):
+            raise ValueError(f"this is not the state of {self!r}: its hyper-parameters are {sorted(state['hyper'])}.")
+        if self._state and arrays:
+            found, expected = ([{n: a.shape for n, a in each.items()} for each in s] for s in (arrays, self._state))
+            if found != expected and not self.again:
+                raise ValueError(f"this state does not fit the parameters: it has {found}, expected {expected}.")
+        elif any(not set(each) <= set(self.state) for each in arrays):
+            raise ValueError(f"this is not the state of {self!r}: it holds {[sorted(each) for each in arrays]}.")
         hyper = {name: self._legal(name, value) for name, value in state["hyper"].items()}
-        arrays = [np.stack(each) for each in zip(*(state["state"][name] for name in self.state), strict=True)]
-        if self._arrays and [a.shape for a in arrays] != [a.shape for a in self._arrays] and arrays:
-            raise ValueError(
-                f"this state is for parameters of shapes {[a.shape[1:] for a in arrays]}, expected "
-                f"{[a.shape[1:] for a in self._arrays]}."
-            )
         self.t = int(state["t"])
         self.hyper.update({name: value for name, value in hyper.items() if not callable(self.hyper[name])})
+        self.scalars = dict(state["scalars"])
+        self._training_weights = copy.deepcopy(state["training_weights"])
         # The pieces are made anew, at the next step, from these arrays.
-        self._arrays, self._layout, self._net = arrays, None, None
+        self._state, self._layout, self._served = arrays, None, None
 
     def snapshot(self, into: Any = None) -> Any:
         """The state of this moment, to `restore`; written over an earlier snapshot where one is given."""
-        if into is None or len(into[1]) != len(self._arrays):
-            into = [0, [np.empty_like(arrays) for arrays in self._arrays]]
-        into[0] = self.t
-        for kept, live in zip(into[1], self._arrays, strict=True):
-            np.copyto(kept, live)
-        return into
+        kept = into[2] if into else [{} for _ in self._state]
+        for old, live in zip(kept, self._state, strict=True):
+            for name, array in live.items():
+                if name in old and old[name].shape == array.shape:
+                    np.copyto(old[name], array)
+                else:
+                    old[name] = array.copy()
+        return self.t, self.scalars.copy(), kept
 
     def restore(self, snapshot: Any) -> None:
         """Back to the state of a snapshot of this instance."""
-        self.t = snapshot[0]
-        for kept, live in zip(snapshot[1], self._arrays, strict=True):
-            np.copyto(live, kept)
+        self.t, self.scalars = snapshot[0], dict(snapshot[1])
+        for kept, live in zip(snapshot[2], self._state, strict=True):
+            for name in list(live):
+                if name in kept and live[name].shape == kept[name].shape:
+                    np.copyto(live[name], kept[name])
+                else:
+                    live.pop(name)
+            live.update({name: array.copy() for name, array in kept.items() if name not in live})
 
     def config(self) -> dict[str, Any]:
         """The arguments that make such an optimizer."""
         return dict(self.hyper)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.hyper.items())})"
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.config().items())})"
 
     # A hyper-parameter reads as its present value; setting one checks it.
 
@@ -203,39 +380,55 @@ class Optimizer:
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in self.__dict__.get("hyper", {}):
-            self.hyper[name] = value if callable(value) else self._legal(name, value)
+            self._set(name, value)
         else:
             super().__setattr__(name, value)
+
+    def _set(self, name: str, value: Any) -> None:
+        scheduled = callable(value) and name not in COUNTS
+        self.hyper[name] = value if scheduled else self._legal(name, value)
+        self._scheduled = tuple(name for name, value in self.hyper.items() if callable(value))
 
     def _at(self, name: str, value: Any, steps: int) -> Any:
         return self._legal(name, value(steps)) if callable(value) else value
 
     def _legal(self, name: str, value: Any) -> Any:
         """`value`, if `name` may be that."""
-        if isinstance(value, (bool, np.bool_)) and name not in RANGES:
-            return bool(value)
-        low, high, closed = RANGES.get(name, (-math.inf, math.inf, False))
-        # A NumPy number would turn float32 arrays into float64: it becomes a Python float here.
-        number = value.item() if isinstance(value, np.generic) else value
-        if (
-            not isinstance(number, (int, float))
-            or isinstance(number, bool)
-            or not (low <= number < high or (closed and number == high))
-        ):
-            legal = f"[{low:g}, {high:g}{']' if closed else ')'}"
-            raise ValueError(f"{type(self).__name__}: {name} is a number in {legal}, got {value!r}.")
-        return number
+        # A NumPy number would turn float32 arrays into float64: it becomes Python's here.
+        value = value.item() if isinstance(value, (np.generic, np.ndarray)) and np.ndim(value) == 0 else value
+        if name in self.flags:
+            legal, good = "True or False", isinstance(value, bool)
+        elif name in COUNTS:
+            legal, good = "a positive integer", isinstance(value, int) and not isinstance(value, bool) and value > 0
+        elif value is None and name in OPTIONAL:
+            return None
+        else:
+            low, high, brackets = self.ranges.get(name) or RANGES.get(name, NOT_NEGATIVE)
+            legal = f"a number in {brackets[0]}{low:g}, {high:g}{brackets[1]}"
+            good = isinstance(value, (int, float)) and not isinstance(value, bool)
+            good = good and (
+                low < value < high or (value == low and brackets[0] == "[") or (value == high and brackets[1] == "]")
+            )
+        if not good:
+            raise ValueError(f"{type(self).__name__}: {name} is {legal}, got {value!r}.")
+        return value
 
     # The sweep.
 
     def check(self, net: Any) -> None:
         """ValueError if this optimizer serves something else than this net."""
-        if (self._net is not None and self._net is not net) or isinstance(self._layout, list):
-            other = "another net" if self._net is not None else "arrays given to step()"
-            raise ValueError(
-                f"this {type(self).__name__} serves {other} and keeps its state: use another instance, or reset() "
-                f"this one."
-            )
+        served = self._served
+        if served is None or served is net:
+            return
+        if isinstance(net, _Arrays) and isinstance(served, list):
+            if served == net.kind:
+                return
+            other = f"arrays of shapes {[shape for shape, _ in served]}"
+        else:
+            other = "arrays given to step()" if isinstance(served, list) else "another net"
+        raise ValueError(
+            f"this {type(self).__name__} serves {other} and keeps its state: use another instance, or reset() this one."
+        )
 
     def _bind(self, net: Any) -> None:
         """Make the state for this net, and the pieces of its vectors that the rule runs over."""
@@ -243,58 +436,118 @@ class Optimizer:
         layout = net.layout
         if layout is self._layout:
             return
-        self._take_state([layout.vector])
-        self._pieces = []
-        for span in layout.spans:
-            arrays = self._arrays[0][:, span]
-            self._pieces += _blocks((layout.vector[span], layout.gradient[span], *arrays))
-        self._net, self._layout = net, layout
+        if self.whole_parameters:
+            every = [layout.slots[p.slot][0][p.span].reshape(p.shape) for p in layout.parameters]
+        else:
+            every = [w for w, _ in layout.slots]
+        self._take_state(every)
+        self._pieces = self._cut(layout)
+        self._gradients = layout.gradients
+        self._served, self._layout = net.kind if isinstance(net, _Arrays) else net, layout
 
     def _take_state(self, parameters: list[Array]) -> None:
         """State for these arrays: what was loaded or is there already, else new."""
-        shapes = [(len(self.state), *w.shape) for w in parameters]
-        if not self._arrays:
-            self._arrays = [np.zeros(shape, w.dtype) for shape, w in zip(shapes, parameters, strict=True)]
-            for w, arrays in zip(parameters, self._arrays, strict=True):
-                self.start(w, *arrays)
-        elif self.state and [arrays.shape for arrays in self._arrays] != shapes:
-            raise ValueError(
-                f"the state of this {type(self).__name__} is for parameters of shapes "
-                f"{[arrays.shape[1:] for arrays in self._arrays]}, got {[w.shape for w in parameters]}."
-            )
+        shapes = [self.shapes(w.shape) for w in parameters]
+        if not self._state:
+            self._state = [
+                {name: np.zeros(shape, w.dtype) for name, shape in each.items()}
+                for w, each in zip(parameters, shapes, strict=True)
+            ]
+            for w, each in zip(parameters, self._state, strict=True):
+                self.start(w, **each)
+        else:
+            found = [{name: array.shape for name, array in each.items()} for each in self._state]
+            if found != shapes and not self.again:
+                raise ValueError(
+                    f"the state of this {type(self).__name__} is for {found}, the parameters need {shapes}."
+                )
+
+    def _cut(self, layout: Layout) -> list[Piece]:
+        """(w, g, *state) for all that may be moved: whole parameters, or blocks of the longest runs."""
+        if self.whole_parameters:
+            return [
+                (*(each[p.span].reshape(p.shape) for each in layout.slots[p.slot]), *state.values())
+                for p, state in zip(layout.parameters, self._state, strict=True)
+                if p.movable
+            ]
+        pieces = []
+        for slot, span in layout.runs:
+            for at in range(span.start, span.stop, BLOCK):
+                block = slice(at, min(at + BLOCK, span.stop))
+                pieces.append(tuple(a[block] for a in (*layout.slots[slot], *self._state[slot].values())))
+        return pieces
 
     def _update(self, net: Any) -> None:
-        if net.layout is not self._layout or net is not self._net:
+        if net.layout is not self._layout or net is not self._served:
             self._bind(net)
-        _refuse_overflow(self._layout.gradients)
-        self._move(self._pieces)
+        _refuse_overflow(self._gradients)
+        self._move(net)
 
-    def _move(self, pieces: list[tuple[Array, ...]]) -> None:
-        """One step of every piece (w, g, *state)."""
-        hyper = {name: self._at(name, value, self.t) for name, value in self.hyper.items()}
-        decay = hyper.pop("weight_decay", 0)
+    def _move(self, net: Any) -> None:
+        """One step of every piece."""
+        hyper = self._now()
+        decay = 0 if self.decay == "own" else hyper.pop("weight_decay", 0)
         numbers = self.numbers(self.t + 1, **hyper)
         self.t += 1
+        pieces: Iterable[Piece] = self._pieces
+        if decay:
+            shrink = 1 - hyper["lr"] * decay if self.decay == "decoupled" else None
+            numbers = self.survey(lambda: self._decayed(decay, None), numbers)
+            pieces = self._decayed(decay, shrink)
+        else:
+            numbers = self.survey(lambda: self._pieces, numbers)
         rule = self.rule
-        for w, g, *state in pieces:
-            if decay and self.decoupled:
-                w *= 1 - hyper["lr"] * decay
-            elif decay:
-                g = self._decayed(w, g, decay)
-            rule(w, g, *state, **numbers)
+        for piece in pieces:
+            rule(*piece, **numbers)
 
-    def _decayed(self, w: Array, g: Array, decay: float) -> Array:
-        """g + decay w, on scratch: the gradient stays as its user knows it."""
-        if self._scratch.size < w.size or self._scratch.dtype != w.dtype:
-            self._scratch = np.empty(max(w.size, min(BLOCK, 1024)), w.dtype)
-        total = np.multiply(w, decay, out=self._scratch[: w.size].reshape(w.shape))
-        total += g
-        return total
+    def _decayed(self, decay: float, shrink: float | None) -> Iterator[Piece]:
+        """The pieces with weight decay: w times `shrink`, or g + decay w on scratch, so that the gradient stays as
+        its user knows it."""
+        for w, g, *state in self._pieces:
+            if shrink is not None:
+                w *= shrink
+            elif self.decay == "coupled":
+                if self._scratch.size < w.size or self._scratch.dtype != w.dtype:
+                    self._scratch = np.empty(w.size, w.dtype)
+                total = np.multiply(w, decay, out=self._scratch[: w.size].reshape(w.shape))
+                total += g
+                g = total
+            yield w, g, *state
+
+    def _evaluation_weights(self) -> list[Array] | None:
+        """The evaluation weights of all that may be moved, or None where they are the training weights."""
+        if self.t == 0 or self._layout is None:
+            return None
+        if not self._shows_others():
+            return None
+        whole = [self.evaluation(w, **state) for (w, _), state in zip(self._layout.slots, self._state, strict=True)]
+        return [each[span].copy() for slot, span in self._layout.runs if (each := whole[slot]) is not None] or None
+
+    def _now(self) -> dict[str, Any]:
+        """The hyper-parameters of the step to come; ValueError for a schedule that gives an illegal one."""
+        hyper = self.hyper.copy()
+        for name in self._scheduled:
+            hyper[name] = self._at(name, hyper[name], self.t)
+        return hyper
+
+    @property
+    def updates(self) -> int:
+        """How often parameters moved."""
+        return self.t
+
+    def _shows_others(self) -> bool:
+        return type(self).evaluation is not Optimizer.evaluation
+
+    def _needs_value(self) -> bool:
+        return self.again or self.exact_gradient
+
+    def _needs_exact_gradient(self) -> bool:
+        return self.exact_gradient
 
     # Copies and pickles carry the state, not the net.
 
     def __getstate__(self) -> dict[str, Any]:
-        return dict(self.__dict__, _net=None, _layout=None, _pieces=[], _scratch=np.empty(0))
+        return dict(self.__dict__, _served=None, _layout=None, _pieces=[], _gradients=[], _scratch=np.empty(0))
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -305,50 +558,48 @@ class Optimizer:
         return other
 
 
-def _blocks(piece: tuple[Array, ...]) -> list[tuple[Array, ...]]:
-    """Arrays of one shape as runs of at most BLOCK elements, views all; in one where they are not contiguous."""
-    if piece[0].size <= BLOCK or not all(array.flags.c_contiguous for array in piece):
-        return [piece]
-    flat = [array.reshape(-1) for array in piece]
-    return [tuple(a[at : at + BLOCK] for a in flat) for at in range(0, piece[0].size, BLOCK)]
+def _put(arrays: Iterable[Array], values: Iterable[Array]) -> None:
+    for array, value in zip(arrays, values, strict=True):
+        np.copyto(array, value)
+
+
+def _squared(arrays: Iterable[Array]) -> float:
+    """The sum of the squares of all elements."""
+    return sum(float(a.reshape(-1).dot(a.reshape(-1))) for a in arrays)
 
 
 def _refuse_overflow(gradients: Sequence[Array]) -> None:
     """FloatingPointError unless all gradients and their squares are finite."""
     for g in gradients:
-        flat = g.reshape(-1)
         # The sum of the squares tells in one pass; it can overflow where no square does, so look again then.
-        if not math.isfinite(flat.dot(flat)) and not np.isfinite(np.square(flat)).all():
+        if not math.isfinite(g.dot(g)) and not np.isfinite(np.square(g)).all():
             raise FloatingPointError(
-                f"a gradient, or its square, is not finite (the largest is {np.abs(flat).max():g}): nothing was moved. "
-                f"A lower learning rate, or gradient clipping, keeps it in range."
+                f"a gradient, or its square, is not finite (the largest is {np.abs(g).max():g}): nothing was moved. "
+                f"A lower learning rate, or Clip, keeps it in range."
             )
 
 
-def _told(layout: Any) -> str:
-    return f"arrays of shapes {[shape for shape, _ in layout]}" if isinstance(layout, list) else "a net"
-
-
-def minimize(function: Callable[[Array], tuple[float, Array]], x0: Any, optimizer: Optimizer, steps: int) -> Array:
+def minimize(function: Callable[[Array], tuple[Any, Any]], x0: Any, optimizer: Optimizer, steps: int) -> Array:
     """Follow `function(x) -> (value, gradient)` from x0 for `steps` steps; the path, (steps + 1, *x0.shape).
 
     x0 itself comes first and is left as it is; a float array keeps its dtype, all else becomes float64.
     FloatingPointError for a gradient that is not finite.
     """
-    if isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or steps < 0:
+    if isinstance(steps, bool) or not hasattr(steps, "__index__") or operator.index(steps) < 0:
         raise ValueError(f"steps is an integer, 0 or more, got {steps!r}.")
     x = np.array(x0, order="C")
     x = x if x.dtype.kind == "f" else x.astype(np.float64)
     path = np.empty((steps + 1, *x.shape), x.dtype)
     path[0] = x
-    for place in range(1, steps + 1):
-        gradient = function(x)[1]
-        optimizer.step([x], [gradient])
-        path[place] = x
+    target = _Function(function, x)
+    with np.errstate(all="ignore"):
+        for place in range(1, steps + 1):
+            optimizer(target, target)
+            path[place] = x
     return path
 
 
-# The rules ---------------------------------------------------------------------------------------------------
+# Plain descent -----------------------------------------------------------------------------------------------
 
 
 class SGD(Optimizer):
@@ -357,17 +608,14 @@ class SGD(Optimizer):
         b <- momentum b + (1 - dampening) g        at the first step b <- g
         w <- w - lr b                              nesterov: w - lr (g + momentum b)
 
-    Polyak 1964; nesterov: Nesterov 1983 in the form of Sutskever 2013. Coupled decay. Equals torch.optim.SGD;
-    without momentum no state.
+    Polyak 1964; nesterov: Nesterov 1983 in the form of Sutskever 2013. Equals torch.optim.SGD; without momentum
+    there is no state, and neither dampening nor nesterov does anything.
     """
 
+    flags = ("nesterov",)
+
     def __init__(
-        self,
-        lr: Any = 0.01,
-        momentum: Any = 0.0,
-        dampening: Any = 0.0,
-        nesterov: bool = False,
-        weight_decay: Any = 0.0,
+        self, lr: Any = 0.01, momentum: Any = 0.0, dampening: Any = 0.0, nesterov: bool = False, weight_decay: Any = 0.0
     ) -> None:
         super().__init__(lr=lr, momentum=momentum, dampening=dampening, nesterov=nesterov, weight_decay=weight_decay)
         self.state = ("b",) if callable(momentum) or momentum else ()
@@ -392,11 +640,12 @@ class Momentum(Optimizer):
         v <- beta v + lr g
         w <- w - v                  nesterov: w - (beta v + lr g)
 
-    Polyak 1964; nesterov: Sutskever 2013. Coupled decay. Equals keras.optimizers.SGD(momentum=beta); differs from
+    Polyak 1964; nesterov: Sutskever 2013. Equals keras.optimizers.SGD(momentum=beta); differs from
     SGD(momentum=beta) only when lr changes.
     """
 
-    state: tuple[str, ...] = ("v",)
+    state = ("v",)
+    flags = ("nesterov",)
 
     def __init__(self, lr: Any = 0.01, beta: Any = 0.9, nesterov: bool = False, weight_decay: Any = 0.0) -> None:
         super().__init__(lr=lr, beta=beta, nesterov=nesterov, weight_decay=weight_decay)
@@ -409,6 +658,107 @@ class Momentum(Optimizer):
         w -= beta * v + push if nesterov else v
 
 
+class SignSGD(Optimizer):
+    """A step of one size for every parameter: w <- w - lr sign(g), sign(0) = 0.
+
+    Bernstein et al. 2018 (1802.04434), algorithm 1. Equals optax.sign_sgd.
+    """
+
+    def __init__(self, lr: Any = 0.001) -> None:
+        super().__init__(lr=lr)
+
+    @staticmethod
+    def rule(w: Array, g: Array, *, lr: float) -> None:
+        w -= lr * np.sign(g)
+
+
+class Signum(Optimizer):
+    """SignSGD of the mean gradient.
+
+        m <- beta m + (1 - beta) g
+        w <- w - lr sign(m)
+
+    Bernstein et al. 2018 (1802.04434), algorithm 2. Equals optax's ema, scale_by_sign and learning rate chained.
+    """
+
+    state = ("m",)
+
+    def __init__(self, lr: Any = 0.001, beta: Any = 0.9) -> None:
+        super().__init__(lr=lr, beta=beta)
+
+    @staticmethod
+    def rule(w: Array, g: Array, m: Array, *, lr: float, beta: float) -> None:
+        m *= beta
+        m += (1 - beta) * g
+        w -= lr * np.sign(m)
+
+
+class Rprop(Optimizer):
+    """A step size of its own for every parameter, by the sign of its gradient alone. For full batches.
+
+        s <- eta_plus s where g keeps its sign, eta_minus s where it changes, within [step_min, step_max]
+        w <- w - sign(g) s, but stay, and forget g, where the sign changed
+
+    s starts at lr. Riedmiller and Braun 1993, without stepping back. Equals torch.optim.Rprop.
+    """
+
+    state = ("last", "s")
+
+    def __init__(
+        self, lr: Any = 0.01, eta_minus: Any = 0.5, eta_plus: Any = 1.2, step_min: Any = 1e-6, step_max: Any = 50.0
+    ) -> None:
+        super().__init__(lr=lr, eta_minus=eta_minus, eta_plus=eta_plus, step_min=step_min, step_max=step_max)
+
+    def start(self, w: Array, last: Array, s: Array) -> None:
+        s.fill(self.lr)
+
+    @staticmethod
+    def rule(
+        w: Array, g: Array, last: Array, s: Array, *, lr: float, eta_minus: float, eta_plus: float, step_min: float,
+        step_max: float,
+    ) -> None:  # fmt: skip
+        turn = np.sign(g) * np.sign(last)  # not sign(g last), which is 0 where the product underflows
+        s *= np.where(turn > 0, eta_plus, np.where(turn < 0, eta_minus, 1.0))
+        np.clip(s, step_min, step_max, out=s)
+        np.multiply(g, turn >= 0, out=last)
+        w -= np.sign(last) * s
+
+
+class ASGD(Optimizer):
+    """Plain descent whose mean weights are the result: `evaluation_weights` shows a.
+
+        w <- (1 - lambd eta) w - eta g           eta = lr / (1 + lambd lr (t - 1))^alpha
+        a <- a + (w - a) / max(1, t - 1 - t0)
+
+    Polyak and Juditsky 1992, in the form of Bottou. Equals torch.optim.ASGD, which, when lr changes, takes the lr of
+    the step before.
+    """
+
+    state = ("a",)
+    ranges = {"alpha": NOT_NEGATIVE}  # noqa: RUF012
+
+    def __init__(
+        self, lr: Any = 0.01, lambd: Any = 1e-4, alpha: Any = 0.75, t0: Any = 1e6, weight_decay: Any = 0.0
+    ) -> None:
+        super().__init__(lr=lr, lambd=lambd, alpha=alpha, t0=t0, weight_decay=weight_decay)
+
+    def numbers(self, t: int, lr: float, lambd: float, alpha: float, t0: float) -> dict[str, Any]:
+        eta = lr / (1 + lambd * lr * (t - 1)) ** alpha
+        return {"eta": eta, "shrink": 1 - lambd * eta, "share": 1 / max(1, t - 1 - t0)}
+
+    @staticmethod
+    def rule(w: Array, g: Array, a: Array, *, eta: float, shrink: float, share: float) -> None:
+        w *= shrink
+        w -= eta * g
+        a += share * (w - a)
+
+    def evaluation(self, w: Array, a: Array) -> Array:
+        return a
+
+
+# Scaled by the past ------------------------------------------------------------------------------------------
+
+
 class RMSProp(Optimizer):
     """The gradient over the root of its mean square.
 
@@ -416,9 +766,11 @@ class RMSProp(Optimizer):
         w <- w - lr g / sqrt(v + epsilon)          epsilon_inside=False: / (sqrt(v) + epsilon)
 
     centered: a <- beta a + (1 - beta) g, and v - a^2, never below 0, in place of v. momentum: b <- momentum b plus
-    the quotient, w <- w - lr b. Tieleman and Hinton 2012; centered: Graves 2013 (1308.0850). Coupled decay. Equals
-    optax.rmsprop and Keras; epsilon_inside=False equals torch.optim.RMSprop.
+    the quotient, w <- w - lr b (Keras and optax.rmsprop put lr inside b). Tieleman and Hinton 2012; centered: Graves
+    2013 (1308.0850). Equals optax.rmsprop and Keras; epsilon_inside=False equals torch.optim.RMSprop.
     """
+
+    flags = ("epsilon_inside", "centered")
 
     def __init__(
         self,
@@ -456,6 +808,72 @@ class RMSProp(Optimizer):
         w -= lr * step
 
 
+class Adagrad(Optimizer):
+    """Shrink each coordinate's step by the root of all its squared gradients so far.
+
+        s <- s + g^2                                                  s starts at initial_accumulator
+        w <- w - lr / (1 + (t - 1) lr_decay) g / (sqrt(s) + epsilon)
+
+    Duchi, Hazan and Singer 2011, JMLR 12. Equals torch.optim.Adagrad.
+    """
+
+    state = ("s",)
+
+    def __init__(
+        self,
+        lr: Any = 0.01,
+        epsilon: Any = 1e-10,
+        weight_decay: Any = 0.0,
+        lr_decay: Any = 0.0,
+        initial_accumulator: Any = 0.0,
+    ) -> None:
+        super().__init__(
+            lr=lr,
+            epsilon=epsilon,
+            weight_decay=weight_decay,
+            lr_decay=lr_decay,
+            initial_accumulator=initial_accumulator,
+        )
+
+    def start(self, w: Array, s: Array) -> None:
+        s.fill(self.initial_accumulator)
+
+    def numbers(self, t: int, lr: float, epsilon: float, lr_decay: float, initial_accumulator: float) -> dict[str, Any]:
+        return {"lr": lr / (1 + (t - 1) * lr_decay), "epsilon": epsilon}
+
+    @staticmethod
+    def rule(w: Array, g: Array, s: Array, *, lr: float, epsilon: float) -> None:
+        s += g * g
+        w -= lr * g / (np.sqrt(s) + epsilon)
+
+
+class Adadelta(Optimizer):
+    """The gradient in units of the steps taken so far.
+
+        v <- rho v + (1 - rho) g^2
+        d = sqrt(u + epsilon) / sqrt(v + epsilon) g
+        u <- rho u + (1 - rho) d^2
+        w <- w - lr d
+
+    Zeiler 2012 (1212.5701), algorithm 1, lr = 1. Equals torch.optim.Adadelta.
+    """
+
+    state = ("v", "u")
+
+    def __init__(self, lr: Any = 1.0, rho: Any = 0.9, epsilon: Any = 1e-6, weight_decay: Any = 0.0) -> None:
+        super().__init__(lr=lr, rho=rho, epsilon=epsilon, weight_decay=weight_decay)
+
+    @staticmethod
+    def rule(w: Array, g: Array, v: Array, u: Array, *, lr: float, rho: float, epsilon: float) -> None:
+        v += (1 - rho) * (g * g - v)
+        d = np.sqrt(u + epsilon) / np.sqrt(v + epsilon) * g
+        u += (1 - rho) * (d * d - u)
+        w -= lr * d
+
+
+# Adam and its family -----------------------------------------------------------------------------------------
+
+
 class Adam(Optimizer):
     """The mean of the gradient over the root of its mean square, both corrected for starting at 0.
 
@@ -463,11 +881,12 @@ class Adam(Optimizer):
         v <- beta2 v + (1 - beta2) g^2
         w <- w - lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + epsilon)
 
-    amsgrad: the largest v so far in place of v. Kingma and Ba 2014 (1412.6980), algorithm 1; AMSGrad: Reddi 2018.
-    Coupled decay. Equals torch.optim.Adam.
+    amsgrad: the largest v so far in place of v. Kingma and Ba 2014 (1412.6980), algorithm 1, its two corrections
+    moved into the numbers as at the end of section 2; AMSGrad: Reddi 2018. Equals torch.optim.Adam.
     """
 
     state: tuple[str, ...] = ("m", "v")
+    flags = ("amsgrad",)
 
     def __init__(
         self,
@@ -482,19 +901,1328 @@ class Adam(Optimizer):
         if amsgrad:
             self.state = ("m", "v", "largest")
 
+    def numbers(self, t: int, lr: float, beta1: float, beta2: float, epsilon: float, amsgrad: bool) -> dict[str, Any]:
+        root = (1 - beta2**t) ** 0.5
+        return {"lr": lr * root / (1 - beta1**t), "beta1": beta1, "beta2": beta2, "epsilon": epsilon * root}
+
+    @staticmethod
+    def rule(
+        w: Array, g: Array, m: Array, v: Array, largest: Any = None, *, lr: float, beta1: float, beta2: float,
+        epsilon: float,
+    ) -> None:  # fmt: skip
+        m += (1 - beta1) * (g - m)
+        v += (1 - beta2) * (g * g - v)
+        if largest is not None:
+            v = np.maximum(largest, v, out=largest)
+        w -= lr * m / (np.sqrt(v) + epsilon)
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay: w <- (1 - lr weight_decay) w, then Adam's step, which never sees it.
+
+    Loshchilov and Hutter 2017 (1711.05101), algorithm 2. Equals torch.optim.AdamW.
+    """
+
+    decay = "decoupled"
+
+    def __init__(
+        self,
+        lr: Any = 0.001,
+        beta1: Any = 0.9,
+        beta2: Any = 0.999,
+        epsilon: Any = 1e-8,
+        weight_decay: Any = 0.01,
+        amsgrad: bool = False,
+    ) -> None:
+        super().__init__(lr, beta1, beta2, epsilon, weight_decay, amsgrad)
+
+
+class Adamax(Optimizer):
+    """Adam with the largest gradient, fading, in place of the mean square.
+
+        m <- beta1 m + (1 - beta1) g
+        u <- max(beta2 u, |g| + epsilon)
+        w <- w - lr / (1 - beta1^t) m / u
+
+    Kingma and Ba 2014 (1412.6980), algorithm 2. Equals torch.optim.Adamax.
+    """
+
+    state = ("m", "u")
+
+    def __init__(
+        self, lr: Any = 0.002, beta1: Any = 0.9, beta2: Any = 0.999, epsilon: Any = 1e-8, weight_decay: Any = 0.0
+    ) -> None:
+        super().__init__(lr=lr, beta1=beta1, beta2=beta2, epsilon=epsilon, weight_decay=weight_decay)
+
+    def numbers(self, t: int, lr: float, beta1: float, **rest: Any) -> dict[str, Any]:
+        return dict(rest, lr=lr / (1 - beta1**t), beta1=beta1)
+
+    @staticmethod
+    def rule(w: Array, g: Array, m: Array, u: Array, *, lr: float, beta1: float, beta2: float, epsilon: float) -> None:
+        m += (1 - beta1) * (g - m)
+        u *= beta2
+        np.maximum(u, np.abs(g) + epsilon, out=u)
+        # With epsilon 0 and no gradient yet, m and u are both 0: such a parameter stays.
+        w -= lr * np.divide(m, u, out=np.zeros_like(m), where=u > 0) if epsilon == 0 else lr * m / u
+
+
+class NAdam(Optimizer):
+    """Adam with Nesterov's look ahead, by a momentum that grows: mu_t = beta1 (1 - 0.96^(t momentum_decay) / 2).
+
+        m <- beta1 m + (1 - beta1) g
+        v <- beta2 v + (1 - beta2) g^2
+        d = (1 - mu_t) g / (1 - mu_1...mu_t) + mu_{t+1} m / (1 - mu_1...mu_{t+1})
+        w <- w - lr d / (sqrt(v / (1 - beta2^t)) + epsilon)
+
+    Dozat 2016. Equals torch.optim.NAdam; momentum_decay=1 equals Keras.
+    """
+
+    state = ("m", "v")
+    scalars = {"product": 1.0}  # noqa: RUF012
+
+    def __init__(
+        self,
+        lr: Any = 0.002,
+        beta1: Any = 0.9,
+        beta2: Any = 0.999,
+        epsilon: Any = 1e-8,
+        weight_decay: Any = 0.0,
+        momentum_decay: Any = 0.004,
+    ) -> None:
+        super().__init__(
+            lr=lr, beta1=beta1, beta2=beta2, epsilon=epsilon, weight_decay=weight_decay, momentum_decay=momentum_decay
+        )
+
+    def numbers(
+        self, t: int, lr: float, beta1: float, beta2: float, epsilon: float, momentum_decay: float
+    ) -> dict[str, Any]:
+        mu, following = (beta1 * (1 - 0.5 * 0.96 ** (k * momentum_decay)) for k in (t, t + 1))
+        product = self.scalars["product"] = self.scalars["product"] * mu
+        return {
+            "beta1": beta1, "beta2": beta2, "epsilon": epsilon, "c2": 1 - beta2**t,
+            "now": lr * (1 - mu) / (1 - product), "ahead": lr * following / (1 - product * following),
+        }  # fmt: skip
+
+    @staticmethod
+    def rule(
+        w: Array, g: Array, m: Array, v: Array, *, now: float, ahead: float, beta1: float, beta2: float,
+        epsilon: float, c2: float,
+    ) -> None:  # fmt: skip
+        m += (1 - beta1) * (g - m)
+        v += (1 - beta2) * (g * g - v)
+        w -= (now * g + ahead * m) / (np.sqrt(v / c2) + epsilon)
+
+
+class RAdam(Optimizer):
+    """Adam that goes without v until v's variance is known to be finite, and is rectified from then on.
+
+        rho = rho_inf - 2 t beta2^t / (1 - beta2^t), rho_inf = 2 / (1 - beta2) - 1
+        rho > 5:  w <- w - lr r m / (1 - beta1^t) sqrt(1 - beta2^t) / (sqrt(v) + epsilon)
+                  r^2 = (rho - 4)(rho - 2) rho_inf / ((rho_inf - 4)(rho_inf - 2) rho)
+        else:     w <- w - lr m / (1 - beta1^t)
+
+    m and v as Adam's. Liu et al. 2019 (1908.03265), algorithm 2, whose threshold is 4. Equals torch.optim.RAdam;
+    with beta2 <= 2/3 it is never rectified.
+    """
+
+    state = ("m", "v")
+
+    def __init__(
+        self, lr: Any = 0.001, beta1: Any = 0.9, beta2: Any = 0.999, epsilon: Any = 1e-8, weight_decay: Any = 0.0
+    ) -> None:
+        super().__init__(lr=lr, beta1=beta1, beta2=beta2, epsilon=epsilon, weight_decay=weight_decay)
+
+    def numbers(self, t: int, lr: float, beta1: float, beta2: float, epsilon: float) -> dict[str, Any]:
+        lr, c2 = lr / (1 - beta1**t), 1 - beta2**t
+        limit = 2 / (1 - beta2) - 1
+        rho = limit - 2 * t * beta2**t / c2
+        rectified = rho > 5
+        if rectified:
+            lr *= ((rho - 4) * (rho - 2) * limit * c2 / ((limit - 4) * (limit - 2) * rho)) ** 0.5
+        return {"lr": lr, "beta1": beta1, "beta2": beta2, "epsilon": epsilon, "rectified": rectified}
+
+    @staticmethod
+    def rule(
+        w: Array, g: Array, m: Array, v: Array, *, lr: float, beta1: float, beta2: float, epsilon: float,
+        rectified: bool,
+    ) -> None:  # fmt: skip
+        m += (1 - beta1) * (g - m)
+        v += (1 - beta2) * (g * g - v)
+        w -= lr * m / (np.sqrt(v) + epsilon) if rectified else lr * m
+
+
+class AdaBelief(Optimizer):
+    """Adam whose v is the mean square of what the mean did not foresee.
+
+        m <- beta1 m + (1 - beta1) g
+        v <- beta2 v + (1 - beta2) (g - m)^2 + epsilon_root
+        w <- w - lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + epsilon)
+
+    Zhuang et al. 2020 (2010.07468), algorithm 2. Equals optax.adabelief.
+    """
+
+    state = ("m", "v")
+
+    def __init__(
+        self,
+        lr: Any = 0.001,
+        beta1: Any = 0.9,
+        beta2: Any = 0.999,
+        epsilon: Any = 1e-16,
+        weight_decay: Any = 0.0,
+        epsilon_root: Any = 1e-16,
+    ) -> None:
+        super().__init__(
+            lr=lr, beta1=beta1, beta2=beta2, epsilon=epsilon, weight_decay=weight_decay, epsilon_root=epsilon_root
+        )
+
+    def numbers(self, t: int, lr: float, beta1: float, beta2: float, **rest: Any) -> dict[str, Any]:
+        return dict(rest, lr=lr / (1 - beta1**t), beta1=beta1, beta2=beta2, c2=1 - beta2**t)
+
+    @staticmethod
+    def rule(
+        w: Array, g: Array, m: Array, v: Array, *, lr: float, beta1: float, beta2: float, epsilon: float,
+        epsilon_root: float, c2: float,
+    ) -> None:  # fmt: skip
+        m += (1 - beta1) * (g - m)
+        surprise = g - m
+        v += (1 - beta2) * (surprise * surprise - v)
+        v += epsilon_root
+        w -= lr * m / (np.sqrt(v / c2) + epsilon)
+
+
+class Yogi(Optimizer):
+    """Adam whose v moves by steps of the size of g^2, whatever its own size.
+
+        m <- beta1 m + (1 - beta1) g
+        v <- v - (1 - beta2) sign(v - g^2) g^2
+        w <- w - lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + epsilon)
+
+    m and v start at initial_accumulator, so that w creeps even without a gradient. Zaheer et al. 2018, algorithm 2.
+    Equals optax.yogi.
+    """
+
+    state = ("m", "v")
+
+    def __init__(
+        self,
+        lr: Any = 0.01,
+        beta1: Any = 0.9,
+        beta2: Any = 0.999,
+        epsilon: Any = 1e-3,
+        weight_decay: Any = 0.0,
+        initial_accumulator: Any = 1e-6,
+    ) -> None:
+        super().__init__(
+            lr=lr, beta1=beta1, beta2=beta2, epsilon=epsilon, weight_decay=weight_decay,
+            initial_accumulator=initial_accumulator,
+        )  # fmt: skip
+
+    def start(self, w: Array, m: Array, v: Array) -> None:
+        m.fill(self.initial_accumulator)
+        v.fill(self.initial_accumulator)
+
+    def numbers(
+        self, t: int, lr: float, beta1: float, beta2: float, epsilon: float, initial_accumulator: float
+    ) -> dict[str, Any]:
+        return {"lr": lr / (1 - beta1**t), "beta1": beta1, "beta2": beta2, "epsilon": epsilon, "c2": 1 - beta2**t}
+
+    @staticmethod
+    def rule(
+        w: Array, g: Array, m: Array, v: Array, *, lr: float, beta1: float, beta2: float, epsilon: float, c2: float
+    ) -> None:
+        m += (1 - beta1) * (g - m)
+        square = g * g
+        v -= (1 - beta2) * np.sign(v - square) * square
+        w -= lr * m / (np.sqrt(v / c2) + epsilon)
+
+
+class Lion(Optimizer):
+    """The sign of a mean gradient, the latest one weighing more in the step than in the memory.
+
+        w <- w - lr sign(beta1 m + (1 - beta1) g)
+        m <- beta2 m + (1 - beta2) g
+
+    Decoupled decay. Chen et al. 2023 (2302.06675), program 1. Equals optax.lion.
+    """
+
+    state = ("m",)
+    decay = "decoupled"
+
+    def __init__(self, lr: Any = 0.0001, beta1: Any = 0.9, beta2: Any = 0.99, weight_decay: Any = 0.001) -> None:
+        super().__init__(lr=lr, beta1=beta1, beta2=beta2, weight_decay=weight_decay)
+
+    @staticmethod
+    def rule(w: Array, g: Array, m: Array, *, lr: float, beta1: float, beta2: float) -> None:
+        w -= lr * np.sign(beta1 * m + (1 - beta1) * g)
+        m *= beta2
+        m += (1 - beta2) * g
+
+
+# By parameter: these take whole parameters in their own shape -----------------------------------------------
+
+
+def _trust(w: Array, u: Array, coefficient: float = 1.0, epsilon: float = 0.0) -> float:
+    """coefficient |w| / (|u| + epsilon); 1 where either norm is 0."""
+    above, below = math.sqrt(_squared([w])), math.sqrt(_squared([u]))
+    return coefficient * above / (below + epsilon) if above and below else 1.0
+
+
+class LAMB(Optimizer):
+    """Adam's direction u, scaled for each parameter to the length of the parameter.
+
+        u = (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + epsilon) + weight_decay w
+        w <- w - lr |w| / |u| u                     1 in place of the ratio where either norm is 0
+
+    m and v as Adam's. You et al. 2019 (1904.00962), algorithm 2. Equals optax.lamb.
+    """
+
+    state = ("m", "v")
+    whole_parameters = True
+    decay = "own"
+
+    def __init__(
+        self, lr: Any = 0.001, beta1: Any = 0.9, beta2: Any = 0.999, epsilon: Any = 1e-6, weight_decay: Any = 0.0
+    ) -> None:
+        super().__init__(lr=lr, beta1=beta1, beta2=beta2, epsilon=epsilon, weight_decay=weight_decay)
+
     def numbers(self, t: int, beta1: float, beta2: float, **rest: Any) -> dict[str, Any]:
         return dict(rest, beta1=beta1, beta2=beta2, c1=1 - beta1**t, c2=1 - beta2**t)
 
     @staticmethod
     def rule(
-        w: Array, g: Array, m: Array, v: Array, largest: Any = None, *, lr: float, beta1: float, beta2: float,
-        epsilon: float, c1: float, c2: float, amsgrad: bool,
+        w: Array, g: Array, m: Array, v: Array, *, lr: float, beta1: float, beta2: float, epsilon: float,
+        weight_decay: float, c1: float, c2: float,
     ) -> None:  # fmt: skip
         m += (1 - beta1) * (g - m)
         v += (1 - beta2) * (g * g - v)
-        if amsgrad:
-            v = np.maximum(largest, v, out=largest)
-        w -= lr / c1 * m / (np.sqrt(v / c2) + epsilon)
+        u = m / c1 / (np.sqrt(v / c2) + epsilon) + weight_decay * w
+        w -= lr * _trust(w, u) * u
 
 
-__all__ = ["SGD", "Adam", "Momentum", "Optimizer", "RMSProp", "minimize"]
+class LARS(Optimizer):
+    """Momentum whose learning rate is scaled for each parameter.
+
+        u = lr trust_coefficient |w| / (|g| + epsilon) g      1 in place of the ratio where either norm is 0
+        v <- momentum v + u
+        w <- w - v                                            nesterov: w - (u + momentum v)
+
+    The decay counts in |g|. You, Gitman and Ginsburg 2017 (1708.03888), algorithm 1. Equals optax.lars.
+    """
+
+    state = ("v",)
+    flags = ("nesterov",)
+    whole_parameters = True
+
+    def __init__(
+        self,
+        lr: Any = 0.1,
+        momentum: Any = 0.9,
+        weight_decay: Any = 0.0,
+        trust_coefficient: Any = 0.001,
+        epsilon: Any = 0.0,
+        nesterov: bool = False,
+    ) -> None:
+        super().__init__(
+            lr=lr, momentum=momentum, weight_decay=weight_decay, trust_coefficient=trust_coefficient, epsilon=epsilon,
+            nesterov=nesterov,
+        )  # fmt: skip
+
+    @staticmethod
+    def rule(
+        w: Array, g: Array, v: Array, *, lr: float, momentum: float, trust_coefficient: float, epsilon: float,
+        nesterov: bool,
+    ) -> None:  # fmt: skip
+        u = lr * _trust(w, g, trust_coefficient, epsilon) * g
+        v *= momentum
+        v += u
+        w -= u + momentum * v if nesterov else v
+
+
+class Adafactor(Optimizer):
+    """Adam's v of a matrix from the means of its rows and of its columns; no mean gradient.
+
+        row <- row + t^beta2_decay (mean of g^2 over columns - row), column likewise over rows
+        v = row column / mean(row);  of a vector v is kept whole
+        u = g / sqrt(max(v, epsilon1^2)), made shorter if its root mean square is above clip_threshold
+        w <- w - max(epsilon2, rms(w)) min(lr, 1 / sqrt(t)) u
+
+    Factored over the last two axes. epsilon1=None: the machine epsilon of the dtype. Decoupled decay, by lr itself.
+    Shazeer and Stern 2018 (1804.04235), algorithm 4. Equals torch.optim.Adafactor.
+    """
+
+    state = ("row", "column", "v")
+    whole_parameters = True
+    decay = "own"
+
+    def __init__(
+        self,
+        lr: Any = 0.01,
+        beta2_decay: Any = -0.8,
+        epsilon1: Any = None,
+        epsilon2: Any = 1e-3,
+        clip_threshold: Any = 1.0,
+        weight_decay: Any = 0.0,
+    ) -> None:
+        super().__init__(
+            lr=lr, beta2_decay=beta2_decay, epsilon1=epsilon1, epsilon2=epsilon2, clip_threshold=clip_threshold,
+            weight_decay=weight_decay,
+        )  # fmt: skip
+
+    def shapes(self, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+        if len(shape) < 2:
+            return {"v": shape}
+        return {"row": (*shape[:-1], 1), "column": (*shape[:-2], 1, shape[-1])}
+
+    def numbers(self, t: int, beta2_decay: float, lr: float, **rest: Any) -> dict[str, Any]:
+        return dict(rest, lr=lr, rate=min(lr, t**-0.5), new=float(t) ** beta2_decay)
+
+    @staticmethod
+    def rule(
+        w: Array, g: Array, *state: Array, lr: float, rate: float, new: float, epsilon1: Any, epsilon2: float,
+        clip_threshold: float, weight_decay: float,
+    ) -> None:  # fmt: skip
+        epsilon1 = float(np.finfo(w.dtype).eps) if epsilon1 is None else epsilon1
+        rate *= max(epsilon2, math.sqrt(_squared([w]) / w.size))  # before the decay
+        w *= 1 - lr * weight_decay
+        square = g * g
+        if len(state) == 2:
+            row, column = state
+            row += new * (square.mean(-1, keepdims=True) - row)
+            column += new * (square.mean(-2, keepdims=True) - column)
+            # Divided first: row times column may be beyond float32.
+            v = row / np.maximum(row.mean(-2, keepdims=True), epsilon1) * column
+        else:
+            (v,) = state
+            v += new * (square - v)
+        u = g / np.sqrt(np.maximum(v, epsilon1 * epsilon1))
+        w -= rate / max(1.0, math.sqrt(_squared([u]) / u.size) / clip_threshold) * u
+
+
+class Muon(Optimizer):
+    """Momentum whose matrix is replaced by the nearest one with singular values of about 1.
+
+        m <- beta m + (1 - beta) g
+        u = beta m / (1 - beta^(t+1)) + (1 - beta) g / (1 - beta^t)        not nesterov: m / (1 - beta^t)
+        w <- w - lr sqrt(max(1, columns / rows)) orthogonal(u)             for w of (rows, columns) = (in, out)
+
+    orthogonal: `steps` Newton-Schulz steps x <- 3.4445 x - 4.775 (x x') x + 2.0315 (x x')^2 x from u / |u|. Other
+    parameters than matrices: Adam with nesterov in the same form, betas 0.9 and 0.999, epsilon 1e-8, the same lr.
+    Decoupled decay. Jordan 2024. Equals optax.contrib.muon with adam_weight_decay=weight_decay.
+    """
+
+    state = ("m", "v")
+    flags = ("nesterov",)
+    whole_parameters = True
+    decay = "decoupled"
+
+    def __init__(
+        self, lr: Any = 0.02, beta: Any = 0.95, nesterov: bool = True, weight_decay: Any = 0.0, steps: int = 5
+    ) -> None:
+        super().__init__(lr=lr, beta=beta, nesterov=nesterov, weight_decay=weight_decay, steps=steps)
+
+    def shapes(self, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+        return dict.fromkeys(("m",) if len(shape) == 2 else ("m", "v"), shape)
+
+    def numbers(self, t: int, **rest: Any) -> dict[str, Any]:
+        return dict(rest, t=t)
+
+    @staticmethod
+    def rule(w: Array, g: Array, *state: Array, t: int, lr: float, beta: float, nesterov: bool, steps: int) -> None:
+        m, *more = state
+        if more:
+            beta = 0.9
+        m += (1 - beta) * (g - m)
+        u = m / (1 - beta**t)
+        if nesterov:
+            u = beta * m / (1 - beta ** (t + 1)) + (1 - beta) / (1 - beta**t) * g
+        if more:
+            (v,) = more
+            v += (1 - 0.999) * (g * g - v)
+            w -= lr * u / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+        else:
+            rows, columns = w.shape
+            w -= lr * math.sqrt(max(1, columns / rows)) * orthogonal(u, steps)
+
+
+def orthogonal(x: Array, steps: int = 5) -> Array:
+    """The matrix x with its singular values moved to about 1 (0.7 to 1.2), by Newton-Schulz steps; 0 stays 0."""
+    tall = len(x) > x.shape[1]
+    x = x.T if tall else x  # so that x x' is the smaller square
+    x = x / (math.sqrt(_squared([x])) + 1e-8)
+    for _ in range(steps):
+        a = x @ x.T
+        x = 3.4445 * x + (-4.775 * a + 2.0315 * (a @ a)) @ x
+    return x.T if tall else x
+
+
+# No schedule, no rate ----------------------------------------------------------------------------------------
+
+
+def _schedule_free(w: Array, z: Array, direction: Array, lr: float, beta: float, share: float) -> None:
+    """z goes down, x is the mean of all z, and w = (1 - beta) z + beta x is where the gradient is taken."""
+    x = z + (w - z) / beta  # in this form zero gradients move nothing, to the bit
+    z -= lr * direction
+    x += share * (z - x)
+    w[...] = z + beta * (x - z)
+
+
+class ScheduleFreeSGD(Optimizer):
+    """SGD whose averaged weights need no schedule: trained at y (the weights), evaluated at x.
+
+        z <- z - lr g                             z and x start at the weights
+        x <- (1 - c) x + c z                      c = (largest lr so far)^2, over the sum of them to date
+        y <- (1 - beta) z + beta x
+
+    `evaluation_weights` shows x, which is not kept but follows from y and z: beta lies in (0, 1). Defazio et al. 2024
+    (2405.15682). Equals optax.contrib.schedule_free_sgd.
+    """
+
+    state: tuple[str, ...] = ("z",)
+    scalars = {"largest": 0.0, "sum": 0.0}  # noqa: RUF012
+    ranges = {"beta": (0, 1, "()"), "beta1": (0, 1, "()")}  # noqa: RUF012
+
+    def __init__(self, lr: Any = 1.0, beta: Any = 0.9, weight_decay: Any = 0.0) -> None:
+        super().__init__(lr=lr, beta=beta, weight_decay=weight_decay)
+
+    def start(self, w: Array, **state: Array) -> None:
+        state["z"][...] = w
+
+    def share(self, lr: float) -> float:
+        """c of this step."""
+        largest = self.scalars["largest"] = max(self.scalars["largest"], lr)
+        self.scalars["sum"] += largest**2
+        return largest**2 / self.scalars["sum"] if self.scalars["sum"] else 0.0
+
+    def numbers(self, t: int, lr: float, beta: float) -> dict[str, Any]:
+        return {"lr": lr, "beta": beta, "share": self.share(lr)}
+
+    @staticmethod
+    def rule(w: Array, g: Array, z: Array, *, lr: float, beta: float, share: float) -> None:
+        _schedule_free(w, z, g, lr, beta, share)
+
+    def evaluation(self, w: Array, z: Array) -> Array:
+        return z + (w - z) / self._at("beta", self.hyper["beta"], max(self.t - 1, 0))
+
+
+class ScheduleFreeAdamW(ScheduleFreeSGD):
+    """Adam whose averaged weights need no schedule: trained at y (the weights), evaluated at x.
+
+        v <- beta2 v + (1 - beta2) g^2
+        z <- z - lr (g / (sqrt(v / (1 - beta2^t)) + epsilon) + weight_decay y)
+        x <- (1 - c) x + c z,  y <- (1 - beta1) z + beta1 x         c as in ScheduleFreeSGD
+
+    Defazio et al. 2024 (2405.15682), algorithm 1. Equals optax.contrib.schedule_free_adamw.
+    """
+
+    state = ("z", "v")
+    decay = "own"
+
+    def __init__(
+        self, lr: Any = 0.0025, beta1: Any = 0.9, beta2: Any = 0.999, epsilon: Any = 1e-8, weight_decay: Any = 0.0
+    ) -> None:
+        Optimizer.__init__(self, lr=lr, beta1=beta1, beta2=beta2, epsilon=epsilon, weight_decay=weight_decay)
+
+    def numbers(self, t: int, lr: float, beta2: float, **rest: Any) -> dict[str, Any]:
+        return dict(rest, lr=lr, beta2=beta2, c2=1 - beta2**t, share=self.share(lr))
+
+    @staticmethod
+    def rule(
+        w: Array, g: Array, z: Array, v: Array, *, lr: float, beta1: float, beta2: float, epsilon: float,
+        weight_decay: float, c2: float, share: float,
+    ) -> None:  # fmt: skip
+        v += (1 - beta2) * (g * g - v)
+        direction = g / (np.sqrt(v / c2) + epsilon) + weight_decay * w
+        _schedule_free(w, z, direction, lr, beta1, share)
+
+    def evaluation(self, w: Array, z: Array, v: Array) -> Array:
+        return z + (w - z) / self._at("beta1", self.hyper["beta1"], max(self.t - 1, 0))
+
+
+class DoG(Optimizer):
+    """The learning rate is the distance gone over the root of all squared gradients: nothing to tune.
+
+        r <- max(r, |w - w_0|)                    r starts at initial_distance (1 + |w_0|)
+        s <- s + |g|^2
+        w <- w - lr r / sqrt(s + epsilon) g
+
+    Norms over the whole net. Ivgi, Hinder and Carmon 2023 (2302.12022). Equals optax.contrib.dog.
+    """
+
+    state = ("start_w",)
+    scalars = {"distance": 0.0, "sum": 0.0}  # noqa: RUF012
+
+    def __init__(
+        self, lr: Any = 1.0, epsilon: Any = 1e-8, weight_decay: Any = 0.0, initial_distance: Any = 1e-6
+    ) -> None:
+        super().__init__(lr=lr, epsilon=epsilon, weight_decay=weight_decay, initial_distance=initial_distance)
+
+    def start(self, w: Array, start_w: Array) -> None:
+        start_w[...] = w
+
+    def survey(self, pieces: Callable[[], Iterable[Piece]], numbers: dict[str, Any]) -> dict[str, Any]:
+        far = length = square = 0.0
+        for w, g, start in pieces():
+            far += _squared([w - start])
+            length += _squared([start])
+            square += _squared([g])
+        memory = self.scalars
+        if self.t == 1:
+            memory["distance"] = numbers["initial_distance"] * (1 + math.sqrt(length))
+        memory["distance"] = max(memory["distance"], math.sqrt(far))
+        memory["sum"] += square
+        below = math.sqrt(memory["sum"] + numbers["epsilon"])
+        return {"rate": numbers["lr"] * memory["distance"] / below if below else 0.0}
+
+    @staticmethod
+    def rule(w: Array, g: Array, start_w: Array, *, rate: float) -> None:
+        w -= rate * g
+
+
+class Prodigy(Optimizer):
+    """Adam whose learning rate d is a growing estimate of the distance to the solution: nothing to tune.
+
+        a = d lr sqrt(1 - beta2^t) / (1 - beta1^t)
+        m, v <- Adam's, of d g
+        s <- sqrt(beta2) s + a d / d_0 g
+        r <- sqrt(beta2) r + a d / d_0 (g . (w_0 - w))
+        d <- max(d, r / sum|s|)
+        w <- w - a m / (sqrt(v) + d epsilon) - a weight_decay w             a of before, d of now
+
+    Over the whole net. Mishchenko and Defazio 2023 (2306.06101), algorithm 4. Equals optax.contrib.prodigy; all-zero
+    gradients move nothing.
+    """
+
+    state = ("start_w", "m", "v", "s")
+    scalars = {"d": 0.0, "r": 0.0}  # noqa: RUF012
+    decay = "own"
+
+    def __init__(
+        self,
+        lr: Any = 1.0,
+        beta1: Any = 0.9,
+        beta2: Any = 0.999,
+        epsilon: Any = 1e-8,
+        weight_decay: Any = 0.0,
+        initial_distance: Any = 1e-6,
+    ) -> None:
+        super().__init__(
+            lr=lr, beta1=beta1, beta2=beta2, epsilon=epsilon, weight_decay=weight_decay,
+            initial_distance=initial_distance,
+        )  # fmt: skip
+
+    def start(self, w: Array, start_w: Array, **others: Array) -> None:
+        start_w[...] = w
+
+    def survey(self, pieces: Callable[[], Iterable[Piece]], numbers: dict[str, Any]) -> dict[str, Any]:
+        beta1, beta2, first = numbers["beta1"], numbers["beta2"], numbers["initial_distance"]
+        memory = self.scalars
+        d = memory["d"] = memory["d"] or first
+        rate = d * numbers["lr"] * math.sqrt(1 - beta2**self.t) / (1 - beta1**self.t)
+        fade = math.sqrt(beta2)
+        along = total = 0.0
+        for w, g, start, m, v, s in pieces():
+            along += float(g.dot(start - w))
+            scaled = d * g
+            m += (1 - beta1) * (scaled - m)
+            v += (1 - beta2) * (scaled * scaled - v)
+            s *= fade
+            s += rate * d / first * g
+            total += float(np.abs(s).sum())
+        memory["r"] = fade * memory["r"] + rate * d / first * along
+        if total > 0:
+            memory["d"] = max(d, memory["r"] / total)
+        return {"rate": rate, "epsilon": memory["d"] * numbers["epsilon"], "weight_decay": numbers["weight_decay"]}
+
+    @staticmethod
+    def rule(
+        w: Array, g: Array, start_w: Array, m: Array, v: Array, s: Array, *, rate: float, epsilon: float,
+        weight_decay: float,
+    ) -> None:  # fmt: skip
+        root = np.sqrt(v) + epsilon
+        # A gradient so small that its square is 0, and epsilon too: such a parameter stays.
+        step = np.divide(m, root, out=np.zeros_like(m), where=root > 0)
+        w -= rate * (step + weight_decay * w)
+
+
+class PolyakSGD(Optimizer):
+    """The step that would reach the minimum of a straight line: w <- w - min(max_lr, (f - minimum) / |g|^2) g.
+
+    f is the loss, `minimum` what it can reach, the norm over the whole net. Needs a net, or `minimize`. Loizou et al.
+    2020 (2002.10542). Equals optax.polyak_sgd; a gradient with |g|^2 <= 2.2e-16 moves nothing.
+    """
+
+    exact_gradient = True
+
+    def __init__(self, max_lr: Any = 1.0, minimum: Any = 0.0) -> None:
+        super().__init__(max_lr=max_lr, minimum=minimum)
+        self.value = math.nan
+
+    def backward(self, net: Any, loss: Any) -> None:
+        super().backward(net, loss)
+        if not isinstance(getattr(loss, "value", None), float):
+            raise TypeError("PolyakSGD reads the value of the loss: use a loss of ours, or a subclass of Loss.")
+        self.value = loss.value
+
+    def survey(self, pieces: Callable[[], Iterable[Piece]], numbers: dict[str, Any]) -> dict[str, Any]:
+        square = _squared(g for _, g in pieces())
+        if square <= np.finfo(np.float64).eps:
+            return {"lr": 0.0}
+        return {"lr": min((self.value - numbers["minimum"]) / square, numbers["max_lr"])}
+
+    @staticmethod
+    def rule(w: Array, g: Array, *, lr: float) -> None:
+        w -= lr * g
+
+
+# Second order ------------------------------------------------------------------------------------------------
+
+
+class LBFGS(Optimizer):
+    """Quasi-Newton steps from the last `history` changes of weights (s) and gradients (y), over the whole net.
+
+        d = -H g, H by the two-loop recursion from s and y, started at (s.y / y.y) I
+        w <- w + a d, a by a search along d that ends at the strong Wolfe conditions (c1 = 1e-4, c2 = 0.9),
+        tried first at lr; at the very first step at min(1, 1 / |g|_1) lr; line_search=None: a is that trial
+
+    One call makes up to `steps` such iterations, with at most 1.25 times as many evaluations (the search may use one
+    more) of the same batch, and ends early below tolerance_gradient (largest |g|) or tolerance_change (largest |a d|,
+    or the change of the loss). For full batches. Needs a net with a Loss of ours, or `minimize`. Liu and Nocedal 1989;
+    Nocedal and Wright 2006, algorithms 3.5, 3.6 and 7.4. Equals torch.optim.LBFGS.
+    """
+
+    state = ("y", "s", "direction", "last_g")
+    scalars = {"iterations": 0, "length": 0.0, "scale": 1.0}  # noqa: RUF012
+    again = True
+    exact_gradient = True
+
+    def __init__(
+        self,
+        lr: Any = 1.0,
+        history: int = 100,
+        line_search: str | None = "strong_wolfe",
+        steps: int = 20,
+        tolerance_gradient: Any = 1e-7,
+        tolerance_change: Any = 1e-9,
+    ) -> None:
+        if line_search not in ("strong_wolfe", None):
+            raise ValueError(f'LBFGS: line_search is "strong_wolfe" or None, got {line_search!r}.')
+        super().__init__(
+            lr=lr,
+            history=history,
+            steps=steps,
+            tolerance_gradient=tolerance_gradient,
+            tolerance_change=tolerance_change,
+        )
+        self.line_search = line_search
+        self._loss: Any = None
+
+    def config(self) -> dict[str, Any]:
+        lr, history, *rest = self.hyper.items()
+        return dict((lr, history, ("line_search", self.line_search), *rest))
+
+    def backward(self, net: Any, loss: Any) -> None:
+        super().backward(net, loss)
+        self._loss = loss
+
+    def _take_state(self, parameters: list[Array]) -> None:
+        if not self._state:
+            self._state = [{}]  # filled by the first iterations
+
+    def _cut(self, layout: Layout) -> list[Piece]:
+        return []
+
+    def _move(self, net: Any) -> None:
+        hyper = self._now()
+        self.t += 1
+        layout, loss = self._layout, self._loss
+        weights, gradients = layout.weights, layout.gradients
+        start = np.concatenate(weights)
+        ends = np.cumsum([w.size for w in weights])[:-1]
+
+        def at(x: Array) -> tuple[float, Array]:
+            """Loss and gradient of the same batch at the weights x."""
+            _put(weights, np.split(x, ends))
+            value = net.again(loss)
+            return value, np.concatenate(gradients)
+
+        x, value = self._iterate(at, start, float(loss.value), np.concatenate(gradients), **hyper)
+        good = math.isfinite(value) and np.isfinite(x).all()
+        _put(weights, np.split(x if good else start, ends))
+        if not good:
+            raise FloatingPointError("LBFGS met a loss that is not finite along its direction: nothing was moved.")
+
+    def _iterate(
+        self, at: Callable[[Array], tuple[float, Array]], x: Array, value: float, g: Array, *, lr: float, history: int,
+        steps: int, tolerance_gradient: float, tolerance_change: float,
+    ) -> tuple[Array, float]:  # fmt: skip
+        state, memory = self._state[0], self.scalars
+        limit, used = steps * 5 // 4, 1
+        if np.abs(g).max() <= tolerance_gradient:
+            return x, value
+        for n in range(1, steps + 1):
+            memory["iterations"] += 1
+            if memory["iterations"] == 1:
+                d = -g
+                length = min(1.0, 1.0 / float(np.abs(g).sum())) * lr
+            else:
+                self._remember(g - state["last_g"], state["direction"] * memory["length"], history)
+                d = self._direction(g)
+                length = lr
+            state["direction"], state["last_g"] = d, g.copy()
+            memory["length"] = length
+            slope, before = float(g.dot(d)), value
+            if slope > -tolerance_change:
+                break
+            if self.line_search:
+                value, g, length, evaluations = _strong_wolfe(
+                    at, x, length, d, value, g, slope, tolerance_change, limit - used
+                )
+                used += evaluations
+                memory["length"] = length
+                x = x + length * d
+            else:
+                x = x + length * d
+                if n < steps:  # the last iteration leaves the evaluation to the next call
+                    value, g = at(x)
+                    used += 1
+            if used >= limit or np.abs(g).max() <= tolerance_gradient:
+                break
+            if np.abs(d * length).max() <= tolerance_change or abs(value - before) < tolerance_change:
+                break
+        return x, value
+
+    def _remember(self, y: Array, s: Array, history: int) -> None:
+        """Keep the latest pair if its curvature is positive; drop the oldest beyond `history`."""
+        curvature = float(y.dot(s))
+        if curvature <= 1e-10:
+            return
+        state = self._state[0]
+        for name, latest in (("y", y), ("s", s)):
+            state[name] = (
+                np.concatenate(
+                    (state[name][-(history - 1) :] if history > 1 else latest[:0].reshape(0, len(latest)), latest[None])
+                )
+                if name in state
+                else latest[None].copy()
+            )
+        self.scalars["scale"] = curvature / float(y.dot(y))
+
+    def _direction(self, g: Array) -> Array:
+        """-H g: Nocedal and Wright, algorithm 7.4."""
+        state = self._state[0]
+        pairs = list(zip(state.get("y", ()), state.get("s", ()), strict=True))
+        q, shares = -g, []
+        for y, s in reversed(pairs):
+            share = float(s.dot(q)) / float(y.dot(s))
+            shares.append(share)
+            q = q - share * y
+        d = q * self.scalars["scale"]
+        for (y, s), share in zip(pairs, reversed(shares), strict=True):
+            d = d + (share - float(y.dot(d)) / float(y.dot(s))) * s
+        return d
+
+    def __getstate__(self) -> dict[str, Any]:
+        return dict(super().__getstate__(), _loss=None)
+
+
+class _Point(NamedTuple):
+    """A point of the line that is searched: how far, the value, the gradient, and its slope along the line."""
+
+    t: float
+    value: float
+    g: Array
+    slope: float
+
+
+def _cubic(a: _Point, b: _Point, low: float, high: float) -> float:
+    """Where the cubic through two points and their slopes is lowest, held within [low, high]: eq. 3.59."""
+    d1 = a.slope + b.slope - 3 * (a.value - b.value) / (a.t - b.t)
+    square = d1 * d1 - a.slope * b.slope
+    if not square >= 0:
+        return (low + high) / 2
+    d2 = math.sqrt(square)
+    if a.t > b.t:
+        a, b = b, a
+    lowest = b.t - (b.t - a.t) * ((b.slope + d2 - d1) / (b.slope - a.slope + 2 * d2))
+    return min(max(lowest, low), high)
+
+
+def _strong_wolfe(
+    at: Callable[[Array], tuple[float, Array]], x: Array, t: float, d: Array, value: float, g: Array, slope: float,
+    tolerance: float, limit: int, c1: float = 1e-4, c2: float = 0.9,
+) -> tuple[float, Array, float, int]:  # fmt: skip
+    """A length t along d with a value low enough and a slope flat enough: (value, gradient, t, evaluations)."""
+
+    def point(t: float) -> _Point:
+        value, g = at(x + t * d)
+        return _Point(t, value, g, float(g.dot(d)))
+
+    def too_high(p: _Point) -> bool:
+        return p.value > value + c1 * p.t * slope
+
+    def flat(p: _Point) -> bool:
+        return abs(p.slope) <= -c2 * slope
+
+    origin = _Point(0.0, value, g, slope)
+    before, here = origin, point(t)
+    tried = 0  # beyond the first
+    bracket: list[_Point] = []
+    while tried < limit and not bracket:  # go out until a minimum lies between two points
+        if too_high(here) or (tried > 1 and here.value >= before.value):
+            bracket = [before, here]
+        elif flat(here):
+            return here.value, here.g, here.t, tried + 1
+        elif here.slope >= 0:
+            bracket = [before, here]
+        else:
+            following = _cubic(before, here, here.t + 0.01 * (here.t - before.t), here.t * 10)
+            before, here = here, point(following)
+            tried += 1
+    if not bracket or tried == limit:
+        bracket = [origin, here]
+    stuck = False
+    low, high = (0, 1) if bracket[0].value <= bracket[1].value else (1, 0)
+    while tried < limit:  # close in
+        left, right = sorted(p.t for p in bracket)
+        if (right - left) * float(np.abs(d).max()) < tolerance:
+            break
+        t = _cubic(bracket[0], bracket[1], left, right)
+        margin = 0.1 * (right - left)
+        if min(right - t, t - left) >= margin:
+            stuck = False
+        elif stuck or t >= right or t <= left:  # twice in a row so near to an end: move inside
+            t = right - margin if abs(t - right) < abs(t - left) else left + margin
+            stuck = False
+        else:
+            stuck = True
+        here = point(t)
+        tried += 1
+        if too_high(here) or here.value >= bracket[low].value:
+            bracket[high] = here
+            low, high = (0, 1) if bracket[0].value <= bracket[1].value else (1, 0)
+        else:
+            if flat(here):
+                bracket[low] = here
+                break
+            if here.slope * (bracket[high].t - bracket[low].t) >= 0:
+                bracket[high] = bracket[low]
+            bracket[low] = here
+    best = bracket[low]
+    return best.value, best.g, best.t, tried + 1
+
+
+# Around any of them ------------------------------------------------------------------------------------------
+
+
+class Wrapper(Optimizer):
+    """What goes around an optimizer: it acts between `backward` and `update`, and is an optimizer itself.
+
+    TypeError for what is not an Optimizer; ValueError for a nesting that makes no sense. What it does not have
+    itself, such as `lr`, is read from and set on the optimizer within.
+    """
+
+    changes_gradient = False
+
+    def __init__(self, optimizer: Optimizer, **hyper: Any) -> None:
+        if not isinstance(optimizer, Optimizer):
+            hint = f": write {optimizer.__name__}()" if isinstance(optimizer, type) else ""
+            raise TypeError(
+                f"{type(self).__name__} goes around an Optimizer, got {optimizer!r}{hint}. A plain function (net, loss) "
+                f"can't be wrapped: it does not tell backpropagation from update."
+            )
+        if self.changes_gradient and optimizer._needs_exact_gradient():
+            raise ValueError(
+                f"{type(self).__name__} changes the gradient, and {optimizer!r} needs it as it is: use it bare."
+            )
+        if self._shows_others() and optimizer._shows_others():
+            raise ValueError(
+                f"{type(self).__name__} and {type(optimizer).__name__} both have evaluation weights of their own, and "
+                f"a net can show one: leave one of them out."
+            )
+        self.optimizer = optimizer
+        super().__init__(**hyper)
+
+    def around(self, net: Any) -> None:
+        """Act, and call `self.optimizer._update(net)`."""
+        raise TypeError(f"{type(self).__name__} has no around(self, net): write it.")
+
+    def backward(self, net: Any, loss: Any) -> None:
+        self.optimizer.backward(net, loss)
+
+    def _update(self, net: Any) -> None:
+        if net.layout is not self._layout or net is not self._served:
+            self._bind(net)
+        self._now()  # an illegal value is refused before anything moves
+        self.around(net)
+        self.t += 1
+
+    def check(self, net: Any) -> None:
+        super().check(net)
+        self.optimizer.check(net)
+
+    def _bind(self, net: Any) -> None:
+        super()._bind(net)
+        self.optimizer._bind(net)
+
+    def _cut(self, layout: Layout) -> list[Piece]:
+        """(w, g, *state) of each run that may be moved."""
+        return [
+            tuple(a[span] for a in (*layout.slots[slot], *self._state[slot].values())) for slot, span in layout.runs
+        ]
+
+    @property
+    def updates(self) -> int:
+        return self.optimizer.updates
+
+    def _evaluation_weights(self) -> list[Array] | None:
+        if type(self).evaluation is not Optimizer.evaluation:
+            return super()._evaluation_weights()
+        return self.optimizer._evaluation_weights()
+
+    def _shows_others(self) -> bool:
+        own = type(self).evaluation is not Optimizer.evaluation
+        return own or ("optimizer" in self.__dict__ and self.optimizer._shows_others())
+
+    def _needs_value(self) -> bool:
+        return self.again or self.optimizer._needs_value()
+
+    def _needs_exact_gradient(self) -> bool:
+        return self.optimizer._needs_exact_gradient()
+
+    def reset(self) -> None:
+        super().reset()
+        self.optimizer.reset()
+
+    def state_dict(self) -> dict[str, Any]:
+        return dict(super().state_dict(), optimizer=self.optimizer.state_dict())
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if "optimizer" not in state:
+            raise ValueError(f"this is not the state of {self!r}: it has none of an optimizer within.")
+        before = self.optimizer.state_dict()
+        self.optimizer.load_state_dict(state["optimizer"])
+        try:
+            super().load_state_dict(state)
+        except ValueError:
+            self.optimizer.load_state_dict(before)
+            raise
+
+    def snapshot(self, into: Any = None) -> Any:
+        own, inner = into or (None, None)
+        return super().snapshot(own), self.optimizer.snapshot(inner)
+
+    def restore(self, snapshot: Any) -> None:
+        super().restore(snapshot[0])
+        self.optimizer.restore(snapshot[1])
+
+    def config(self) -> dict[str, Any]:
+        return {"optimizer": self.optimizer, **self.hyper}
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self.__dict__.get("hyper", {}):
+            return super().__getattr__(name)
+        if "optimizer" not in self.__dict__ or name.startswith("_"):
+            raise AttributeError(f"{type(self).__name__} has no {name!r}.")
+        return getattr(self.optimizer, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        inner = self.__dict__.get("optimizer")
+        while inner is not None and name not in self.__dict__.get("hyper", {}) and name not in self.__dict__:
+            if name in inner.hyper:
+                inner._set(name, value)
+                return
+            inner = inner.__dict__.get("optimizer")
+        super().__setattr__(name, value)
+
+
+class Clip(Wrapper):
+    """Gradients held in range: each number within +-value first, then all of them to a global norm.
+
+        g <- g min(1, norm / (|g| + 1e-6))         |g| over all that may be moved
+
+    Pascanu, Mikolov and Bengio 2012 (1211.5063). Equals torch.nn.utils.clip_grad_value_ and clip_grad_norm_; optax and
+    Keras go without the 1e-6. ValueError if neither is given. `clipped` tells whether the last step was.
+    """
+
+    changes_gradient = True
+
+    def __init__(self, optimizer: Optimizer, norm: Any = None, value: Any = None) -> None:
+        if norm is None and value is None:
+            raise ValueError("Clip needs norm, value or both: Clip(optimizer, norm=1.0).")
+        super().__init__(optimizer, norm=norm, value=value)
+        self.clipped = False
+
+    def around(self, net: Any) -> None:
+        norm, value = self.norm, self.value
+        if not all(np.isfinite(g).all() for g in self._gradients):
+            _refuse_overflow(self._gradients)
+        self.clipped = False
+        if value is not None:
+            for g in self._gradients:
+                self.clipped = self.clipped or bool(np.abs(g).max() > value)
+                np.clip(g, -value, value, out=g)
+        if norm is not None:
+            # In float64: a square may be beyond float32 where the clipped one is not.
+            length = math.sqrt(sum(float(np.square(g, dtype=np.float64).sum()) for g in self._gradients))
+            scale = norm / (length + 1e-6)
+            if scale < 1:
+                self.clipped = True
+                for g in self._gradients:
+                    g *= scale
+        self.optimizer._update(net)
+
+
+class Accumulate(Wrapper):
+    """One step for every `steps` calls, with the mean of their gradients: a large batch in small ones.
+
+    A rest at the end of an epoch is carried into the next. The schedules within count steps, not calls.
+    """
+
+    state = ("mean",)
+    scalars = {"calls": 0}  # noqa: RUF012
+    changes_gradient = True
+
+    def __init__(self, optimizer: Optimizer, steps: int) -> None:
+        super().__init__(optimizer, steps=steps)
+
+    def around(self, net: Any) -> None:
+        _refuse_overflow(self._gradients)
+        steps = self.hyper["steps"]
+        self.scalars["calls"] += 1
+        for _, g, mean in self._pieces:
+            mean += g / steps
+        if self.scalars["calls"] >= steps:
+            for _, g, mean in self._pieces:
+                g[...] = mean
+            self.optimizer._update(net)
+            self.scalars["calls"] = 0
+            for _, _, mean in self._pieces:
+                mean.fill(0)
+
+
+class Average(Wrapper):
+    """Evaluation weights that follow the training weights: a <- decay a + (1 - decay) w after every step.
+
+    a starts as a copy after the first step. Polyak and Juditsky 1992, the mean a moving one. Equals
+    torch.optim.swa_utils.AveragedModel with get_ema_multi_avg_fn(decay).
+    """
+
+    state = ("average",)
+
+    def __init__(self, optimizer: Optimizer, decay: Any) -> None:
+        super().__init__(optimizer, decay=decay)
+
+    def around(self, net: Any) -> None:
+        decay, before = self.decay_now(), self.updates
+        self.optimizer._update(net)
+        if self.updates > before:
+            share = 1 - decay if before else 1.0
+            for w, _, average in self._pieces:
+                average += share * (w - average)
+
+    def decay_now(self) -> float:
+        return self._now()["decay"]
+
+    def evaluation(self, w: Array, average: Array) -> Array | None:
+        return average if self.updates else None
+
+
+class Lookahead(Wrapper):
+    """Slow weights that go part of the way to where the optimizer within got, every `steps` steps.
+
+        slow <- slow + alpha (w - slow),  w <- slow                slow starts as the weights
+
+    `evaluation_weights` shows the slow ones; the state within is kept. Zhang et al. 2019 (1907.08610), algorithm 1.
+    Equals optax.lookahead.
+    """
+
+    state = ("slow",)
+
+    def __init__(self, optimizer: Optimizer, steps: int = 5, alpha: Any = 0.5) -> None:
+        super().__init__(optimizer, steps=steps, alpha=alpha)
+
+    def start(self, w: Array, slow: Array) -> None:
+        slow[...] = w
+
+    def around(self, net: Any) -> None:
+        alpha, before = self._now()["alpha"], self.updates
+        self.optimizer._update(net)
+        if self.updates > before and self.updates % self.hyper["steps"] == 0:
+            for w, _, slow in self._pieces:
+                slow += alpha * (w - slow)
+                w[...] = slow
+
+    def evaluation(self, w: Array, slow: Array) -> Array:
+        return slow
+
+
+class SAM(Wrapper):
+    """The gradient of where the loss is worst nearby: taken at w + rho g / |g|, applied at w.
+
+    The norm is over all that may be moved; two evaluations of the same batch a step. Needs a net with a Loss of ours,
+    or `minimize`. Foret et al. 2020 (2010.01412), algorithm 1. Equals optax.contrib.sam.
+    """
+
+    again = True
+    changes_gradient = True
+    ranges = {"rho": NOT_NEGATIVE}  # noqa: RUF012
+
+    def __init__(self, optimizer: Optimizer, rho: Any = 0.05) -> None:
+        super().__init__(optimizer, rho=rho)
+
+    def backward(self, net: Any, loss: Any) -> None:
+        self._bind(net)
+        rho = self._now()["rho"]
+        self.optimizer.backward(net, loss)
+        length = math.sqrt(_squared(self._gradients))
+        if not 0 < length < math.inf:
+            return  # nowhere to go, or `update` will say what is wrong
+        weights = self._layout.weights
+        kept = [w.copy() for w in weights]
+        try:
+            with np.errstate(all="ignore"):
+                for w, g in zip(weights, self._gradients, strict=True):
+                    w += rho / length * g
+                net.again(loss)
+        finally:
+            _put(weights, kept)
+
+    def around(self, net: Any) -> None:
+        self.optimizer._update(net)
+
+
+class PerLayer(Optimizer):
+    """Another optimizer for some parameters: {pattern: optimizer, or None to leave them as they are}.
+
+    A pattern is a glob for the layer's number ("0", "2.1" within a container), its name or its class, and the
+    parameter: "*.b", "BatchNorm.*", "hidden.w"; without the parameter, all of it. The first that fits counts.
+    ValueError for a parameter that none fits, or a pattern that fits none; the optimizers must be different ones.
+
+        PerLayer({"*.b": AdamW(weight_decay=0), "*": AdamW(weight_decay=0.01)})
+    """
+
+    def __init__(self, optimizers: dict[Any, Optimizer | None]) -> None:
+        if not isinstance(optimizers, dict) or not optimizers:
+            raise TypeError(f"PerLayer takes {{pattern: optimizer}}, got {optimizers!r}.")
+        self.optimizers = {str(pattern): each for pattern, each in optimizers.items()}
+        given = [each for each in self.optimizers.values() if each is not None]
+        for each in given:
+            if not isinstance(each, Optimizer):
+                raise TypeError(f"PerLayer takes an Optimizer, or None, for each pattern, got {each!r}.")
+            if each._needs_value() or isinstance(each, PerLayer):
+                raise ValueError(f"{each!r} needs the whole net: it can't serve a part of it.")
+        if len({id(each) for each in given}) < len(given):
+            raise ValueError("PerLayer takes another instance for each pattern: one keeps the state of one part.")
+        super().__init__()
+        self._parts = {pattern: _Part() for pattern in self.optimizers}
+
+    def _each(self) -> Iterator[tuple[Optimizer, _Part]]:
+        for pattern, optimizer in self.optimizers.items():
+            if optimizer is not None:
+                yield optimizer, self._parts[pattern]
+
+    def _bind(self, net: Any) -> None:
+        self.check(net)
+        layout = net.layout
+        if layout is self._layout:
+            return
+        chosen: dict[str, list[Parameter]] = {pattern: [] for pattern in self.optimizers}
+        for p in layout.parameters:
+            fitting = [each for each in self.optimizers if any(_fits(each, name) for name in p.names)]
+            if not fitting:
+                raise ValueError(
+                    f'no pattern of {list(self.optimizers)} fits {p.names[0]}: add one for it, or "*" for the rest.'
+                )
+            chosen[fitting[0]].append(p)
+        idle = [pattern for pattern, parameters in chosen.items() if not parameters]
+        if idle:
+            names = [p.names for p in layout.parameters]
+            raise ValueError(
+                f"the patterns {idle} fit nothing, or nothing is left for them; the parameters are {names}."
+            )
+        for pattern, part in self._parts.items():
+            part.take(layout, chosen[pattern])
+        for optimizer, part in self._each():
+            optimizer._bind(part)
+        self._served, self._layout = net.kind if isinstance(net, _Arrays) else net, layout
+
+    def _update(self, net: Any) -> None:
+        if net.layout is not self._layout or net is not self._served:
+            self._bind(net)
+        for optimizer, part in self._each():  # all is checked before anything moves
+            optimizer._now()
+            _refuse_overflow(part.layout.gradients)
+        for optimizer, part in self._each():
+            optimizer._update(part)
+        self.t += 1
+
+    def _evaluation_weights(self) -> list[Array] | None:
+        shown = [(part, optimizer._evaluation_weights()) for optimizer, part in self._each()]
+        if self._layout is None or all(weights is None for _, weights in shown):
+            return None
+        all_weights = self._layout.weights
+        kept = [w.copy() for w in all_weights]
+        for part, weights in shown:
+            if weights is not None:
+                _put(part.layout.weights, weights)
+        result = [w.copy() for w in all_weights]
+        _put(all_weights, kept)
+        return result
+
+    def _shows_others(self) -> bool:
+        return any(optimizer._shows_others() for optimizer, _ in self._each())
+
+    def reset(self) -> None:
+        super().reset()
+        for optimizer, _ in self._each():
+            optimizer.reset()
+
+    def state_dict(self) -> dict[str, Any]:
+        inner = {pattern: each and each.state_dict() for pattern, each in self.optimizers.items()}
+        return dict(super().state_dict(), optimizers=inner)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if set(state.get("optimizers", ())) != set(self.optimizers):
+            raise ValueError(
+                f"this is not the state of {self!r}: its patterns are {sorted(state.get('optimizers', ()))}."
+            )
+        before = self.state_dict()
+        try:
+            for pattern, each in self.optimizers.items():
+                if each is not None:
+                    each.load_state_dict(state["optimizers"][pattern])
+            super().load_state_dict(state)
+        except ValueError:
+            for pattern, each in self.optimizers.items():
+                if each is not None:
+                    each.load_state_dict(before["optimizers"][pattern])
+            raise
+
+    def snapshot(self, into: Any = None) -> Any:
+        own, inner = into or (None, [None] * len(self.optimizers))
+        each = [optimizer.snapshot(old) for (optimizer, _), old in zip(self._each(), inner, strict=False)]
+        return super().snapshot(own), each
+
+    def restore(self, snapshot: Any) -> None:
+        super().restore(snapshot[0])
+        for (optimizer, _), kept in zip(self._each(), snapshot[1], strict=True):
+            optimizer.restore(kept)
+
+    def config(self) -> dict[str, Any]:
+        return {"optimizers": self.optimizers}
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"PerLayer has no {name!r}: ask one of its optimizers, optim.optimizers[pattern].")
+
+
+def _fits(pattern: str, name: str) -> bool:
+    return fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(name, pattern + ".*")
+
+
+__all__ = [
+    "ASGD", "LAMB", "LARS", "LBFGS", "SAM", "SGD", "Accumulate", "AdaBelief", "Adadelta", "Adafactor", "Adagrad",
+    "Adam", "AdamW", "Adamax", "Average", "Clip", "DoG", "Layout", "Lion", "Lookahead", "Momentum", "Muon", "NAdam",
+    "Optimizer", "Parameter", "PerLayer", "PolyakSGD", "Prodigy", "RAdam", "RMSProp", "Rprop", "ScheduleFreeAdamW",
+    "ScheduleFreeSGD", "SignSGD", "Signum", "Wrapper", "Yogi", "merged", "minimize", "orthogonal",
+]  # fmt: skip

@@ -29,6 +29,12 @@ def as_array(what: str, data: Any) -> Array:
     return array
 
 
+def check_lengths(what: str, x: Array, y: Array) -> None:
+    """ValueError unless each row of x has one of y."""
+    if len(x) != len(y):
+        raise ValueError(f"{what}x has {len(x)} rows and {what}y has {len(y)}: each row of x needs one of y.")
+
+
 def converted(what: str, array: Array, dtype: Any) -> Array:
     """C-contiguous, of that dtype. ValueError where a number is not finite, before or after."""
     with np.errstate(all="ignore"):
@@ -61,38 +67,59 @@ def target_dtype(y: Array, output: tuple[int, ...], dtype: np.dtype) -> Any:
 class Rows:
     """Arrays of equal length, handed out in batches, in an order that is new each epoch.
 
-    `checks` convert and check one batch of what is not in memory (a memory map); arrays in memory were checked
-    whole. A rest of fewer rows than `smallest` joins the batch before.
+    What is not in memory (a memory map) is converted and checked batch by batch, its y by `check_real` too; arrays
+    in memory were checked whole. A rest of fewer rows than `smallest` joins the batch before.
     """
 
     def __init__(
-        self, arrays: list[Array | None], dtypes: list[Any], batch_size: int, smallest: int, steps: int | None = None
+        self,
+        arrays: list[Array | None],
+        dtypes: list[Any],
+        batch_size: int,
+        smallest: int,
+        steps: int | None,
+        check_real: Callable[[Array], None],
     ) -> None:
         self.arrays = arrays
         self.dtypes = dtypes
+        self.check_real = check_real
         self.n = len(arrays[0])  # type: ignore[arg-type]
         starts = list(range(0, self.n, batch_size))
         if len(starts) > 1 and self.n - starts[-1] < smallest:
             starts.pop()
         self.bounds = list(zip(starts, [*starts[1:], self.n], strict=True))
+        self.smallest = min(stop - start for start, stop in self.bounds)
         self.steps = len(self.bounds) if steps is None else steps
         self._buffers: dict[tuple[int, int], Array] = {}
+        self._in_memory = [
+            array is None or (array.dtype == dtype and not isinstance(array, np.memmap))
+            for array, dtype in zip(arrays, dtypes, strict=True)
+        ]
+        self._whole = [self._batch(None, 0, self.n)] if len(self.bounds) == self.steps == 1 else None
 
-    def epoch(self, rng: np.random.Generator | None) -> Iterator[Batch]:
+    def epoch(self, rng: np.random.Generator | None) -> Iterable[Batch]:
         """The batches of one epoch, shuffled by rng where one is given."""
+        # One batch that holds every row is the same in any order: it needs no shuffling and no copy.
+        if self._whole is not None and all(self._in_memory):
+            return self._whole
+        return self._batches(rng)
+
+    def _batches(self, rng: np.random.Generator | None) -> Iterator[Batch]:
         taken = 0
         while taken < self.steps:
-            # One batch that holds every row is the same in any order: it needs no shuffling and no copy.
             order = rng.permutation(self.n) if rng is not None and len(self.bounds) > 1 else None
             for start, stop in self.bounds[: self.steps - taken]:
                 taken += 1
-                yield tuple(self._rows(place, order, start, stop) for place in range(3))  # type: ignore[misc]
+                yield self._batch(order, start, stop)
+
+    def _batch(self, order: Array | None, start: int, stop: int) -> Batch:
+        return tuple(self._rows(place, order, start, stop) for place in range(3))  # type: ignore[return-value]
 
     def _rows(self, place: int, order: Array | None, start: int, stop: int) -> Array | None:
         array = self.arrays[place]
         if array is None:
             return None
-        in_memory = array.dtype == self.dtypes[place] and not isinstance(array, np.memmap)
+        in_memory = self._in_memory[place]
         if order is None:
             rows = array[start:stop]
         elif not in_memory:
@@ -103,7 +130,11 @@ class Rows:
                 self._buffers[key] = np.empty((stop - start, *array.shape[1:]), array.dtype)
             # A permutation is in range: without `mode`, take would go through a buffer of its own.
             rows = array.take(order[start:stop], 0, self._buffers[key], "clip")
-        return rows if in_memory else converted("xyw"[place], rows, self.dtypes[place])
+        if not in_memory:
+            rows = converted("xyw"[place], rows, self.dtypes[place])
+            if place == 1:
+                self.check_real(rows)
+        return rows
 
 
 class Stream:

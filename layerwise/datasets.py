@@ -32,12 +32,7 @@ Arrays = tuple[np.ndarray, np.ndarray]
 
 # ---- Real data ---------------------------------------------------------------------------------------------
 
-MNIST_FILES = (
-    "train-images-idx3-ubyte",
-    "train-labels-idx1-ubyte",
-    "t10k-images-idx3-ubyte",
-    "t10k-labels-idx1-ubyte",
-)
+MNIST_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 NETWORK_TIMEOUT = 20.0  # seconds without a byte
 
 

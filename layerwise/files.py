@@ -26,15 +26,25 @@ class ModelFileError(ValueError):
     """A file that can't be loaded: truncated, altered, of another format, or of a newer version."""
 
 
+def check_place(path: str | os.PathLike[str]) -> Path:
+    """The path, if `write` can put a file there: its suffix, the package for it, and the folder."""
+    path = Path(path)
+    if path.suffix not in (".npz", ".safetensors"):
+        raise ValueError(f"a net is saved as .npz or .safetensors, got {str(path)!r}.")
+    if path.suffix == ".safetensors":
+        _safetensors()
+    if "{" not in str(path.parent) and not path.parent.is_dir():  # braces: a name that is filled in later
+        raise FileNotFoundError(f"there is no folder {str(path.parent)!r} to save in: make it first.")
+    return path
+
+
 def write(path: str | os.PathLike[str], header: dict[str, Any], arrays: Mapping[str, Array]) -> None:
     """Write the file beside its place, flush it to disk, then put it there in one step.
 
-    ValueError for another suffix; OSError (a full disk, a read-only folder) leaves what was there as it was.
+    ValueError for another suffix; OSError (no folder, a full disk, a read-only one) leaves what was there as it was.
     """
-    path = Path(path)
-    writer = {".npz": _write_npz, ".safetensors": _write_safetensors}.get(path.suffix)
-    if writer is None:
-        raise ValueError(f"a net is saved as .npz or .safetensors, got {str(path)!r}.")
+    path = check_place(path)
+    writer = _write_npz if path.suffix == ".npz" else _write_safetensors
     # Some writers store an array that is not C-contiguous in the wrong order.
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     checks = _checks(arrays)
@@ -92,7 +102,8 @@ def _write_npz(file: Any, text: str, arrays: Mapping[str, Array]) -> None:
 
 
 def _read_npz(path: Path) -> tuple[str, dict[str, Array]]:
-    with np.load(path, allow_pickle=False) as file:
+    # Opened here: of a damaged file, np.load leaves its own open.
+    with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
     return arrays.pop(_HEADER).tobytes().decode(), arrays
 

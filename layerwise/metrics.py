@@ -54,13 +54,14 @@ def named(metrics: Any, raw_scores: bool) -> dict[str, Metric]:
     if isinstance(metrics, str) or callable(metrics):
         metrics = (metrics,)
     chosen: dict[str, Metric] = {}
-    for metric in metrics:
-        if isinstance(metric, str) and metric in NAMED:
-            chosen[metric] = NAMED[metric]
-        elif callable(metric):
-            chosen[getattr(metric, "__name__", type(metric).__name__)] = metric
-        else:
+    for metric in metrics or ():
+        known = NAMED.get(metric) if isinstance(metric, str) else metric
+        if not callable(known):
             raise ValueError(f"a metric is one of {sorted(NAMED)} or a callable (pred, real) -> float, got {metric!r}.")
+        name = getattr(known, "__name__", type(known).__name__)
+        if name in (*chosen, "loss", "seconds"):
+            raise ValueError(f"the name {name!r} of a metric is taken already: give it a __name__ of its own.")
+        chosen[name] = known
     if raw_scores and chosen.get("accuracy") is accuracy:
         chosen["accuracy"] = lambda pred, real: accuracy(pred, real, 0.0)
     return chosen

@@ -219,7 +219,10 @@ LAYERS = {  # our name: (where the values come from, the layer in torch)
     ),
     "Softsign": ("F.softsign", lambda x, case: F.softsign(x)),
     "Mish": ("F.mish", lambda x, case: F.mish(x)),
-    "HardSigmoid": ("F.hardsigmoid", lambda x, case: F.hardsigmoid(x)),
+    "HardSigmoid": (
+        "formula: min(max(x / 6 + 1/2, 0), 1); backward of F.hardsigmoid takes 1/6 in float32 even in float64",
+        lambda x, case: torch.clamp(x / 6 + 0.5, 0, 1),
+    ),
     "HardSwish": ("F.hardswish", lambda x, case: F.hardswish(x)),
     "Softmax": ("F.softmax", lambda x, case: F.softmax(x, -1)),
     "LogSoftmax": ("F.log_softmax", lambda x, case: F.log_softmax(x, -1)),

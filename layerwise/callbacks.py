@@ -1,0 +1,229 @@
+"""Callbacks: what looks on while a net trains, and may end the training. `train(..., callbacks=[EarlyStopping()])`.
+
+    end it       EarlyStopping, StopOnTarget, TimeLimit
+    keep a trace Checkpoint, CSVLogger
+
+A callback of one's own is a callable (net, logs), called after each epoch, or an object with any of
+
+    begin(run)         before the first step
+    step(run)          after each step
+    epoch(run, logs)   after each epoch; logs are that epoch's numbers: "loss", "val_loss", "seconds", ...
+    end(run)           after the last epoch
+
+`step` and `epoch` end the training by returning True. `run` is the training: net, optim, loss, history, epochs,
+and epoch and step, the numbers of those finished. With `state_dict()` and `load_state_dict(state)` a callback
+goes on where it was when a training is taken up again; the latter is called after `begin`, which starts anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from layerwise import files, layers
+
+Logs = dict[str, float]
+
+# What a quantity's name says of it, by its last word.
+FALLING = ("loss", "error", "mae", "mse", "rmse")
+RISING = ("accuracy",)
+
+
+class Monitor:
+    """A quantity of the logs, by name, and which of two values of it is better.
+
+    mode is "min", "max", or None: told by the name, "min" for a loss or an error, "max" for an accuracy.
+    ValueError for a name that does not tell; and, after the first epoch, for one that the logs don't have.
+    """
+
+    def __init__(self, name: str, mode: str | None = None) -> None:
+        if mode not in (None, "min", "max"):
+            raise ValueError(f'mode is "min", "max" or None (told by the name), got {mode!r}.')
+        self.name = str(name)
+        if mode is None and not self.name.endswith(FALLING + RISING):
+            raise ValueError(f'the name {name!r} does not tell whether less is better: say mode="min" or mode="max".')
+        self.falls = mode == "min" or (mode is None and self.name.endswith(FALLING))
+        self.worst = math.inf if self.falls else -math.inf
+
+    def value(self, logs: Logs) -> float:
+        if self.name not in logs:
+            unseen = self.name.startswith("val_") and "val_loss" not in logs
+            hint = " Names with val_ come with train(..., validation=...)." if unseen else ""
+            raise ValueError(f"the logs have no {self.name!r} to look at; they have {', '.join(logs)}.{hint}")
+        return logs[self.name]
+
+    def better(self, value: float, than: float) -> bool:
+        return value < than if self.falls else value > than
+
+
+class EarlyStopping:
+    """End the training when a quantity has not improved for `patience` epochs in a row.
+
+    min_delta     an improvement is one by more than this
+    mode          "min", "max" or None: see Monitor
+    restore_best  at the end, however it came, the weights and running statistics of the best epoch are put back
+
+    Afterwards `best` and `best_epoch` tell the best value and its epoch. As in Keras, whose patience is 0 and
+    whose restore_best_weights is False by default. ValueError for an argument out of range, or no such quantity.
+    """
+
+    def __init__(
+        self,
+        monitor: str = "val_loss",
+        patience: int = 10,
+        min_delta: float = 0.0,
+        mode: str | None = None,
+        restore_best: bool = True,
+    ) -> None:
+        self.monitor = Monitor(monitor, mode)
+        self.patience = patience if patience == 0 and patience is not False else layers._count("patience", patience)
+        self.min_delta = layers._real("min_delta", min_delta, 0)
+        self.restore_best = restore_best
+
+    def begin(self, run: Any) -> None:
+        self.best, self.best_epoch, self.waited = self.monitor.worst, 0, 0
+        self.kept: list[Any] = []
+
+    def epoch(self, run: Any, logs: Logs) -> bool:
+        value = self.monitor.value(logs)
+        margin = self.min_delta if self.monitor.falls else -self.min_delta
+        if self.monitor.better(value + margin, self.best):
+            self.best, self.best_epoch, self.waited = value, run.epoch, 0
+            if self.restore_best:
+                with _evaluation_weights(run):
+                    self.kept = [array.copy() for array in _arrays(run.net)]
+            return False
+        self.waited += 1
+        return self.waited >= self.patience
+
+    def end(self, run: Any) -> None:
+        for array, kept in zip(_arrays(run.net), self.kept, strict=False):  # none kept: nothing was ever good
+            array[...] = kept
+        self.kept = []
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best, "best_epoch": self.best_epoch, "waited": self.waited, "kept": list(self.kept)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.best, self.best_epoch, self.waited = state["best"], state["best_epoch"], state["waited"]
+        self.kept = list(state["kept"])
+
+
+class Checkpoint:
+    """Save the net after each epoch; with `monitor`, after each that is better than all before.
+
+    path  as for net.save; {epoch} in it, and the names of the logs, are filled in: "net-{epoch:03d}-{loss:.3f}.npz".
+          Without them the file is replaced, in one step, so that there is always a whole one.
+    mode  "min", "max" or None: see Monitor
+
+    Afterwards `best` is the best value. ValueError, before the first step, for a suffix that is not one of
+    net.save's; FileNotFoundError for a folder that is not there.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], monitor: str | None = None, mode: str | None = None) -> None:
+        self.path = os.fspath(path)
+        self.monitor = None if monitor is None else Monitor(monitor, mode)
+
+    def begin(self, run: Any) -> None:
+        files.check_place(self.path)
+        self.best = None if self.monitor is None else self.monitor.worst
+
+    def epoch(self, run: Any, logs: Logs) -> None:
+        if self.monitor is not None and self.best is not None:
+            value = self.monitor.value(logs)
+            if not self.monitor.better(value, self.best):
+                return
+            self.best = value
+        names = {"epoch": run.epoch, **logs}
+        try:
+            path = self.path.format(**names)
+        except (KeyError, IndexError, ValueError) as error:
+            raise ValueError(
+                f"the path {self.path!r} can't be filled in ({error!r}): in braces stand names, of {', '.join(names)}."
+            ) from None
+        with _evaluation_weights(run):
+            run.net.save(path)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.best = state["best"]
+
+
+class CSVLogger:
+    """Append each epoch's numbers to a CSV file, a row as soon as it is known: epoch, loss, ... under a header.
+
+    A file that is there already goes on; ValueError, and it stays as it is, if its header is another.
+    FileNotFoundError, before the first step, for a folder that is not there.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+
+    def begin(self, run: Any) -> None:
+        self.path.open("a").close()
+
+    def epoch(self, run: Any, logs: Logs) -> None:
+        header = ["epoch", *logs]
+        with self.path.open("a+", encoding="utf-8", newline="") as file:
+            file.seek(0)
+            found = next(csv.reader(file), None)
+            if found not in (None, header):
+                raise ValueError(
+                    f"{self.path} has the columns {found}, this training has {header}: give it a file of its own."
+                )
+            rows = csv.writer(file)
+            if found is None:
+                rows.writerow(header)
+            rows.writerow([run.epoch, *logs.values()])
+
+
+class StopOnTarget:
+    """End the training after the first epoch whose `monitor` has reached `target`: StopOnTarget("accuracy", 0.99).
+
+    mode is "min", "max" or None: see Monitor. ValueError for a target that is not a number, or no such quantity.
+    """
+
+    def __init__(self, monitor: str, target: float, mode: str | None = None) -> None:
+        self.monitor = Monitor(monitor, mode)
+        self.target = layers._real("target", target, -math.inf)
+
+    def epoch(self, run: Any, logs: Logs) -> bool:
+        value = self.monitor.value(logs)
+        return value == self.target or self.monitor.better(value, self.target)
+
+
+class TimeLimit:
+    """End the training after the step at which `seconds` have passed since its begin.
+
+    The epoch under way counts with the steps that it had. ValueError for seconds that are not positive.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = layers._real("seconds", seconds, math.ulp(0))
+
+    def begin(self, run: Any) -> None:
+        self.until = time.monotonic() + self.seconds
+
+    def step(self, run: Any) -> bool:
+        return time.monotonic() >= self.until
+
+
+def _arrays(net: Any) -> list[Any]:
+    """All that makes a net predict as it does: the parameters, as one vector, and the running statistics."""
+    return [net.vector, *(value for leaf in net.leaves() for value in leaf.buffers.values())]
+
+
+def _evaluation_weights(run: Any) -> Any:
+    """The weights that the numbers under "val_" are of; a function as optimizer has no others than the net's."""
+    own = getattr(run.optim, "evaluation_weights", None)
+    return own(run.net) if own is not None else contextlib.nullcontext()
+
+
+__all__ = ["CSVLogger", "Checkpoint", "EarlyStopping", "Monitor", "StopOnTarget", "TimeLimit"]

@@ -1,0 +1,70 @@
+"""What several test files share."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def _generator(rng):
+    return None if rng is None else str(rng.bit_generator.state)
+
+
+def _bits(value):
+    """`value` with every array as its bytes, so that == is exact."""
+    if isinstance(value, np.ndarray):
+        return value.shape, value.dtype.name, value.tobytes()
+    if isinstance(value, dict):
+        return {name: _bits(each) for name, each in value.items()}
+    return [_bits(each) for each in value] if isinstance(value, (list, tuple)) else value
+
+
+def snapshot(net=None, optimizer=None):
+    """Everything that a net and an optimizer are, bit by bit, as a dict that compares with ==."""
+    state = {}
+    if net is not None:
+        state |= {"input_shape": net.input_shape, "shuffle": _generator(net._shuffle), "optim": net.optim}
+        state |= {"loss": net.loss, "training": net.training}
+        for place, leaf in enumerate(net.leaves()):
+            arrays = leaf.parameters | leaf.buffers
+            state |= {f"{place}.{name}": _bits(array) for name, array in arrays.items()}
+            state |= {f"{place} random numbers": _generator(leaf._rng), f"{place} frozen": leaf.frozen}
+    if optimizer is not None:
+        state |= {"hyper": dict(optimizer.hyper), "optimizer": _bits(optimizer.state_dict())}
+    return state
+
+
+@pytest.fixture(name="snapshot")
+def _snapshot():
+    return snapshot
+
+
+@pytest.fixture(autouse=True)
+def _untouched_global_generator():
+    """No test may find NumPy's global generator moved by the library."""
+    before = str(np.random.get_state())  # noqa: NPY002
+    yield
+    assert str(np.random.get_state()) == before  # noqa: NPY002
+
+
+@pytest.fixture
+def python(tmp_path):
+    """Run a script in a process of its own, in an empty folder, from a checkout; its CompletedProcess."""
+
+    def run(script, *arguments, folder=tmp_path, path=ROOT):
+        (folder / "script.py").write_text(script)
+        return subprocess.run(
+            [sys.executable, "-W", "error", "script.py", *arguments],
+            cwd=folder,
+            env=os.environ | {"PYTHONPATH": str(path)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    return run

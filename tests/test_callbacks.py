@@ -1,0 +1,521 @@
+"""Callbacks of both forms, the five of layerwise.callbacks, Ctrl-C, and what happens when numbers run away."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+
+import layers
+import loss
+import model
+import optim
+from layerwise import callbacks
+from layerwise.callbacks import Checkpoint, CSVLogger, EarlyStopping, StopOnTarget, TimeLimit
+
+X = np.random.default_rng(0).normal(size=(40, 3))
+Y = X @ [[1.0], [-2.0], [0.5]]
+
+
+@pytest.fixture
+def net():
+    return layers.Model([layers.Linear(4), layers.BatchNorm(), layers.Tanh(), layers.Linear(1)], seed=0)
+
+
+def train(net, watchers=(), epochs=5, **options):
+    """Five epochs of four steps."""
+    return net.train(X, Y, epochs=epochs, batch_size=10, callbacks=watchers, verbose=False, **options)
+
+
+# The two forms -----------------------------------------------------------------------------------------------
+
+
+def test_a_function_is_called_after_each_epoch(net):
+    seen = []
+    history = train(net, lambda net, logs: seen.append((net, dict(logs))), metrics="mae", validation=0.25)
+    assert [seen_net for seen_net, _ in seen] == [net] * 5
+    assert [logs["val_mae"] for _, logs in seen] == history["val_mae"]
+    assert seen[0][1].keys() == history.keys()
+
+
+@pytest.mark.parametrize("answer", [True, np.True_])
+def test_true_ends_the_training(net, answer):
+    assert train(net, [lambda net, logs: answer]).epochs == 1
+
+
+@pytest.mark.parametrize("answer", [None, False, np.False_, 1, "yes", {"loss": 1}])
+def test_anything_else_does_not(net, answer):
+    assert train(net, [lambda net, logs: answer]).epochs == 5
+
+
+class Diary:
+    def __init__(self, end_at=None):
+        self.lines = []
+        self.end_at = end_at
+
+    def begin(self, run):
+        self.lines.append(("begin", run.epoch, run.step))
+
+    def step(self, run):
+        self.lines.append(("step", run.epoch, run.step))
+        return run.step == self.end_at
+
+    def epoch(self, run, logs):
+        self.lines.append(("epoch", run.epoch, run.step))
+        assert run.history["loss"][-1] == logs["loss"]
+
+    def end(self, run):
+        self.lines.append(("end", run.epoch, run.step))
+        self.run = run
+
+
+def test_an_object_is_called_at_every_turn(net):
+    diary, rule, value = Diary(), optim.Adam(), loss.MSE()
+    history = train(net, [diary], epochs=2, optim=rule, loss=value)
+    steps = [[("step", epoch, 4 * epoch + step) for step in range(1, 5)] for epoch in (0, 1)]
+    expected = [("begin", 0, 0), *steps[0], ("epoch", 1, 4), *steps[1], ("epoch", 2, 8), ("end", 2, 8)]
+    assert diary.lines == expected
+    run = diary.run
+    assert (run.net, run.optim, run.loss, run.history, run.epochs) == (net, rule, value, history, 2)
+
+
+def test_a_step_that_answers_true_ends_the_training(net):
+    diary = Diary(end_at=6)
+    history = train(net, [diary])
+    assert diary.lines[-2:] == [("epoch", 2, 6), ("end", 2, 6)]
+    assert history.epochs == 2
+
+
+def test_an_object_may_have_any_of_the_methods_and_other_things_of_those_names(net):
+    class Own:
+        step = 3  # not a method
+
+        def __call__(self, net, logs):
+            self.called = logs["loss"]
+
+    class OnlyEnd:
+        def end(self, run):
+            self.epochs = run.epoch
+
+    own, only = Own(), OnlyEnd()
+    history = train(net, [own, only])
+    assert own.called == history["loss"][-1]
+    assert only.epochs == 5
+
+
+def test_an_error_of_a_callback_reaches_the_caller_and_leaves_a_usable_net(net):
+    def fail(net, logs):
+        raise ZeroDivisionError("my own")
+
+    with pytest.raises(ZeroDivisionError, match="my own"):
+        train(net, fail)
+    assert train(net).epochs == 5
+
+
+def test_a_training_within_a_training_of_the_same_net_is_refused(net):
+    with pytest.raises(RuntimeError, match="trained already"):
+        train(net, lambda net, logs: train(net))
+
+
+# EarlyStopping -----------------------------------------------------------------------------------------------
+
+
+class Scripted:
+    """A metric whose value of each epoch is given: of one batch an epoch, so that nothing is averaged."""
+
+    __name__ = "scripted_loss"
+
+    def __init__(self, values):
+        self.values = iter(values)
+
+    def __call__(self, pred, real):
+        return next(self.values)
+
+
+def scripted(net, values, watcher, **options):
+    return net.train(X, Y, epochs=len(values), batch_size=40, metrics=Scripted(values), callbacks=watcher,
+                     verbose=False, **options)  # fmt: skip
+
+
+STOPPING = [  # arguments, the values of the epochs, how many epochs there are, the best, its epoch
+    ({"patience": 2}, [5, 4, 4, 4, 3], 4, 4, 2),
+    ({"patience": 2}, [5, 6, 4, 5, 6, 1], 5, 4, 3),
+    ({"patience": 1}, [5, 4, 3, 4, 2], 4, 3, 3),
+    ({"patience": 0}, [5, 4, 3, 4, 2], 4, 3, 3),
+    ({"patience": 3}, [5, 4, 3], 3, 3, 3),
+    ({"patience": 2, "min_delta": 0.5}, [5, 4.8, 4.6, 4], 3, 5, 1),
+    ({"patience": 2, "mode": "max"}, [1, 2, 1, 1, 3], 4, 2, 2),
+    ({"patience": 1, "mode": "max", "min_delta": 0.5}, [1, 1.4, 3], 2, 1, 1),
+    ({"patience": 2}, [float("nan"), 3, float("nan"), 2, 3], 5, 2, 4),
+]
+
+
+@pytest.mark.parametrize(("arguments", "values", "epochs", "best", "best_epoch"), STOPPING)
+def test_early_stopping_waits_and_puts_the_best_back(net, snapshot, arguments, values, epochs, best, best_epoch):
+    watcher = EarlyStopping("scripted_loss", **arguments)
+    states = []
+    history = scripted(net, values, [lambda net, logs: states.append(snapshot(net)), watcher])
+    assert (history.epochs, watcher.best, watcher.best_epoch) == (epochs, best, best_epoch)
+    assert snapshot(net) == states[best_epoch - 1] | {"training": False}  # the running statistics too
+
+
+def test_early_stopping_may_leave_the_last_weights(net, snapshot):
+    states = []
+    watcher = EarlyStopping("scripted_loss", patience=1, restore_best=False)
+    scripted(net, [1, 2, 3], [lambda net, logs: states.append(snapshot(net)), watcher])
+    assert snapshot(net) == states[1] | {"training": False}
+
+
+def test_early_stopping_looks_at_the_validation_loss_by_default(net):
+    watcher = EarlyStopping(patience=3)
+    history = train(net, watcher, epochs=200, validation=0.25, optim=optim.Adam(lr=0.1))
+    assert history.epochs < 200
+    assert watcher.best == min(history["val_loss"])
+    assert net.evaluate(X[30:], Y[30:])["loss"] == watcher.best
+
+
+def test_early_stopping_begins_anew_with_each_training_and_goes_on_from_its_state(net):
+    watcher = EarlyStopping("scripted_loss", patience=2)
+    assert scripted(net, [1, 2, 3, 4], watcher).epochs == 3
+    assert scripted(net, [5, 4, 5, 3], watcher).epochs == 4
+
+    class Save:
+        def epoch(self, run, logs):
+            self.state = watcher.state_dict()
+
+    class Load:
+        def begin(self, run):
+            watcher.load_state_dict(save.state)
+
+    save = Save()
+    scripted(net, [1, 2], [watcher, save])
+    best = net.vector.copy()
+    assert scripted(net, [3, 1], [watcher, Load()]).epochs == 1
+    np.testing.assert_array_equal(net.vector, best)
+
+
+BAD_ARGUMENTS = [
+    (lambda: EarlyStopping("val_f1"), "val_f1.*mode="),
+    (lambda: EarlyStopping(mode="least"), "least"),
+    (lambda: EarlyStopping(patience=-1), "patience.*-1"),
+    (lambda: EarlyStopping(patience=1.5), r"patience.*1\.5"),
+    (lambda: EarlyStopping(patience=True), "patience.*True"),
+    (lambda: EarlyStopping(min_delta=-0.1), r"min_delta.*-0\.1"),
+    (lambda: StopOnTarget("loss", float("nan")), "target.*nan"),
+    (lambda: StopOnTarget("loss", "0.1"), "target.*'0.1'"),
+    (lambda: TimeLimit(0), "seconds.*0"),
+    (lambda: TimeLimit(float("nan")), "seconds.*nan"),
+    (lambda: Checkpoint("net.npz", "f1"), "f1.*mode="),
+]
+
+
+@pytest.mark.parametrize(("make", "message"), BAD_ARGUMENTS)
+def test_arguments_out_of_range_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    "watcher", [EarlyStopping(), StopOnTarget("val_accuracy", 0.9), Checkpoint("never.npz", "val_loss")]
+)
+def test_a_quantity_that_is_not_there_is_named_with_those_that_are(net, watcher):
+    with pytest.raises(ValueError, match=r"no 'val_\w+'.* they have loss, mae, seconds\..*validation="):
+        train(net, watcher, metrics="mae")
+    with pytest.raises(ValueError, match="no 'top_accuracy'"):
+        train(net, StopOnTarget("top_accuracy", 0.9))
+
+
+# StopOnTarget, TimeLimit -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("mode", "target", "values", "epochs"),
+    [(None, 3, [5, 4, 3, 2], 3), (None, 3, [5, 2], 2), ("max", 3, [1, 4], 2), ("max", 5, [1, 4], 2)],
+)
+def test_stop_on_target_ends_at_the_target_or_beyond(net, mode, target, values, epochs):
+    assert scripted(net, values, StopOnTarget("scripted_loss", target, mode)).epochs == epochs
+
+
+@pytest.mark.parametrize("name", ["accuracy", "val_accuracy", "top_5_accuracy"])
+def test_an_accuracy_rises(name):
+    assert not callbacks.Monitor(name).falls
+
+
+def test_the_time_limit_is_looked_at_after_every_step(net):
+    class Slow:
+        def step(self, run):
+            time.sleep(0.02)
+
+    diary = Diary()
+    history = train(net, [Slow(), TimeLimit(0.05), diary], epochs=100)
+    assert history.epochs == 1
+    assert diary.lines[-1] == ("end", 1, 3)
+
+
+# Checkpoint, CSVLogger ---------------------------------------------------------------------------------------
+
+
+def test_checkpoint_keeps_the_net_of_the_last_epoch(net, tmp_path):
+    path = tmp_path / "net.npz"
+    predictions = []
+
+    def compare(run):
+        predictions.append(np.array_equal(model.load(path).predict(X), run.net.predict(X)))
+
+    class Compare:
+        def epoch(self, run, logs):
+            compare(run)
+
+    train(net, [Checkpoint(path), Compare()])
+    assert predictions == [True] * 5
+
+
+def test_checkpoint_with_a_monitor_saves_what_is_better(net, tmp_path):
+    watcher = Checkpoint(tmp_path / "{epoch:02d}-{scripted_loss:.1f}.npz", "scripted_loss")
+    scripted(net, [3, 4, 2, 2, 1], watcher)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["01-3.0.npz", "03-2.0.npz", "05-1.0.npz"]
+    assert watcher.best == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "error", "message"),
+    [
+        ("net.pt", ValueError, r"\.npz or \.safetensors"),
+        ("nowhere/net.npz", FileNotFoundError, "no folder.*nowhere"),
+    ],
+)
+def test_checkpoint_looks_at_its_path_before_the_first_step(net, snapshot, tmp_path, path, error, message):
+    net.build((3,))
+    before = snapshot(net)
+    with pytest.raises(error, match=message):
+        train(net, Checkpoint(tmp_path / path))
+    assert snapshot(net) == before | {"optim": net.optim, "loss": net.loss}
+    assert net.optim.t == 0
+
+
+def test_checkpoint_names_what_may_stand_in_its_path(net, tmp_path):
+    with pytest.raises(ValueError, match=r"'val_loss'.*epoch, loss, seconds"):
+        train(net, Checkpoint(tmp_path / "{val_loss}.npz"))
+
+
+def test_csv_has_a_row_as_soon_as_it_is_known_and_goes_on(net, tmp_path):
+    path = tmp_path / "log.csv"
+    lengths = []
+    logger = CSVLogger(path)
+    first = train(net, [logger, lambda net, logs: lengths.append(len(path.read_text().splitlines()))], metrics="mae")
+    second = train(net, logger, epochs=2, metrics="mae")
+    assert lengths == [2, 3, 4, 5, 6]
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["epoch", "loss", "mae", "seconds"]
+    assert [int(row["epoch"]) for row in rows] == [1, 2, 3, 4, 5, 1, 2]
+    assert [float(row["loss"]) for row in rows] == first["loss"] + second["loss"]
+
+
+def test_csv_of_other_columns_is_left_as_it_is(net, tmp_path):
+    path = tmp_path / "log.csv"
+    train(net, CSVLogger(path))
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=r"columns.*mae.*file of its own"):
+        train(net, CSVLogger(path), metrics="mae")
+    assert path.read_bytes() == before
+    with pytest.raises(FileNotFoundError):
+        train(net, CSVLogger(tmp_path / "nowhere" / "log.csv"))
+
+
+# Ctrl-C ------------------------------------------------------------------------------------------------------
+
+
+def press(*_):
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+class PressAt:
+    def __init__(self, step, times=1):
+        self.at, self.times = step, times
+
+    def step(self, run):
+        if run.step == self.at:
+            for _ in range(self.times):
+                press()
+
+
+def test_ctrl_c_ends_after_the_step_under_way(net):
+    diary = Diary()
+    handler = signal.getsignal(signal.SIGINT)
+    history = train(net, [PressAt(10), diary])
+    assert history.interrupted
+    assert history.epochs == 2  # eight steps
+    assert diary.lines[-1] == ("end", 2, 10)
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert np.isfinite(net.predict(X)).all()
+    again = train(net)
+    assert again.epochs == 5
+    assert not again.interrupted
+
+
+def test_ctrl_c_in_a_callback_keeps_the_epoch(net):
+    history = train(net, press)
+    assert history.interrupted
+    assert history.epochs == 1
+
+
+def test_a_second_ctrl_c_raises_at_once(net):
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        train(net, PressAt(3, times=2))
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert not net.training
+    assert train(net).epochs == 5
+
+
+def test_a_training_in_another_thread_leaves_signals_alone(net):
+    done = []
+    thread = threading.Thread(target=lambda: done.append(train(net)))
+    thread.start()
+    thread.join()
+    assert done[0].epochs == 5
+
+
+ENDLESS = """
+import numpy as np
+import layers
+
+net = layers.Model([layers.Linear(4), layers.Linear(1)], seed=0)
+x = np.ones((64, 3))
+say = lambda net, logs: print("epoch", flush=True)
+history = net.train(x, x[:, :1], epochs=10**9, callbacks=say, verbose=False)
+print(history.interrupted, history.epochs == len(history["loss"]) > 0, np.isfinite(net.predict(x)).all())
+"""
+
+
+def test_ctrl_c_from_a_terminal(tmp_path):
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    process = subprocess.Popen(
+        [sys.executable, "-c", ENDLESS], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": root},
+    )  # fmt: skip
+    assert process.stdout.readline() == "epoch\n"
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert out.splitlines()[-1] == "True True True"
+    assert (process.returncode, err) == (0, "")
+
+
+# Numbers that run away ---------------------------------------------------------------------------------------
+
+
+class Faulty(layers.Layer):
+    """Passes everything through, until the given step; then not a number, forwards or backwards."""
+
+    def __init__(self, at, back=False):
+        self.at, self.back, self.steps = at, back, 0
+
+    def forward(self, x, training):
+        self.steps += training
+        return x * np.nan if training and not self.back and self.steps >= self.at else x
+
+    def backward(self, grad):
+        return grad * np.inf if self.back and self.steps >= self.at else grad
+
+
+class FaultyLoss(loss.MSE):
+    def __init__(self, at):
+        super().__init__()
+        self.at, self.calls = at, 0
+
+    def __call__(self, pred, real, sample_weight=None):
+        self.calls += 1
+        value = super().__call__(pred, real, sample_weight)
+        return value if self.calls < self.at else float("nan")
+
+
+def faulty_rule(at):
+    """An optimizer of one's own that spoils the weights at a step."""
+    rule, steps = optim.SGD(lr=0.01), []
+
+    def update(net, loss):
+        rule(net, loss)
+        steps.append(1)
+        if len(steps) >= at:
+            net[0].w[0, 0] = np.inf
+
+    return update
+
+
+def with_fault(fault, at):
+    """A net, its optimizer and loss, of which one fails at step `at`."""
+    between = [Faulty(at, back=fault == "gradient")] if fault in ("output", "gradient") else []
+    parts = [layers.Linear(4), *between, layers.BatchNorm(), layers.Linear(1)]
+    value = FaultyLoss(at) if fault == "loss" else loss.MSE()
+    rule = faulty_rule(at) if fault == "parameter" else optim.Adam()
+    return layers.Model(parts, seed=0), rule, value
+
+
+FAULTS = [  # what fails, at which step, the epoch and step that the message names, and where it says it was
+    ("output", 1, 1, 1, r"the output of Faulty \(layers\.1\)"),
+    ("output", 10, 3, 10, r"the output of Faulty \(layers\.1\)"),
+    ("gradient", 3, 1, 3, r"the gradient of Linear \(layers\.0\)\.w"),
+    ("gradient", 12, 3, 12, r"the gradient of Linear \(layers\.0\)\.w"),
+    ("loss", 1, 1, 1, "the loss"),
+    ("loss", 9, 3, 9, "the loss"),
+    ("parameter", 2, 1, 3, r"Linear \(layers\.0\)\.w"),  # seen in the step after
+    ("parameter", 8, 2, 8, r"Linear \(layers\.0\)\.w"),  # seen at the end of the epoch
+]
+
+
+@pytest.mark.parametrize(("fault", "at", "epoch", "step", "where"), FAULTS)
+def test_a_divergence_is_named_and_taken_back(snapshot, fault, at, epoch, step, where):
+    net, rule, value = with_fault(fault, at)
+    ours = rule if isinstance(rule, optim.Optimizer) else None
+    good = []
+
+    class Keep:
+        def begin(self, run):
+            good.append(snapshot(net, ours))
+
+        def epoch(self, run, logs):
+            good.append(snapshot(net, ours))
+
+    # Shuffling has moved on: it is no part of what is taken back.
+    options = {"optim": rule, "loss": value, "shuffle": False}
+    with pytest.raises(model.DivergenceError, match=rf"epoch {epoch}, step {step}: .*is in {where}\.") as caught:
+        train(net, Keep(), **options)
+    assert isinstance(caught.value, ArithmeticError)
+    assert len(good) == epoch
+    assert snapshot(net, ours) == good[-1] | {"training": False}
+    assert np.isfinite(net.predict(X)).all()
+
+
+def test_a_rate_too_high_diverges_and_says_what_helps():
+    net = layers.Model([layers.Linear(1)], seed=0)
+    with pytest.raises(model.DivergenceError, match="learning rate"):
+        train(net, optim=optim.SGD(lr=1e6), epochs=100)
+    assert np.isfinite(net.vector).all()
+    history = train(net, optim=optim.SGD(lr=0.01))
+    assert np.isfinite(history["loss"]).all()
+
+
+def test_a_squared_gradient_that_overflows_is_named():
+    net = layers.Model([layers.Linear(1)], seed=0)
+    with pytest.raises(model.DivergenceError, match=r"is in the gradient of Linear \(layers\.0\)\.w"):
+        net.train(X * 1e19, Y, optim=optim.SGD(lr=1e-3), loss=loss.MAE(reduction="sum"), verbose=False)
+
+
+@pytest.mark.parametrize("where", ["metric", "callback", "data"])
+def test_an_arithmetic_error_of_the_users_own_is_no_divergence(net, where):
+    def divide(*_):
+        return 1 / 0
+
+    def data():
+        yield X, Y
+        divide()
+
+    options = {"metric": {"metrics": divide}, "callback": {"callbacks": divide}, "data": {}}[where]
+    with pytest.raises(ZeroDivisionError):
+        net.train(*((data(),) if where == "data" else (X, Y)), epochs=1, verbose=False, **options)

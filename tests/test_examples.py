@@ -1,0 +1,99 @@
+"""Every example runs, as a person would run it, and its last line states a good result. No MNIST, no network."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import model
+
+ROOT = Path(__file__).resolve().parent.parent
+EXAMPLES = sorted(path.name for path in (ROOT / "examples").glob("*.py"))
+
+
+def run(folder, name, *arguments, **environment):
+    """What the example prints, line by line; run in another folder than its own."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", ROOT / "examples" / name, *arguments],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "LAYERWISE_DATA": str(folder)} | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def number(pattern, line):
+    found = re.search(pattern, line)
+    assert found, line
+    return float(found[1])
+
+
+def test_every_example_is_tested():
+    source = Path(__file__).read_text()
+    assert [name for name in EXAMPLES if f'"{name}"' not in source] == []
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_help_names_the_seed(tmp_path, name):
+    text = "\n".join(run(tmp_path, name, "--help"))
+    assert "--seed" in text
+    assert "default" in text
+
+
+def test_xor(tmp_path):
+    *rows, last = run(tmp_path, "xor.py")
+    assert [row[:11] for row in rows] == ["0 xor 1 = 1", "0 xor 0 = 0", "1 xor 1 = 0", "1 xor 0 = 1"]
+    assert last == "all four are right"
+
+
+def test_a_failure_is_stated_too(tmp_path):
+    assert run(tmp_path, "xor.py", "--epochs", "1")[-1].startswith("2 of four are right")
+
+
+def test_linear_regression_recovers_the_weights(tmp_path):
+    assert number(r"recovered to ([\d.]+)$", run(tmp_path, "linear_regression.py")[-1]) < 0.02
+
+
+def test_fizzbuzz(tmp_path):
+    *_, answers, last = run(tmp_path, "fizzbuzz.py", "--epochs", "150")
+    wanted = ["fizz" * (n % 3 == 0) + "buzz" * (n % 5 == 0) or str(n) for n in range(1, 101)]
+    right = sum(came == expected for came, expected in zip(answers.split(), wanted, strict=True))
+    assert number(r"^(\d+) of the 100", last) == right >= 75
+
+
+def test_digits(tmp_path):
+    assert number(r"^([\d.]+)% of the 450", run(tmp_path, "digits.py", "--epochs", "15")[-1]) >= 96
+
+
+def test_custom_layer_and_optimizer(tmp_path):
+    check, last = run(tmp_path, "custom_layer_and_optimizer.py")
+    assert number(r"by ([\d.e-]+)", check) < 1e-6
+    assert number(r"to ([\d.e-]+)$", last) < 0.01
+
+
+def test_mnist_on_digits_saves_the_net_and_draws(tmp_path):
+    lines = run(tmp_path, "mnist.py", "--data", "digits", "--epochs", "15", "--save", "net.npz", "--plot", "net.png")
+    assert number(r"^digits: ([\d.]+)% of the 450", lines[-1]) >= 95
+    assert model.load(tmp_path / "net.npz").predict(np.zeros((1, 64))).shape == (1, 10)
+    assert (tmp_path / "net.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_mnist_without_its_files_says_so_in_one_line(tmp_path):
+    _, told, *_, last = run(tmp_path, "mnist.py", "--epochs", "1")
+    assert told.startswith("Training on the small digits instead of MNIST: ")
+    assert "$LAYERWISE_DATA" in told
+    assert last.startswith("digits: ")
+    assert (tmp_path / "mnist.npz").exists()
+
+
+def test_the_same_seed_gives_the_same_output(tmp_path):
+    first, again = (run(tmp_path, "digits.py", "--epochs", "2", "--seed", "3") for _ in range(2))
+    assert first == again
+    assert first != run(tmp_path, "digits.py", "--epochs", "2", "--seed", "4")

@@ -1,0 +1,331 @@
+"""net.save and model.load: the same bits back, nothing lost when a write fails, and nothing run that a file says."""
+
+import json
+import os
+import pickle
+import stat
+import zipfile
+
+import numpy as np
+import pytest
+
+import layers
+import model
+import optim
+from layerwise import files
+
+SUFFIXES = [".npz", ".safetensors"]
+X = np.random.default_rng(0).normal(size=(30, 3)).astype(np.float32)
+
+
+class Scale(layers.Layer):
+    """A layer of one's own, with an argument, a parameter and a buffer."""
+
+    def __init__(self, start=1.0):
+        self.start = start
+
+    def setup(self, input_shape):
+        self.add_parameter("scale", input_shape, self.start)
+        self.add_buffer("seen", np.zeros(1))
+
+    def forward(self, x, training):
+        self.buffers["seen"] += training * len(x)
+        self.kept = x
+        return x * self.scale
+
+    def backward(self, grad):
+        self.scale_gradient = (grad * self.kept).sum(0)
+        return grad * self.scale
+
+
+def double(x):
+    return 2 * x
+
+
+def double_gradient(x, grad):
+    return 2 * grad
+
+
+def make(dtype="float32"):
+    parts = [
+        layers.Linear(4, name="first", init="he"),
+        layers.BatchNorm(momentum=0.2),
+        layers.Residual([layers.Linear(4, bias=False), layers.Parallel([layers.Tanh(), layers.ReLU()], join="add")]),
+        layers.Parallel([layers.Linear(2), [layers.LeakyReLU(0.2), layers.Linear(3)]]),
+        layers.Model([layers.Linear(4), layers.Dropout(0.3), layers.GroupNorm(2)], name="within"),
+        layers.PReLU(),
+        layers.Linear(2),
+        layers.Softmax(),
+    ]
+    net = layers.Model(parts, seed=7, dtype=dtype)
+    net.train(X, np.arange(30) % 2, epochs=2, verbose=False)
+    net[0].frozen = True
+    return net
+
+
+def same(one, other):
+    pairs = zip(one.leaves(), other.leaves(), strict=True)
+    for ours, theirs in pairs:
+        for arrays, others in ((ours.parameters, theirs.parameters), (ours.buffers, theirs.buffers)):
+            assert arrays.keys() == others.keys()
+            for name, value in arrays.items():
+                assert (value.dtype, value.tobytes()) == (others[name].dtype, others[name].tobytes())
+        assert (type(ours), ours.frozen, ours.name) == (type(theirs), theirs.frozen, theirs.name)
+    return True
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_what_is_saved_comes_back_bit_by_bit(tmp_path, suffix, dtype):
+    net, path = make(dtype), tmp_path / f"net{suffix}"
+    net.save(path)
+    again = model.load(str(path))
+    assert same(net, again)
+    assert repr(again) == repr(net)
+    assert (again.seed, again.dtype, again.summary()) == (net.seed, net.dtype, net.summary())
+    assert again.predict(X).tobytes() == net.predict(X).tobytes()
+    again.train(X, np.arange(30) % 2, epochs=1, verbose=False)
+    np.testing.assert_array_equal(again[0].w, net[0].w)  # still frozen
+    assert not np.array_equal(again[6].w, net[6].w)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_layers_and_functions_of_ones_own_are_given_again(tmp_path, suffix):
+    def ones(shape, rng):
+        return np.ones(shape)
+
+    parts = [Scale(3.0), layers.Lambda(double, double_gradient), layers.Linear(2, init=ones)]
+    net, path = layers.Model(parts, seed=0), tmp_path / f"net{suffix}"
+    net.train(X, X[:, :2], epochs=1, optim=optim.SGD(), verbose=False)
+    net.save(path)
+    own = {"Scale": Scale, "double": double, "double_gradient": double_gradient}
+    again = model.load(path, custom=own)
+    assert same(net, again)
+    assert again[0].start == 3.0
+    assert again.predict(X).tobytes() == net.predict(X).tobytes()
+    for missing in own:
+        with pytest.raises(model.ModelFileError, match=rf"'{missing}'.*custom="):
+            model.load(path, custom={name: value for name, value in own.items() if name != missing})
+
+
+def test_a_class_of_ones_own_is_not_taken_for_ours_of_the_same_name(tmp_path):
+    class Tanh(layers.Layer):
+        def forward(self, x, training):
+            return -x
+
+    net = layers.Model([Tanh()]).build((3,))
+    net.save(tmp_path / "net.npz")
+    with pytest.raises(model.ModelFileError, match=r"'Tanh'.*custom="):
+        model.load(tmp_path / "net.npz")
+    assert model.load(tmp_path / "net.npz", custom={"Tanh": Tanh}).predict(X).tobytes() == (-X).tobytes()
+
+
+def test_two_functions_of_one_name_are_refused(tmp_path):
+    net = layers.Model([layers.Lambda(lambda x: x + 1), layers.Lambda(lambda x: x * 2)]).build((3,))
+    with pytest.raises(ValueError, match=r"two functions.*'<lambda>'"):
+        net.save(tmp_path / "net.npz")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_net_within_a_net_is_saved_by_itself(tmp_path):
+    net = make()
+    net[4].save(tmp_path / "within.npz")
+    assert same(model.load(tmp_path / "within.npz"), net[4])
+
+
+def test_arrays_of_any_memory_order_are_stored_right(tmp_path):
+    array = np.asfortranarray(np.arange(12.0).reshape(3, 4))
+    for suffix in SUFFIXES:
+        files.write(tmp_path / f"file{suffix}", {}, {"turned": array, "every second": array[:, ::2]})
+        _, arrays = files.read(tmp_path / f"file{suffix}")
+        np.testing.assert_array_equal(arrays["turned"], array)
+        np.testing.assert_array_equal(arrays["every second"], array[:, ::2])
+
+
+# Writing -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_permissions_follow_the_umask(tmp_path, suffix, mask, mode):
+    before = os.umask(mask)
+    try:
+        make().save(tmp_path / f"net{suffix}")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / f"net{suffix}").stat().st_mode) == mode
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("fails", ["write", "fsync", "replace"])
+def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch, suffix, fails):
+    net, path = make(), tmp_path / f"net{suffix}"
+    net.save(path)
+    old = path.read_bytes()
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    if fails == "write":
+        monkeypatch.setattr(files, "_write_npz", full)
+        monkeypatch.setattr(files, "_write_safetensors", full)
+    else:
+        monkeypatch.setattr(os, fails, full)
+    net[6].b += 1
+    with pytest.raises(OSError, match="No space left"):
+        net.save(path)
+    assert path.read_bytes() == old
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("name", ["net.pt", "net", "net.npz.bak", "net.NPY"])
+def test_another_suffix_is_refused_and_nothing_written(tmp_path, name):
+    with pytest.raises(ValueError, match=r"\.npz or \.safetensors.*net"):
+        make().save(tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(model.ModelFileError, match=r"\.npz or \.safetensors.*net"):
+        model.load(tmp_path / name)
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no folder.*nowhere"):
+        make().save(tmp_path / "nowhere" / "net.npz")
+
+
+# Reading -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_no_file_is_a_file_not_found(tmp_path, suffix):
+    with pytest.raises(FileNotFoundError, match="nothing"):
+        model.load(tmp_path / f"nothing{suffix}")
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_truncated_file_is_refused(tmp_path, suffix):
+    path = tmp_path / f"net{suffix}"
+    make().save(path)
+    whole = path.read_bytes()
+    for length in [0, 1, 7, 8, 20, *range(50, len(whole), len(whole) // 20), len(whole) - 1]:
+        path.write_bytes(whole[:length])
+        with pytest.raises(model.ModelFileError, match="net"):
+            model.load(path)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_flipped_byte_is_seen_or_touches_nothing_that_counts(tmp_path, suffix):
+    net, path = make(), tmp_path / f"net{suffix}"
+    net.save(path)
+    whole = path.read_bytes()
+    refused = 0
+    for place in range(0, len(whole), max(1, len(whole) // 300)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x10]) + whole[place + 1 :])
+        try:
+            again = model.load(path)
+        except model.ModelFileError:
+            refused += 1
+        else:
+            assert same(net, again)
+            assert again.predict(X).tobytes() == net.predict(X).tobytes()
+    assert refused > 100
+
+
+def rewritten(path, change):
+    """The same file with its header changed, and its checksum right."""
+    header, arrays = files.read(path)
+    change(header, arrays)
+    header["checks"] = files._checks(arrays)
+    text = np.frombuffer(json.dumps(header).encode(), np.uint8)
+    np.savez(path, header=text, **arrays)
+
+
+def unknown_layer(header, arrays):
+    header["model"]["layers"][0]["type"] = "os.system"
+
+
+CHANGES = [
+    (lambda h, a: h.update(version=files.VERSION + 1), "newer"),
+    (lambda h, a: h.update(version="1"), "version"),
+    (lambda h, a: h.update(format="another"), "not written by layerwise"),
+    (unknown_layer, r"'os\.system'.*custom="),
+    (lambda h, a: h.update(model={"type": "Linear", "units": 3}), "no Model"),
+    (lambda h, a: h.pop("model"), "does not describe a net"),
+    (lambda h, a: h.update(input_shape=[4]), "layers"),
+    (lambda h, a: h["model"]["layers"][0].update(units=-3), "units"),
+    (lambda h, a: h["model"]["layers"][0].update(nonsense=1), "nonsense"),
+    (lambda h, a: a.pop("layers.0.w"), r"layers\.0\.w"),
+    (lambda h, a: a.update(more=np.ones(3)), "more"),
+    (lambda h, a: a.update({"layers.0.w": np.ones((3, 9), np.float32)}), r"layers\.0\.w.*\(3, 9\).*\(3, 4\)"),
+    (lambda h, a: a.update({"layers.0.w": np.ones((3, 4))}), r"layers\.0\.w.*float64.*float32"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), CHANGES)
+def test_a_file_that_describes_no_net_of_ours_is_refused(tmp_path, change, message):
+    path = tmp_path / "net.npz"
+    make().save(path)
+    rewritten(path, change)
+    with pytest.raises(model.ModelFileError, match=message):
+        model.load(path)
+
+
+class Bomb:
+    def __reduce__(self):
+        return os.mkdir, ("exploded",)
+
+
+def foreign(path):
+    np.savez(path, a=np.arange(3))
+
+
+def object_array(path):
+    np.savez(path, header=np.array([Bomb()], object))
+
+
+def object_beside(path):
+    make().save(path)
+    header = dict(np.load(path))["header"]
+    np.savez(path, header=header, **{"layers.0.w": np.array([Bomb()], object)})
+
+
+def bare_pickle(path):
+    path.write_bytes(pickle.dumps(Bomb()))
+
+
+def text(path):
+    path.write_text("not a net")
+
+
+def zip_of_pickle(path):
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("header.npy", pickle.dumps(Bomb()))
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("write", [foreign, object_array, object_beside, bare_pickle, text, zip_of_pickle])
+def test_a_foreign_file_is_refused_and_nothing_in_it_is_run(tmp_path, monkeypatch, suffix, write):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "net.npz")
+    path = (tmp_path / "net.npz").rename(tmp_path / f"net{suffix}")
+    with pytest.raises(model.ModelFileError, match="net"):
+        model.load(path)
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_a_model_file_error_is_a_value_error():
+    assert issubclass(model.ModelFileError, ValueError)
+
+
+def test_without_the_extra_the_message_is_the_command(tmp_path, monkeypatch):
+    import sys
+
+    path = tmp_path / "net.safetensors"
+    make().save(path)
+    old = path.read_bytes()
+    for name in [name for name in sys.modules if name.split(".")[0] == "safetensors"]:
+        monkeypatch.setitem(sys.modules, name, None)
+    for ask in (lambda: model.load(path), lambda: make().save(path)):
+        with pytest.raises(ImportError, match=r'pip install "layerwise\[safetensors\]"'):
+            ask()
+    assert path.read_bytes() == old
+    assert list(tmp_path.iterdir()) == [path]
