@@ -141,6 +141,7 @@ class Model(_layers.Chain):
 
     def summary(self) -> str:
         """A table of the layers: output shape and parameters of each, as text. The net must be built."""
+        total = self.parameter_count
         rows = [("layer", "output", "parameters")]
         shape = self.input_shape
         for layer in self.layers:
@@ -149,7 +150,7 @@ class Model(_layers.Chain):
             count = sum(w.size for leaf in layer.leaves() for w in leaf.parameters.values())
             frozen = " (frozen)" if count and layer.frozen else ""
             rows.append((repr(layer) if len(repr(layer)) < 60 else layer.label, str(shape), f"{count:,}{frozen}"))
-        rows.append(("total", "", f"{self.parameter_count:,}"))
+        rows.append(("total", "", f"{total:,}"))
         wide = [max(len(row[place]) for row in rows) for place in range(3)]
         lines = [f"{a:<{wide[0]}}  {b:<{wide[1]}}  {c:>{wide[2]}}" for a, b, c in rows]
         rule = "-" * len(lines[0])
@@ -329,10 +330,11 @@ class Model(_layers.Chain):
         unseen = None
         if held is not None:
             checked = _Checked(self, loss, None, "validation ")
-            held = checked.arrays(*held)
-            if self.input_shape is None and held[0].shape[1:] != input_shape:
-                self.copy().build(input_shape).output_shape(held[0].shape[1:])  # says what does not fit
-            unseen = checked.rows(held, max(batch_size, 1024))
+            given = checked.arrays(*held)
+            shape = given[0].shape[1:]
+            if self.input_shape is None and shape != input_shape:
+                self.copy().build(input_shape).output_shape(shape)  # says what does not fit
+            unseen = checked.rows(given, max(batch_size, 1024))
         if isinstance(optim, _optim.Optimizer):
             optim.check(self)
             for name in optim.hyper:
