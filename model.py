@@ -83,7 +83,7 @@ class Model(_layers.Chain):
         self, layers: Sequence[_layers.Layer], seed: int | None = None, dtype: Any = "float32", name: str | None = None
     ) -> None:
         super().__init__(layers, name)
-        if np.dtype(dtype) not in (np.float32, np.float64):
+        if dtype not in ("float32", "float64", np.float32, np.float64):
             raise ValueError(f'dtype is "float32" or "float64", got {dtype!r}.')
         if seed is not None and (isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0):
             raise ValueError(f"seed is an integer, 0 or more, or None, got {seed!r}.")
@@ -304,12 +304,13 @@ class Model(_layers.Chain):
         if not callable(getattr(loss, "backward", None)):
             raise TypeError(f"a loss needs a method backward() -> dL/dpred; {loss!r} has none.")
         chosen = _metrics.named(metrics, _takes_raw_scores(loss))
+        callbacks = () if callbacks is None else callbacks
         watchers = [_Watcher(each) for each in (callbacks if isinstance(callbacks, (list, tuple)) else (callbacks,))]
 
         data = _Checked(self, loss, class_weight)
         held: list[Array | None] | None = None
         if y is None and not (isinstance(x, np.ndarray) or _is_rows(x)):
-            if isinstance(validation, float):
+            if isinstance(validation, (float, np.floating)):
                 raise ValueError("validation as a fraction needs x and y as arrays: give validation=(x, y).")
             if sample_weight is not None:
                 raise ValueError("sample_weight goes with arrays: let each batch be (x, y, weight).")
@@ -317,8 +318,8 @@ class Model(_layers.Chain):
             input_shape = rows.first[0].shape[1:]
             sample, smallest = rows.first[0], len(rows.first[0])
         else:
-            if isinstance(validation, float):
-                x, y, sample_weight, held = _split(x, y, sample_weight, validation)
+            if isinstance(validation, (float, np.floating)):
+                x, y, sample_weight, held = _split(x, y, sample_weight, float(validation))
             arrays = data.arrays(x, y, sample_weight)
             input_shape = arrays[0].shape[1:]
             rows = data.rows(arrays, batch_size, self.smallest_batch, steps_per_epoch)
@@ -628,16 +629,18 @@ class Run:
         with self._trusting(), _Interrupt() as interrupt, np.errstate(all="ignore"):
             self._interrupt = interrupt
             try:
-                for watcher in self._watchers:
-                    if watcher.begin:
-                        watcher.begin(self)
-                self._epochs(rows, unseen, shuffle)
+                try:
+                    for watcher in self._watchers:
+                        if watcher.begin:
+                            watcher.begin(self)
+                    self._epochs(rows, unseen, shuffle)
+                finally:  # before `end`, which may put other weights there
+                    if hasattr(self.optim, "finish"):
+                        self.optim.finish(self.net)
                 for watcher in self._watchers:
                     if watcher.end:
                         watcher.end(self)
             finally:
-                if hasattr(self.optim, "finish"):
-                    self.optim.finish(self.net)
                 if self._bar is not None:
                     logs = {name: values[-1] for name, values in self.history.items()}
                     self._bar.show(self.step, self.epoch, logs)
@@ -732,9 +735,9 @@ class Run:
 
     def _where(self, what: str, step: int) -> str:
         return (
-            f"training diverged in epoch {self.epoch + 1}, step {step}: {what}; the first value that is not "
-            f"finite is in {self._first_bad()}. The net and the optimizer are as at the end of the last good epoch. "
-            f"A lower learning rate, gradient clipping or scaled inputs usually help."
+            f"training diverged in epoch {self.epoch + 1}, step {step}: {what.rstrip('.')}; the first value that is "
+            f"not finite is in {self._first_bad()}. The net and the optimizer are as at the end of the last good "
+            f"epoch. A lower learning rate, gradient clipping or scaled inputs usually help."
         )
 
     def _first_bad(self) -> str:
@@ -771,12 +774,17 @@ def _described(value: Any, functions: dict[str, Any]) -> Any:
         return described | ({"own": True} if own else {}) | ({"frozen": True} if frozen else {})
     if isinstance(value, (list, tuple)):
         return [_described(each, functions) for each in value]
+    if isinstance(value, dict):
+        return {"dict": {str(name): _described(each, functions) for name, each in value.items()}}
     if callable(value):
         name = getattr(value, "__name__", type(value).__name__)
         if functions.setdefault(name, value) is not value:
             raise ValueError(f"two functions in the net are named {name!r}, and load finds them by name: rename one.")
         return {"function": name}
-    return value.item() if isinstance(value, np.generic) else value
+    value = value.item() if isinstance(value, np.generic) else value
+    if not isinstance(value, (str, int, float, type(None))):
+        raise TypeError(f"a file holds numbers, strings, lists and dicts as arguments of a layer, got {value!r}.")
+    return value
 
 
 class _Maker:
@@ -791,6 +799,8 @@ class _Maker:
         if not isinstance(value, dict):
             return value
         if "type" not in value:
+            if "dict" in value:
+                return {name: self.make(each) for name, each in value["dict"].items()}
             return self.function(value["function"])
         told = ("type", "own", "frozen")
         arguments = {name: self.argument(name, each) for name, each in value.items() if name not in told}

@@ -343,25 +343,20 @@ class Optimizer:
 
     def snapshot(self, into: Any = None) -> Any:
         """The state of this moment, to `restore`; written over an earlier snapshot where one is given."""
-        kept = into[2] if into else [{} for _ in self._state]
-        for old, live in zip(kept, self._state, strict=True):
-            for name, array in live.items():
-                if name in old and old[name].shape == array.shape:
-                    np.copyto(old[name], array)
-                else:
-                    old[name] = array.copy()
-        return self.t, self.scalars.copy(), kept
+        if into is None or into[2] is not self._state:
+            pairs = [(np.empty_like(array), array) for each in self._state for array in each.values()]
+        else:
+            pairs = into[3]
+        for kept, live in pairs:
+            np.copyto(kept, live)
+        return self.t, self.scalars.copy(), self._state, pairs
 
     def restore(self, snapshot: Any) -> None:
         """Back to the state of a snapshot of this instance."""
-        self.t, self.scalars = snapshot[0], dict(snapshot[1])
-        for kept, live in zip(snapshot[2], self._state, strict=True):
-            for name in list(live):
-                if name in kept and live[name].shape == kept[name].shape:
-                    np.copyto(live[name], kept[name])
-                else:
-                    live.pop(name)
-            live.update({name: array.copy() for name, array in kept.items() if name not in live})
+        self.t, scalars, state, pairs = snapshot
+        self.scalars, self._state = scalars.copy(), state
+        for kept, live in pairs:
+            np.copyto(live, kept)
 
     def config(self) -> dict[str, Any]:
         """The arguments that make such an optimizer."""
@@ -1631,6 +1626,12 @@ class LBFGS(Optimizer):
 
     def _cut(self, layout: Layout) -> list[Piece]:
         return []
+
+    def snapshot(self, into: Any = None) -> Any:
+        return self.t, self.scalars.copy(), [dict(each) for each in self._state]  # no array is ever written again
+
+    def restore(self, snapshot: Any) -> None:
+        self.t, self.scalars, self._state = snapshot[0], snapshot[1].copy(), [dict(each) for each in snapshot[2]]
 
     def _move(self, net: Any) -> None:
         hyper = self._now()

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from layerwise import layers
+
 Array = np.ndarray
 
 STEP = 1e-4  # two steps, this and its half, leave an error of STEP^4 in theory, near 1e-11 by rounding
@@ -42,10 +44,12 @@ def gradcheck(
     ValueError at a kink (slopes left and right that differ; after chainer's gradient_check), for what is not
     finite, not the same twice, or of the wrong shape, and for a pass that writes into what it was given.
     """
+    if not isinstance(layer_or_net, layers.Layer):
+        raise TypeError(f"gradcheck takes a layer or a net, got {layer_or_net!r}.")
     net = layer_or_net.copy(dtype="float64")
     given = net._converted(x)
     x = given.copy()
-    rng = np.random.default_rng((seed, 1))  # not default_rng(seed), which may have made x: grad must not equal it
+    rng = np.random.default_rng((seed, 3))  # not default_rng(seed), which may have made x: grad must not equal it
     if net.input_shape is None:
         net.output_shape(x.shape[1:])  # says what is wrong, if the shape can't be
         net._build(x.shape[1:], seed)
@@ -91,7 +95,7 @@ class _Forward:
         self.net, self.x, self.training = net, x, training
         leaves = list(net.leaves())
         for place, leaf in enumerate(leaves):
-            leaf.rng = np.random.default_rng((seed, place))
+            leaf.rng = np.random.default_rng((seed, 2, place))
         self.draws = [(leaf.rng.bit_generator, leaf.rng.bit_generator.state) for leaf in leaves]
         self.buffers = [(buffer, buffer.copy()) for leaf in leaves for buffer in leaf.buffers.values()]
 

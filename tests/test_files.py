@@ -108,6 +108,22 @@ def test_layers_and_functions_of_ones_own_are_given_again(tmp_path, suffix):
             model.load(path, custom={name: value for name, value in own.items() if name != missing})
 
 
+def test_arguments_of_a_layer_of_ones_own(tmp_path):
+    class Table(layers.Layer):
+        def __init__(self, table=None):
+            self.table = table
+
+        def forward(self, x, training):
+            return x
+
+    table = {"rates": [0.5, np.float32(2)], "on": True, "nothing": None, "deep": {"type": "text"}}
+    layers.Model([Table(table)]).build((3,)).save(tmp_path / "net.npz")
+    assert model.load(tmp_path / "net.npz", custom={"Table": Table})[0].table == table
+    with pytest.raises(TypeError, match=r"numbers, strings, lists and dicts.*array"):
+        layers.Model([Table(np.ones(3))]).build((3,)).save(tmp_path / "other.npz")
+    assert [path.name for path in tmp_path.iterdir()] == ["net.npz"]
+
+
 def test_a_class_of_ones_own_is_not_taken_for_ours_of_the_same_name(tmp_path):
     class Tanh(layers.Layer):
         def forward(self, x, training):

@@ -288,6 +288,12 @@ def test_the_edge_of_what_forward_takes_is_refused_with_its_place():
         gradcheck(layer, [[1.0, 2, 3], [1, 2, 9e-5]])
 
 
+@pytest.mark.parametrize("given", [Linear, np.tanh, None])
+def test_what_is_no_layer_is_refused(given):
+    with pytest.raises(TypeError, match="gradcheck takes a layer or a net, got"):
+        gradcheck(given, draw(N, D))
+
+
 def test_a_shape_that_cannot_be_and_nothing_to_check_are_refused():
     with pytest.raises(ValueError, match=r"Residual adds.*got \(5,\) and \(3,\)"):
         gradcheck(Residual([Linear(3)]), draw(N, D))

@@ -117,6 +117,7 @@ def test_what_needs_a_built_net_says_so():
         (([layers.ReLU()], True), ValueError, "seed.*True"),
         (([layers.ReLU()], 0, "float16"), ValueError, "float32.*float64.*float16"),
         (([layers.ReLU()], 0, int), ValueError, "float32.*float64"),
+        (([layers.ReLU()], 0, "nonsense"), ValueError, "float32.*float64.*nonsense"),
     ],
 )
 def test_arguments_that_make_no_net_are_refused(arguments, error, message):
