@@ -51,14 +51,17 @@ class Store:
     """All parameters of a net in one vector, their gradients in another, and the arrays lent to its steps.
 
     `vector` and `gradient` have shape (P,); every `w` and `b` of the net is a view of a part of them.
+    With `copies` S, for S nets in one stack, the vectors have shape (S, P) and a view of them (S, ...).
     `version` is a new number whenever something else may be moved. While `lending`, `empty` hands out the same
     arrays again in the same order, step after step, so that a training step allocates nothing large.
     """
 
-    def __init__(self, size: int = 0, dtype: Any = "float32") -> None:
+    def __init__(self, size: int = 0, dtype: Any = "float32", copies: int | None = None) -> None:
         self.dtype = np.dtype(dtype)
-        self.vector = np.empty(size, self.dtype)
-        self.gradient = np.zeros(size, self.dtype)
+        self.copies = copies
+        self.lead = () if copies is None else (copies,)
+        self.vector = np.empty((*self.lead, size), self.dtype)
+        self.gradient = np.zeros((*self.lead, size), self.dtype)
         self.version = next(_versions)
         self.lending = False
         self.taken = 0
@@ -120,6 +123,7 @@ class Layer:
 
     integer_input = False  # the input holds integers that are to stay integers
     random = False  # forward draws from self.rng
+    stackable = False  # forward and backward serve a stack of copies, all arrays with one more axis in front
     smallest_batch = 1  # rows that a training batch must have
 
     name: str | None
@@ -134,11 +138,11 @@ class Layer:
     _frozen: bool
     _store: Store
     _start: int  # where its parameters begin in the net's vector
-    _declared: dict[str, tuple[Shape, Any]]  # parameters that have no values yet
+    _declared: dict[str, tuple[Shape, Any]]  # shape of every parameter, of one net, and how it starts
     _tried: dict[Shape, Shape]
     _owner: Any
-    _seed: Any
-    _rng: np.random.Generator | None
+    _seeds: list[Any]
+    _rngs: list[np.random.Generator] | None
     drew_from: dict[str, Any] | None  # the generator's state before the last forward in training
     _w = _b = _w_gradient = _b_gradient = None
 
@@ -162,8 +166,8 @@ class Layer:
         layer._tried = {}
         layer._start = 0
         layer._owner = None
-        layer._seed = None
-        layer._rng = layer.drew_from = None
+        layer._seeds = [None]
+        layer._rngs = layer.drew_from = None
         return layer
 
     def __init__(self, name: str | None = None) -> None:
@@ -211,13 +215,23 @@ class Layer:
     @property
     def rng(self) -> np.random.Generator:
         """The layer's own source of random numbers, decided by the net's seed and the layer's place."""
-        if self._rng is None:
-            self._rng = np.random.default_rng(self._seed)
-        return self._rng
+        return self.rngs[0]
 
     @rng.setter
     def rng(self, generator: np.random.Generator) -> None:
-        self._rng = generator
+        self._rngs = [generator]
+
+    @property
+    def rngs(self) -> list[np.random.Generator]:
+        """The same of each copy in a stack."""
+        if self._rngs is None:
+            self._rngs = [np.random.default_rng(seed) for seed in self._seeds]
+        return self._rngs
+
+    @property
+    def copies(self) -> int | None:
+        """How many nets stand in one stack; None for a single net."""
+        return self._store.copies
 
     # What a layer's user calls.
 
@@ -232,6 +246,8 @@ class Layer:
         lending, store.lending = store.lending, False
         try:
             with np.errstate(all="ignore"):
+                if store.lead:  # all copies get the same rows
+                    x = np.broadcast_to(x, (*store.lead, *x.shape))
                 return self.forward(x, training)
         finally:
             store.lending = lending
@@ -326,42 +342,47 @@ class Layer:
             return np.ascontiguousarray(x, np.int64)
         return np.ascontiguousarray(x, self.dtype)
 
-    def _build(self, input_shape: Shape, seed: int | None = None) -> None:
+    def _build(self, input_shape: Shape, seeds: Sequence[int | None] = (None,)) -> None:
+        """Declare and fill; a stack of copies has a seed for each."""
         self._declare(input_shape)
         for place, leaf in enumerate(self.leaves()):
-            leaf._seed = None if seed is None else (seed, 2, place)
-        self._tie(self.dtype, np.random.default_rng(None if seed is None else (seed, 0)))
+            leaf._seeds = [None if seed is None else (seed, 3, place) for seed in seeds]
+            leaf._rngs = None
+        # Not (seed, 0), which is the stream of default_rng(seed): people make their data with that.
+        self._tie(self.dtype, [np.random.default_rng(None if seed is None else (seed, 1)) for seed in seeds])
 
     def _declare(self, input_shape: Shape) -> None:
         if self.input_shape is None:
             self.setup(input_shape)
             self.input_shape = input_shape
 
-    def _tie(self, dtype: np.dtype, rng: np.random.Generator | None = None) -> None:
+    def _tie(self, dtype: np.dtype, rngs: Sequence[np.random.Generator] = ()) -> None:
         """Move the parameters of all leaves into one vector; what was declared and has no values, gets them."""
         leaves = list(self.leaves())
-        old = [leaf.parameters for leaf in leaves]
-        shapes = [
-            {name: shape for name, (shape, _) in leaf._declared.items()}
-            | {name: value.shape for name, value in leaf.parameters.items()}
-            for leaf in leaves
-        ]
-        store = Store(sum(math.prod(s) for each in shapes for s in each.values()), dtype)
+        store = Store(sum(math.prod(s) for leaf in leaves for s, _ in leaf._declared.values()), dtype, self.copies)
         place = 0
-        for leaf, values, each in zip(leaves, old, shapes, strict=True):
-            leaf.parameters, leaf.gradients, leaf._start = {}, {}, place
-            for name, shape in each.items():
+        for leaf in leaves:
+            old, leaf.parameters, leaf.gradients, leaf._start = leaf.parameters, {}, {}, place
+            for name, (shape, initial) in leaf._declared.items():
                 span = slice(place, place + math.prod(shape))
                 place = span.stop
-                view = store.vector[span].reshape(shape)
-                view[...] = values[name] if name in values else _initial(leaf._declared[name][1], shape, rng)
+                view = store.vector[..., span].reshape(*store.lead, *shape)
+                if name in old:
+                    view[...] = old[name]
+                else:
+                    for copy, rng in zip(view if store.lead else [view], rngs, strict=True):
+                        copy[...] = _initial(initial, shape, rng)
+                leaf._declared[name] = shape, None  # has values now
                 leaf.parameters[name] = view
-                leaf.gradients[name] = store.gradient[span].reshape(shape)
+                leaf.gradients[name] = store.gradient[..., span].reshape(*store.lead, *shape)
                 leaf.__dict__["_" + name] = view
                 leaf.__dict__[f"_{name}_gradient"] = leaf.gradients[name]
-            leaf._declared = {}
             leaf.buffers = {name: value.astype(dtype) for name, value in leaf.buffers.items()}
         self._share(store)
+
+    def _draws(self, out: Array) -> Iterator[tuple[np.random.Generator, Array]]:
+        """What to fill with random numbers, and from where: of a stack, each copy from its own generator."""
+        return zip(self.rngs, [out] if self.copies is None else out, strict=True)
 
     def _use(self, store: Store) -> None:
         self._store = store
@@ -387,17 +408,17 @@ class Layer:
             del state["_" + name], state[f"_{name}_gradient"]
         del state["gradients"], state["_store"], state["empty"]
         state["parameters"] = {name: value.copy() for name, value in self.parameters.items()}
-        state["dtype"] = self.dtype.name
+        state["dtype"], state["copies"] = self.dtype.name, self.copies
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        dtype = np.dtype(state.pop("dtype"))
+        dtype, copies = np.dtype(state.pop("dtype")), state.pop("copies")
         self.__dict__.update(state, gradients={})
         for name in self.parameters:
             if not hasattr(type(self), name):
                 setattr(type(self), name, _parameter(name))
                 setattr(type(self), name + "_gradient", _parameter(name + "_gradient"))
-        self._use(Store(0, dtype))
+        self._use(Store(0, dtype, copies))
         self._tie(dtype)
 
 
@@ -482,6 +503,12 @@ def _rows(x: Array) -> Array:
     return x if x.ndim == 2 else x.reshape(-1, x.shape[-1])
 
 
+def _dot(x: Array, w: Array, out: Array) -> Array:
+    """x w of two matrices, or of two stacks of them."""
+    # The method, not np.matmul, where it can be: on small arrays it takes a third of the time.
+    return x.dot(w, out) if w.ndim == 2 else np.matmul(x, w, out=out)
+
+
 @functools.lru_cache
 def _ones(size: int, dtype: np.dtype) -> Array:
     ones = np.ones(size, dtype)
@@ -491,8 +518,8 @@ def _ones(size: int, dtype: np.dtype) -> Array:
 
 def _column_sums(x: Array, out: Array) -> None:
     """Sums over all axes but the last. A product with ones: a third of the time of np.sum."""
-    rows = _rows(x)
-    _ones(len(rows), x.dtype).dot(rows, out)
+    rows = _rows(np.asarray(x, out.dtype))
+    _ones(len(rows), out.dtype).dot(rows, out)
 
 
 def _row_sums(x: Array) -> Array:
@@ -529,22 +556,30 @@ class Linear(Layer):
         return (*input_shape[:-1], self.units)
 
     def forward(self, x: Array, training: bool) -> Array:
-        rows = self.kept = _rows(x)
-        # The method, not np.matmul: on small arrays it costs a third.
-        y = rows.dot(self.w, self.empty((len(rows), self.units)))
-        if self.bias:
-            y += self.b
-        return y if x.ndim == 2 else y.reshape(*x.shape[:-1], self.units)
+        w, b = self.w, self.b
+        if w.ndim == 2:
+            rows = self.kept = _rows(x)
+        else:
+            rows = self.kept = x.reshape(len(w), -1, x.shape[-1])
+            b = b if b is None else b[:, None]
+        y = _dot(rows, w, self.empty((*rows.shape[:-1], self.units)))
+        if b is not None:
+            y += b
+        return y if x.ndim == w.ndim else y.reshape(*x.shape[:-1], self.units)
 
     def backward(self, grad: Array) -> Array | None:
-        x, rows = self.kept, _rows(grad)
-        x.T.dot(rows, self.w_gradient)
-        if self.bias:
+        x, w = self.kept, self.w
+        grad = np.asarray(grad, w.dtype)
+        rows = grad if grad.ndim == w.ndim else grad.reshape(*x.shape[:-1], self.units)
+        _dot(x.swapaxes(-1, -2), rows, self.w_gradient)
+        if self.bias and w.ndim == 2:
             _column_sums(rows, self.b_gradient)
+        elif self.bias:
+            np.add.reduce(rows, 1, out=self.b_gradient)
         if not self.input_gradient_needed:
             return None
-        x_gradient = rows.dot(self.w.T, self.empty(x.shape))
-        return x_gradient if grad.ndim == 2 else x_gradient.reshape(*grad.shape[:-1], x.shape[1])
+        x_gradient = _dot(rows, w.swapaxes(-1, -2), self.empty(x.shape))
+        return x_gradient if grad.ndim == w.ndim else x_gradient.reshape(*grad.shape[:-1], x.shape[-1])
 
 
 class Embedding(Layer):
@@ -592,6 +627,8 @@ class Embedding(Layer):
 
 class Elementwise(Layer):
     """A layer whose output has the shape of its input."""
+
+    stackable = True
 
     def output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
@@ -683,6 +720,8 @@ class PReLU(Elementwise):
 
     He et al. 2015 (1502.01852). As torch.nn.PReLU(); Keras learns a slope per element, from 0.
     """
+
+    stackable = False
 
     def setup(self, input_shape: Shape) -> None:
         self.add_parameter("w", (1,), 0.25)
@@ -986,7 +1025,8 @@ class Dropout(Elementwise):
             self.kept = None
             return x
         factor = self.kept = self.empty(x.shape)
-        self.rng.random(out=factor, dtype=factor.dtype)
+        for rng, part in self._draws(factor):
+            rng.random(out=part, dtype=part.dtype)
         np.greater_equal(factor, self.rate, out=factor)
         factor *= 1 / (1 - self.rate)
         return np.multiply(x, factor, out=self.empty(x.shape))
@@ -1008,7 +1048,8 @@ class GaussianNoise(Elementwise):
         if not training:
             return x
         y = self.empty(x.shape)
-        self.rng.standard_normal(out=y, dtype=y.dtype)
+        for rng, part in self._draws(y):
+            rng.standard_normal(out=part, dtype=part.dtype)
         y *= self.std
         y += x
         return y
@@ -1037,6 +1078,8 @@ def _standardised_backward(grad: Array, z: Array, scale: Array, axes: Any) -> Ar
 
 class Norm(Elementwise):
     """What the normalisations share: z w + b with one w and b per channel, (C,), starting at 1 and 0."""
+
+    stackable = False
 
     def setup(self, input_shape: Shape) -> None:
         self.add_parameter("w", input_shape[-1:], 1.0)
@@ -1195,12 +1238,15 @@ class RMSNorm(Norm):
 class Flatten(Layer):
     """All axes but the batch's as one: (N, ...) to (N, D)."""
 
+    stackable = True
+
     def output_shape(self, input_shape: Shape) -> Shape:
         return (math.prod(input_shape),)
 
     def forward(self, x: Array, training: bool) -> Array:
         self.kept = x.shape
-        return x.reshape(len(x), math.prod(x.shape[1:]))
+        at = len(self._store.lead) + 1
+        return x.reshape(*x.shape[:at], math.prod(x.shape[at:]))
 
     def backward(self, grad: Array) -> Array:
         return grad.reshape(self.kept)
@@ -1208,6 +1254,8 @@ class Flatten(Layer):
 
 class Reshape(Layer):
     """(N, ...) to (N, *shape); one size may be -1 and follows from the others. ValueError if it can't."""
+
+    stackable = True
 
     def __init__(self, shape: Sequence[int], name: str | None = None) -> None:
         super().__init__(name)
@@ -1228,7 +1276,8 @@ class Reshape(Layer):
 
     def forward(self, x: Array, training: bool) -> Array:
         self.kept = x.shape
-        return x.reshape(len(x), *self.output_shape(x.shape[1:]))
+        at = len(self._store.lead) + 1
+        return x.reshape(*x.shape[:at], *self.output_shape(x.shape[at:]))
 
     def backward(self, grad: Array) -> Array:
         return grad.reshape(self.kept)
@@ -1328,6 +1377,10 @@ class Chain(Layer):
     @property
     def integer_input(self) -> bool:  # type: ignore[override]
         return self.layers[0].integer_input
+
+    @property
+    def stackable(self) -> bool:  # type: ignore[override]
+        return all(part.stackable for part in self.parts().values())
 
     @property
     def smallest_batch(self) -> int:  # type: ignore[override]

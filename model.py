@@ -159,8 +159,8 @@ class Model(_layers.Chain):
     def config(self) -> dict[str, Any]:
         return {"layers": list(self.layers), "seed": self.seed, "dtype": self.dtype.name, "name": self.name}
 
-    def _build(self, input_shape: _layers.Shape, seed: int | None = None) -> None:
-        super()._build(input_shape, self.seed if seed is None else seed)
+    def _build(self, input_shape: _layers.Shape, seeds: Sequence[int | None] = (None,)) -> None:
+        super()._build(input_shape, [self.seed] if seeds[0] is None else seeds)
 
     # What a net does.
 
@@ -376,7 +376,7 @@ class Model(_layers.Chain):
     @property
     def _order(self) -> np.random.Generator:
         if self._shuffle is None:
-            self._shuffle = np.random.default_rng((self.seed, 1))
+            self._shuffle = np.random.default_rng((self.seed, 2))
         return self._shuffle
 
     def __getstate__(self) -> dict[str, Any]:
@@ -655,7 +655,7 @@ class Run:
         if net.training:
             raise RuntimeError("this net is being trained already: train was called from within train.")
         net.training = True
-        ours = isinstance(loss, _loss.Loss)
+        ours = self._ours = isinstance(loss, _loss.Loss)
         if ours:
             loss._trusted, loss._store = True, net._store
         try:
@@ -716,6 +716,7 @@ class Run:
             store.taken, store.lending = 0, True
             try:
                 pred = net.forward(x, True)
+                store.lending = self._ours
                 value = loss(pred, y) if weight is None else loss(pred, y, weight)
             finally:
                 store.lending = False

@@ -324,6 +324,10 @@ class Optimizer:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a snapshot; schedules stay as they are. ValueError, and nothing changes, if it does not fit."""
+        if not isinstance(state, dict) or not {"t", "hyper", "scalars", "state", "training_weights"} <= set(state):
+            raise ValueError(
+                f"load_state_dict takes what state_dict() gave, got {type(state).__name__}: {state!r:.100}."
+            )
         arrays = [{name: np.array(array) for name, array in each.items()} for each in state["state"]]
         if not set(state["hyper"]) <= set(self.hyper) or set(state["scalars"]) != set(self.scalars):
             raise ValueError(f"this is not the state of {self!r}: its hyper-parameters are {sorted(state['hyper'])}.")
@@ -331,7 +335,7 @@ class Optimizer:
             found, expected = ([{n: a.shape for n, a in each.items()} for each in s] for s in (arrays, self._state))
             if found != expected and not self.again:
                 raise ValueError(f"this state does not fit the parameters: it has {found}, expected {expected}.")
-        elif any(not set(each) <= set(self.state) for each in arrays):
+        elif any(not set(each) <= set(self.state) or (self.state and not each and not self.again) for each in arrays):
             raise ValueError(f"this is not the state of {self!r}: it holds {[sorted(each) for each in arrays]}.")
         hyper = {name: self._legal(name, value) for name, value in state["hyper"].items()}
         self.t = int(state["t"])
@@ -354,6 +358,8 @@ class Optimizer:
     def restore(self, snapshot: Any) -> None:
         """Back to the state of a snapshot of this instance."""
         self.t, scalars, state, pairs = snapshot
+        if state is not self._state:
+            self._layout = None  # the pieces are of other arrays
         self.scalars, self._state = scalars.copy(), state
         for kept, live in pairs:
             np.copyto(live, kept)
@@ -574,6 +580,16 @@ def _refuse_overflow(gradients: Sequence[Array]) -> None:
             )
 
 
+def _value(rule: Optimizer, loss: Any) -> float:
+    """What the loss was last; TypeError if it does not tell."""
+    value = getattr(loss, "value", None)
+    if not isinstance(value, float):
+        raise TypeError(
+            f"{type(rule).__name__} reads the value of the loss: use a loss of ours, or a subclass of Loss, got {loss!r}."
+        )
+    return value
+
+
 def minimize(function: Callable[[Array], tuple[Any, Any]], x0: Any, optimizer: Optimizer, steps: int) -> Array:
     """Follow `function(x) -> (value, gradient)` from x0 for `steps` steps; the path, (steps + 1, *x0.shape).
 
@@ -736,6 +752,9 @@ class ASGD(Optimizer):
         self, lr: Any = 0.01, lambd: Any = 1e-4, alpha: Any = 0.75, t0: Any = 1e6, weight_decay: Any = 0.0
     ) -> None:
         super().__init__(lr=lr, lambd=lambd, alpha=alpha, t0=t0, weight_decay=weight_decay)
+
+    def start(self, w: Array, a: Array) -> None:
+        a[...] = w  # for a layer that is thawed late: the first step copies the others
 
     def numbers(self, t: int, lr: float, lambd: float, alpha: float, t0: float) -> dict[str, Any]:
         eta = lr / (1 + lambd * lr * (t - 1)) ** alpha
@@ -1555,9 +1574,7 @@ class PolyakSGD(Optimizer):
 
     def backward(self, net: Any, loss: Any) -> None:
         super().backward(net, loss)
-        if not isinstance(getattr(loss, "value", None), float):
-            raise TypeError("PolyakSGD reads the value of the loss: use a loss of ours, or a subclass of Loss.")
-        self.value = loss.value
+        self.value = _value(self, loss)
 
     def survey(self, pieces: Callable[[], Iterable[Piece]], numbers: dict[str, Any]) -> dict[str, Any]:
         square = _squared(g for _, g in pieces())
@@ -1618,6 +1635,7 @@ class LBFGS(Optimizer):
 
     def backward(self, net: Any, loss: Any) -> None:
         super().backward(net, loss)
+        _value(self, loss)
         self._loss = loss
 
     def _take_state(self, parameters: list[Array]) -> None:
@@ -1625,6 +1643,11 @@ class LBFGS(Optimizer):
             self._state = [{}]  # filled by the first iterations
 
     def _cut(self, layout: Layout) -> list[Piece]:
+        last = self._state[0].get("last_g")
+        other = self._layout is not None and self._layout.runs != layout.runs
+        if other or (last is not None and last.size != sum(w.size for w in layout.weights)):
+            # A layer was frozen or thawed: what is remembered is of another space.
+            self._state, self.scalars = [{}], dict(type(self).scalars)
         return []
 
     def snapshot(self, into: Any = None) -> Any:
@@ -1635,7 +1658,6 @@ class LBFGS(Optimizer):
 
     def _move(self, net: Any) -> None:
         hyper = self._now()
-        self.t += 1
         layout, loss = self._layout, self._loss
         weights, gradients = layout.weights, layout.gradients
         start = np.concatenate(weights)
@@ -1647,11 +1669,17 @@ class LBFGS(Optimizer):
             value = net.again(loss)
             return value, np.concatenate(gradients)
 
-        x, value = self._iterate(at, start, float(loss.value), np.concatenate(gradients), **hyper)
-        good = math.isfinite(value) and np.isfinite(x).all()
-        _put(weights, np.split(x if good else start, ends))
-        if not good:
-            raise FloatingPointError("LBFGS met a loss that is not finite along its direction: nothing was moved.")
+        before = self.snapshot()
+        try:
+            x, value = self._iterate(at, start, _value(self, loss), np.concatenate(gradients), **hyper)
+            if not (math.isfinite(value) and np.isfinite(x).all()):
+                raise FloatingPointError("LBFGS met a loss that is not finite along its direction: nothing was moved.")
+        except BaseException:
+            self.restore(before)
+            _put(weights, np.split(start, ends))
+            raise
+        self.t += 1
+        _put(weights, np.split(x, ends))
 
     def _iterate(
         self, at: Callable[[Array], tuple[float, Array]], x: Array, value: float, g: Array, *, lr: float, history: int,
@@ -1829,8 +1857,8 @@ class Wrapper(Optimizer):
         if not isinstance(optimizer, Optimizer):
             hint = f": write {optimizer.__name__}()" if isinstance(optimizer, type) else ""
             raise TypeError(
-                f"{type(self).__name__} goes around an Optimizer, got {optimizer!r}{hint}. A plain function (net, loss) "
-                f"can't be wrapped: it does not tell backpropagation from update."
+                f"{type(self).__name__} goes around an Optimizer, got {optimizer!r}{hint}. A plain function "
+                f"(net, loss) can't be wrapped: it does not tell backpropagation from update."
             )
         if self.changes_gradient and optimizer._needs_exact_gradient():
             raise ValueError(
@@ -1857,6 +1885,10 @@ class Wrapper(Optimizer):
         self._now()  # an illegal value is refused before anything moves
         self.around(net)
         self.t += 1
+
+    def _now(self) -> dict[str, Any]:
+        self.optimizer._now()
+        return super()._now()
 
     def check(self, net: Any) -> None:
         super().check(net)
@@ -1899,7 +1931,7 @@ class Wrapper(Optimizer):
         return dict(super().state_dict(), optimizer=self.optimizer.state_dict())
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        if "optimizer" not in state:
+        if not isinstance(state, dict) or "optimizer" not in state:
             raise ValueError(f"this is not the state of {self!r}: it has none of an optimizer within.")
         before = self.optimizer.state_dict()
         self.optimizer.load_state_dict(state["optimizer"])
@@ -2013,6 +2045,9 @@ class Average(Wrapper):
 
     def __init__(self, optimizer: Optimizer, decay: Any) -> None:
         super().__init__(optimizer, decay=decay)
+
+    def start(self, w: Array, average: Array) -> None:
+        average[...] = w  # for a layer that is thawed late: the first step copies the others
 
     def around(self, net: Any) -> None:
         decay, before = self.decay_now(), self.updates
@@ -2184,10 +2219,9 @@ class PerLayer(Optimizer):
         return dict(super().state_dict(), optimizers=inner)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        if set(state.get("optimizers", ())) != set(self.optimizers):
-            raise ValueError(
-                f"this is not the state of {self!r}: its patterns are {sorted(state.get('optimizers', ()))}."
-            )
+        patterns = state.get("optimizers", ()) if isinstance(state, dict) else ()
+        if set(patterns) != set(self.optimizers):
+            raise ValueError(f"this is not the state of {self!r}: its patterns are {sorted(patterns)}.")
         before = self.state_dict()
         try:
             for pattern, each in self.optimizers.items():
@@ -2212,6 +2246,9 @@ class PerLayer(Optimizer):
 
     def config(self) -> dict[str, Any]:
         return {"optimizers": self.optimizers}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return dict(super().__getstate__(), _parts={pattern: _Part() for pattern in self.optimizers})
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(f"PerLayer has no {name!r}: ask one of its optimizers, optim.optimizers[pattern].")

@@ -52,7 +52,7 @@ def gradcheck(
     rng = np.random.default_rng((seed, 3))  # not default_rng(seed), which may have made x: grad must not equal it
     if net.input_shape is None:
         net.output_shape(x.shape[1:])  # says what is wrong, if the shape can't be
-        net._build(x.shape[1:], seed)
+        net._build(x.shape[1:], [seed])
     forward = _Forward(net, x, training, seed)
     y = _finite("the output", forward()).copy()
     if not np.array_equal(x, given):

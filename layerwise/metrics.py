@@ -25,9 +25,8 @@ def accuracy(pred: Array, real: Array, threshold: float = 0.5) -> float:
     """The share of rows whose largest column is the right one; of one column, those on the right side of
     `threshold`: 0.5 for probabilities, 0 for raw scores. The targets are class numbers, one-hot or one column."""
     columns = pred.shape[-1]
-    # Targets of one column are 0 and 1, or -1 and 1: a raw score's threshold does not apply to 0 and 1.
-    middle = 0.0 if real.size and real.min() < 0 else 0.5
-    return float(np.mean(classes(pred, columns, threshold) == classes(real, columns, middle)))
+    # The threshold is the predictions': targets of one column are 0 and 1, or -1 and 1.
+    return float(np.mean(classes(pred, columns, threshold) == classes(real, columns)))
 
 
 def top_5_accuracy(pred: Array, real: Array) -> float:

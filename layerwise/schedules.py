@@ -17,6 +17,7 @@ step(), by habit one an epoch, and equal ours where they are called once an upda
 from __future__ import annotations
 
 import bisect
+import itertools
 import math
 import operator
 from collections.abc import Callable
@@ -124,7 +125,7 @@ class Schedule:
 
     def _places(self, name: str, value: Any) -> tuple[int, ...]:
         places = tuple(self._count(name, each) for each in value) if isinstance(value, (list, tuple)) else ()
-        if not places or any(after <= before for before, after in zip(places, places[1:], strict=False)):
+        if not places or any(after <= before for before, after in itertools.pairwise(places)):
             self._refuse(name, "a list of positive integers that grow", value)
         return places
 
@@ -348,7 +349,7 @@ class OneCycle(Schedule):
         up = self.pct_start * self.steps - 1
         turns = [(0, start), (up, self.peak), *([(2 * up, start)] * self.three_phase), (self.steps - 1, end)]
         anneal = _along_cosine if self.anneal_strategy == "cos" else _between
-        for (begin, before), (stop, after) in zip(turns, turns[1:], strict=False):
+        for (begin, before), (stop, after) in itertools.pairwise(turns):
             if t <= stop:
                 return anneal(before, after, (t - begin) / (stop - begin))
         return end

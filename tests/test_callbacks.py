@@ -1,7 +1,6 @@
 """Callbacks of both forms, and the five of layerwise.callbacks."""
 
 import csv
-import time
 
 import numpy as np
 import pytest
@@ -264,15 +263,19 @@ def test_an_accuracy_rises(name):
     assert not callbacks.Monitor(name).falls
 
 
-def test_the_time_limit_is_looked_at_after_every_step(net):
-    class Slow:
-        def step(self, run):
-            time.sleep(0.02)
-
+def test_the_time_limit_is_looked_at_after_every_step(net, monkeypatch):
+    """By a clock that goes on by a second a step."""
+    clock = iter(range(1000, 2000))
+    monkeypatch.setattr(callbacks.time, "monotonic", lambda: next(clock))
     diary = Diary()
-    history = train(net, [Slow(), TimeLimit(0.05), diary], epochs=100)
-    assert history.epochs == 1
-    assert diary.lines[-1] == ("end", 1, 3)
+    history = train(net, [TimeLimit(6), diary])
+    assert history.epochs == 2
+    assert diary.lines[-2:] == [("epoch", 2, 6), ("end", 2, 6)]
+
+
+def test_the_time_limit_ends_a_training_that_would_not(net):
+    history = train(net, TimeLimit(0.1), epochs=10**9)
+    assert 0 < sum(history["seconds"]) < 30
 
 
 # Checkpoint, CSVLogger ---------------------------------------------------------------------------------------
@@ -291,6 +294,13 @@ def test_checkpoint_keeps_the_net_of_the_last_epoch(net, tmp_path):
 
     train(net, [Checkpoint(path), Compare()])
     assert predictions == [True] * 5
+
+
+def test_checkpoint_saves_the_weights_that_are_evaluated(net, tmp_path):
+    path = tmp_path / "net.npz"
+    rule = optim.Average(optim.SGD(lr=0.3), 0.5)
+    history = train(net, Checkpoint(path), validation=0.25, optim=rule)
+    assert model.load(path).evaluate(X[30:], Y[30:])["loss"] == history["val_loss"][-1]
 
 
 def test_checkpoint_with_a_monitor_saves_what_is_better(net, tmp_path):
@@ -342,5 +352,10 @@ def test_csv_of_other_columns_is_left_as_it_is(net, tmp_path):
     with pytest.raises(ValueError, match=r"columns.*mae.*file of its own"):
         train(net, CSVLogger(path), metrics="mae")
     assert path.read_bytes() == before
-    with pytest.raises(FileNotFoundError):
-        train(net, CSVLogger(tmp_path / "nowhere" / "log.csv"))
+
+
+def test_csv_looks_for_its_folder_before_the_first_step(net, tmp_path):
+    rule = optim.SGD()
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        train(net, CSVLogger(tmp_path / "nowhere" / "log.csv"), optim=rule)
+    assert rule.t == 0

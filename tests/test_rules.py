@@ -2,6 +2,7 @@
 over the same cases, what each of them promises: blocks, float32, hard gradients, the state that its table row names.
 """
 
+import contextlib
 import functools
 import inspect
 import itertools
@@ -10,7 +11,7 @@ import textwrap
 
 import numpy as np
 import pytest
-from golden import COMPOSITE, NAMES, Scheduled, cases, difference, give, held, ways
+from golden import ALLOWED, COMPOSITE, NAMES, Scheduled, cases, difference, give, held, ways
 
 import layers
 import loss
@@ -47,7 +48,9 @@ def test_equal_to_the_reference(case, way):
     assert difference(case, getattr(case, way)(case.make())) <= case.tolerance
 
 
-@pytest.mark.parametrize("case", [case for case in STREAMED if case.id in (f"{case.name}-epsilon", f"{case.name}-plain")], ids=by_id)
+@pytest.mark.parametrize(
+    "case", [case for case in STREAMED if case.id in (f"{case.name}-epsilon", f"{case.name}-plain")], ids=by_id
+)
 def test_equal_to_the_reference_as_the_parts_of_a_net(case):
     """Each parameter with an optimizer of its own: all that do not look at the whole net go the same way."""
     rule = optim.PerLayer({str(k): case.make() for k in range(len(case.start))})
@@ -107,7 +110,7 @@ MISTAKES = [
     ("LAMB", "the decay left out of the ratio", "_trust(w, u) * u", "_trust(w, u - weight_decay * w) * u"),
     ("LARS", "lr outside the momentum", "u = lr * _trust", "u = _trust"),
     ("Adafactor", "the rate after the decay", "# before the decay", "/ (1 - lr * weight_decay)"),
-    ("Adafactor", "rows for columns", "(row.mean(-2, keepdims=True), epsilon1)", "(row.max(-2, keepdims=True), epsilon1)"),
+    ("Adafactor", "the largest row for the mean", "(row.mean(-2", "(row.max(-2"),
     ("Rprop", "a step in spite of the turn", "turn >= 0, out=last", "turn > -2, out=last"),
     ("ASGD", "averages a step early", "max(1, t - 1 - t0)", "max(1, t - t0)"),
     ("ASGD", "eta a step late", "lr * (t - 1)) ** alpha", "lr * max(t - 2, 0)) ** alpha"),
@@ -119,11 +122,11 @@ MISTAKES = [
     ("DoG", "epsilon outside the root", 'math.sqrt(memory["sum"] + numbers["epsilon"])', 'math.sqrt(memory["sum"])'),
     ("Prodigy", "d never grows", 'max(d, memory["r"] / total)', "d"),
     ("Prodigy", "epsilon as it is", 'memory["d"] * numbers["epsilon"]', 'numbers["epsilon"]'),
-    ("PolyakSGD", "the norm, not its square", 'numbers["minimum"]) / square', 'numbers["minimum"]) / math.sqrt(square)'),
+    ("PolyakSGD", "the norm, not its square", '"minimum"]) / square', '"minimum"]) / math.sqrt(square)'),
     ("LBFGS", "the first step of full length", "min(1.0, 1.0 / float(np.abs(g).sum())) * lr", "lr"),
     ("LBFGS", "one pair too many", "[-(history - 1) :]", "[-history :]"),
     ("Clip", "no margin in the norm", "length + 1e-6", "length"),
-    ("Clip", "the norm of each parameter", "sum(float(np.square(g, dtype=np.float64).sum())", "max(float(np.square(g, dtype=np.float64).max())"),
+    ("Clip", "the largest number for the norm", "np.float64).sum()) for g", "np.float64).max()) for g"),
     ("Accumulate", "the sum for the mean", "mean += g / steps", "mean += g"),
     ("Average", "starts at zero", "if before else 1.0", ""),
     ("Lookahead", "slow weights left behind", "w[...] = slow", "w[...] = w"),
@@ -156,7 +159,7 @@ def farthest(name, rule):
     ("name", "right", "wrong"), [pytest.param(n, r, w, id=f"{n}: {what}") for n, what, r, w in MISTAKES]
 )
 def test_a_mistake_is_seen(name, right, wrong):
-    assert farthest(name, planted(name, right, wrong)) > 1e-8
+    assert farthest(name, planted(name, right, wrong)) > 1e5 * ALLOWED.get(name, 1e-12)
 
 
 def test_a_mistake_in_every_rule_is_planted():
@@ -339,7 +342,7 @@ def test_hard_gradients_in_float32(name, sizes):
             x = optim.minimize(bowl, x, rule, 1)[1]
             assert x.dtype == np.float32
             assert np.isfinite(x).all()
-            assert size > 0 or x.tobytes() == before.tobytes()
+            assert sizes != [0.0] or x.tobytes() == before.tobytes()
     else:
         parameters = [w.copy() for w in start]
         for t in range(12):
@@ -366,7 +369,7 @@ def test_a_gradient_that_is_not_finite_is_refused_before_anything_moves(case, ba
         assert all(np.isfinite(layer.w).all() for layer in net.layers)
         return
     before = snapshot(net, rule), [snapshot(None, each) for each in rules_within(rule)]
-    with pytest.raises(FloatingPointError, match="not finite.*nothing was moved"):
+    with pytest.raises(FloatingPointError, match=r"not finite.*nothing was moved"):
         rule.update(net)
     assert (snapshot(net, rule), [snapshot(None, each) for each in rules_within(rule)]) == before
 
@@ -377,7 +380,7 @@ def test_a_function_that_is_not_finite_is_refused_before_anything_moves(case, sn
     x = case.start[0]
     for _ in range(3):
         x = optim.minimize(lambda x: case_value(case, x), x, rule, 1)[1]
-    before = snapshot(None, rule)
+    before, state = snapshot(None, rule), rule.state_dict()
     asked = []
 
     def broken(x, good=0):
@@ -385,10 +388,13 @@ def test_a_function_that_is_not_finite_is_refused_before_anything_moves(case, sn
         value, g = case_value(case, x)
         return (value, g) if len(asked) <= good else (math.nan, np.full_like(g, math.nan))
 
-    for good in (0, 1) if rule.again else (0,):
+    for good in (0, 1):
         asked.clear()
-        with pytest.raises(FloatingPointError, match="not finite"):
+        rule.load_state_dict(state)
+        with contextlib.suppress(FloatingPointError):
             optim.minimize(functools.partial(broken, good=good), x, rule, 1)
+            assert len(asked) <= good  # it never came to the bad one
+            continue
         assert snapshot(None, rule) == before
 
 

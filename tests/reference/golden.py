@@ -1,7 +1,7 @@
 """The golden trajectories of the optimizers, read with NumPy alone, and ways to run a rule of ours beside them.
 
-`cases()` gives every case of every file (make_optimizers.py tells what is in them); `difference(case, walk)` the largest
-difference between a path of ours and the golden one, relative to the largest step.
+`cases()` gives every case of every file (make_optimizers.py tells what is in them); `difference(case, walk)` the
+largest difference between a path of ours and the golden one, relative to the largest step.
 """
 
 import json
@@ -88,21 +88,25 @@ class Case:
 
     def by_minimize(self, rule):
         """The problem as a function of one vector; how often it was asked in `asked`, its values before steps."""
-        ends = np.cumsum([w.size for w in self.start])[:-1]
         self.asked = []  # after each step
         count = 0
 
         def function(x):
             nonlocal count
             count += 1
-            value, gradients = self.problem([p.reshape(w.shape) for p, w in zip(np.split(x, ends), self.start)])
+            value, gradients = self.problem(self.split(x))
             return value, np.concatenate([g.ravel() for g in gradients])
 
         x = np.concatenate([w.ravel() for w in self.start])
         for _ in range(self.recorded[-1]):
             x = optim.minimize(function, x, rule, 1)[1]
             self.asked.append(count)
-            yield [p.reshape(w.shape) for p, w in zip(np.split(x, ends), self.start)], None
+            yield self.split(x), None
+
+    def split(self, x):
+        """One vector as the parameters."""
+        ends = np.cumsum([w.size for w in self.start])[:-1]
+        return [p.reshape(w.shape) for p, w in zip(np.split(x, ends), self.start, strict=True)]
 
     def by_train(self, rule):
         """The problem "mlp" as a net that trains on full batches; its History's loss in `values`."""
