@@ -199,6 +199,9 @@ class Layer:
                 self._tried[input_shape] = np.shape(trial.forward(x, False))[1:]
         return self._tried[input_shape]
 
+    def check_input(self, x: Array) -> None:
+        """ValueError for values that the first layer of a net can't take; asked before a training begins."""
+
     # What a layer uses.
 
     def add_parameter(self, name: str, shape: Shape, initial: Any = 0.0) -> None:
@@ -397,6 +400,12 @@ class Layer:
         """The same layer, parameters shared, for a pass of its own that keeps nothing on this one."""
         twin = object.__new__(type(self))
         twin.__dict__.update(self.__dict__, kept=None)
+        parts = {id(part): part._twin(store) for part in self.parts().values()}
+        for name, value in self.__dict__.items() if parts else ():
+            if type(value) in (list, tuple):
+                twin.__dict__[name] = type(value)(parts.get(id(each), each) for each in value)
+            elif id(value) in parts:
+                twin.__dict__[name] = parts[id(value)]
         twin._use(store)
         return twin
 
@@ -535,6 +544,8 @@ class Linear(Layer):
     starts with "glorot". ValueError for an input whose last axis is not D.
     """
 
+    stackable = True
+
     def __init__(self, units: int, bias: bool = True, init: Any = None, name: str | None = None) -> None:
         super().__init__(name)
         self.units = _count("units", units)
@@ -548,8 +559,8 @@ class Linear(Layer):
             self.add_parameter("b", (self.units,))
 
     def output_shape(self, input_shape: Shape) -> Shape:
-        if not input_shape or (self.w is not None and input_shape[-1] != len(self.w)):
-            expected = f"{len(self.w)} inputs a row" if self.w is not None else "at least one axis of inputs"
+        if not input_shape or (self.w is not None and input_shape[-1] != self.w.shape[-2]):
+            expected = f"{self.w.shape[-2]} inputs a row" if self.w is not None else "at least one axis of inputs"
             raise ValueError(
                 f"{self.label} takes {expected}, got inputs of shape {input_shape} (without the batch axis)."
             )
@@ -605,13 +616,16 @@ class Embedding(Layer):
     def output_shape(self, input_shape: Shape) -> Shape:
         return (*input_shape, self.units)
 
-    def forward(self, x: Array, training: bool) -> Array:
-        if x.dtype.kind == "f":
-            raise TypeError(f"{self.label} takes integers, got {x.dtype} from the layer below: put it first.")
+    def check_input(self, x: Array) -> None:
         if x.size and not (x.min() >= 0 and x.max() < self.vocabulary):
             raise ValueError(
                 f"{self.label} takes integers from 0 to {self.vocabulary - 1}, got {x.min()} to {x.max()}."
             )
+
+    def forward(self, x: Array, training: bool) -> Array:
+        if x.dtype.kind == "f":
+            raise TypeError(f"{self.label} takes integers, got {x.dtype} from the layer below: put it first.")
+        self.check_input(x)
         self.kept = x
         y = self.empty((*x.shape, self.units))
         np.take(self.w, x, axis=0, out=y, mode="clip")
@@ -1378,6 +1392,9 @@ class Chain(Layer):
     def integer_input(self) -> bool:  # type: ignore[override]
         return self.layers[0].integer_input
 
+    def check_input(self, x: Array) -> None:
+        self.layers[0].check_input(x)
+
     @property
     def stackable(self) -> bool:  # type: ignore[override]
         return all(part.stackable for part in self.parts().values())
@@ -1388,7 +1405,6 @@ class Chain(Layer):
 
     def _twin(self, store: Store) -> Any:
         twin = super()._twin(store)
-        twin.layers = tuple(layer._twin(store) for layer in self.layers)
         twin._random = []  # what keeps nothing has nothing to repeat
         return twin
 
@@ -1498,11 +1514,6 @@ class Parallel(Chain):
         if len({shape[:-1] if self.join == "concatenate" else shape for shape in shapes}) > 1:
             raise ValueError(f"{self.label} can't {self.join} branches with outputs of shapes {shapes}.")
         return shapes[0] if self.join == "add" else (*shapes[0][:-1], sum(shape[-1] for shape in shapes))
-
-    def _twin(self, store: Store) -> Any:
-        twin = super()._twin(store)
-        twin.branches = twin.layers
-        return twin
 
     def forward(self, x: Array, training: bool) -> Array:
         outputs = [branch.forward(x, training) for branch in self.branches]

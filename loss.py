@@ -39,12 +39,13 @@ class Loss:
     by_rows = False  # one value a row (N, ..., C), not one an element
     over_classes = False  # it is summed over the classes in the last axis
     takes_class_numbers = False
+    stackable = False  # forward and derivative act on the last axes only, so that they serve a stack (S, N, ...)
 
     reduction = "mean"  # here too, so that a loss of one's own works without calling super().__init__()
     pred: Array | None = None
     real: Array | None = None
     sample_weight: Array | None = None
-    value: float | None = None
+    value: Any = None  # a float; of a stack of copies an array (S,)
     kept: Any = None
     _scale: Any = None
     _trusted = False  # `train` has checked the data and does not want it checked again
@@ -71,8 +72,14 @@ class Loss:
 
     # What a loss's user calls.
 
-    def __call__(self, pred: Any, real: Any, sample_weight: Any = None) -> float:
-        """The loss. ValueError for shapes that do not match: nothing is ever broadcast."""
+    def __call__(self, pred: Any, real: Any, sample_weight: Any = None, copies: int | None = None) -> Any:
+        """The loss, a float. ValueError for shapes that do not match: nothing is ever broadcast.
+
+        With `copies` S the arrays are those of S nets in one stack, pred (S, N, ...), real (S, N, ...) and
+        sample_weight (S, N), and the loss is an array (S,), each copy's its own.
+        """
+        if copies is not None:
+            return self._call_stack(pred, real, sample_weight)
         if not self._trusted:
             pred, real, sample_weight = self._checked(pred, real, sample_weight)
             with np.errstate(all="ignore"):
@@ -123,12 +130,34 @@ class Loss:
         else:
             share = weight
             if self.reduction == "mean":
-                share = weight / (float(np.add.reduce(weight)) * (values.size / len(values)))
+                total = float(np.add.reduce(weight)) or 1.0  # of a batch without weight the loss is 0
+                share = weight / (total * (values.size / len(values)))
             elif self.reduction == "batch_sum":
                 share = weight / per_sample
             sums = values.reshape(len(values), -1).sum(1)
             self.value = float(sums.dot(share))
             scale = share.reshape(-1, *(1,) * (pred.ndim - 1))
+        self.pred, self.real, self.sample_weight, self._scale = pred, real, weight, scale
+        return self.value
+
+    def _call_stack(self, pred: Array, real: Array, weight: Array | None) -> Array:
+        values = self.forward(pred, real)
+        copies, rows = values.shape[:2]
+        flat = values.reshape(copies, rows, -1)
+        size = flat.shape[2]
+        if weight is None:
+            scale: Any = {"mean": 1 / (rows * size), "sum": 1.0, "batch_sum": 1 / (1 if self.over_classes else size)}
+            scale = scale[self.reduction]
+            self.value = np.add.reduce(flat, (1, 2)) * scale
+        else:
+            share = weight
+            if self.reduction == "mean":
+                total = np.add.reduce(weight, 1)[:, None]
+                share = weight / (np.where(total == 0, 1, total) * size)
+            elif self.reduction == "batch_sum" and not self.over_classes:
+                share = weight / size
+            self.value = np.add.reduce(np.add.reduce(flat, 2) * share, 1)
+            scale = share.reshape(copies, rows, *(1,) * (pred.ndim - 2))
         self.pred, self.real, self.sample_weight, self._scale = pred, real, weight, scale
         return self.value
 
@@ -186,6 +215,8 @@ def _refuse_unless(good: Any, message: str) -> None:
 class MSE(Loss):
     """v = (pred - real)^2, any shape.    dv/dpred = 2 (pred - real)"""
 
+    stackable = True
+
     def forward(self, pred: Array, real: Array) -> Array:
         d = self.kept = np.subtract(pred, real, out=self.empty(pred))
         return np.multiply(d, d, out=self.empty(d))
@@ -197,6 +228,8 @@ class MSE(Loss):
 
 class MAE(Loss):
     """v = |pred - real|, any shape.    dv/dpred = sign(pred - real)"""
+
+    stackable = True
 
     def forward(self, pred: Array, real: Array) -> Array:
         d = self.kept = np.subtract(pred, real, out=self.empty(pred))
@@ -211,6 +244,8 @@ class Huber(Loss):
 
     dv/dpred = d, held within +-delta. As torch.nn.HuberLoss; SmoothL1Loss is this divided by delta.
     """
+
+    stackable = True
 
     def __init__(self, delta: float = 1.0, reduction: str = "mean") -> None:
         super().__init__(reduction)
@@ -230,6 +265,8 @@ class Huber(Loss):
 class LogCosh(Loss):
     """v = log(cosh(d)), d = pred - real: |d| + log(1 + exp(-2 |d|)) - log 2.    dv/dpred = tanh(d)"""
 
+    stackable = True
+
     def forward(self, pred: Array, real: Array) -> Array:
         d = self.kept = np.subtract(pred, real, out=self.empty(pred))
         size = np.abs(d)
@@ -246,6 +283,7 @@ class CosineSimilarity(Loss):
     torch.nn.functional.cosine_similarity. 0 for the same direction, 2 for the opposite; Keras returns -cos.
     """
 
+    stackable = True
     by_rows = True
     smallest = 1e-8
 
@@ -269,6 +307,8 @@ class PoissonNLL(Loss):
 
     The negative log likelihood of counts, without the term of real alone; torch.nn.PoissonNLLLoss.
     """
+
+    stackable = True
 
     def __init__(self, log_input: bool = True, reduction: str = "mean") -> None:
         super().__init__(reduction)
@@ -329,6 +369,7 @@ class CrossEntropy(Loss):
     at the smallest normal number. Summed over classes, averaged over rows.
     """
 
+    stackable = True
     by_rows = over_classes = True
     takes_class_numbers = True
 
@@ -421,6 +462,8 @@ class BinaryCrossEntropy(Loss):
     v = max(x, 0) - x y + log(1 + exp(-|x|)), dv/dx = sigmoid(x) - y.
     """
 
+    stackable = True
+
     def __init__(self, from_logits: bool = False, reduction: str = "mean") -> None:
         super().__init__(reduction)
         self.from_logits = bool(from_logits)
@@ -460,6 +503,7 @@ class KLDivergence(Loss):
     "mean" divides by C as well, and which takes log p.
     """
 
+    stackable = True
     by_rows = over_classes = True
 
     def forward(self, pred: Array, real: Array) -> Array:
@@ -480,6 +524,8 @@ class KLDivergence(Loss):
 
 class Hinge(Loss):
     """v = max(0, 1 - real pred), any shape, labels real -1 and 1.    dv/dpred = -real where v > 0, else 0"""
+
+    stackable = True
 
     def forward(self, pred: Array, real: Array) -> Array:
         values = np.maximum(1 - real * pred, 0)

@@ -42,6 +42,7 @@ class History(dict[str, list[float]]):
     """
 
     interrupted = False
+    diverged: Any = None  # of a stack of copies: which of them stopped, (S,)
 
     @property
     def epochs(self) -> int:
@@ -80,16 +81,24 @@ class Model(_layers.Chain):
     training = False  # within `train`
 
     def __init__(
-        self, layers: Sequence[_layers.Layer], seed: int | None = None, dtype: Any = "float32", name: str | None = None
+        self,
+        layers: Sequence[_layers.Layer],
+        seed: Any = None,
+        dtype: Any = "float32",
+        copies: int | None = None,
+        name: str | None = None,
     ) -> None:
         super().__init__(layers, name)
         if dtype not in ("float32", "float64", np.float32, np.float64):
             raise ValueError(f'dtype is "float32" or "float64", got {dtype!r}.')
-        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0):
-            raise ValueError(f"seed is an integer, 0 or more, or None, got {seed!r}.")
-        self.seed = np.random.SeedSequence().entropy % 2**63 if seed is None else int(seed)  # type: ignore[operator]
-        self._store = _layers.Store(0, dtype)
-        self._shuffle: np.random.Generator | None = None
+        if copies is not None:
+            _layers._count("copies", copies)
+            if not self.stackable:
+                never = [leaf.label for leaf in self.leaves() if not leaf.stackable]
+                raise ValueError(f"copies: these layers can't stand in a stack of nets: {', '.join(never)}.")
+        self.seeds = _seeds(seed, copies)
+        self._use(_layers.Store(0, dtype, copies))
+        self._shuffle: list[np.random.Generator] | None = None
         self._layout: Any = None
         self._laid_out = -1  # the version of the store that the layout is of
         self._layout_of: Any = None
@@ -97,9 +106,14 @@ class Model(_layers.Chain):
     # What a net is.
 
     @property
+    def seed(self) -> int:
+        """What decides weights, shuffling and dropout; of a stack, those of the first copy (all: `seeds`)."""
+        return self.seeds[0]
+
+    @property
     def parameter_count(self) -> int:
-        """How many numbers are learned; the net must be built."""
-        return self.vector.size
+        """How many numbers a net learns; it must be built."""
+        return self.vector.shape[-1]
 
     @property
     def vector(self) -> Array:
@@ -130,13 +144,14 @@ class Model(_layers.Chain):
         for leaf in leaves:
             number = leaf.path.replace("layers.", "").replace("branches.", "")
             for name, w in leaf.parameters.items():
-                span = slice(stop, stop + w.size)
+                shape = w.shape[len(store.lead) :]
+                span = slice(stop, stop + math.prod(shape))
                 stop = span.stop
                 names = (leaf.path, number, type(leaf).__name__, *([leaf.name] if leaf.name else []))
                 names = tuple(f"{each}.{name}" for each in names)
-                parameters.append(_optim.Parameter(0, span, w.shape, not leaf._frozen, names))
+                parameters.append(_optim.Parameter(0, span, shape, not leaf._frozen, names))
         within = slice(start, start + stop)
-        slots = [(store.vector[within], store.gradient[within])]
+        slots = [(store.vector[..., within], store.gradient[..., within])]
         return _optim.Layout(slots, _optim.merged(p for p in parameters if p.movable), parameters)
 
     def summary(self) -> str:
@@ -147,7 +162,7 @@ class Model(_layers.Chain):
         for layer in self.layers:
             assert shape is not None
             shape = layer.output_shape(shape)
-            count = sum(w.size for leaf in layer.leaves() for w in leaf.parameters.values())
+            count = sum(math.prod(shape) for leaf in layer.leaves() for shape, _ in leaf._declared.values())
             frozen = " (frozen)" if count and layer.frozen else ""
             rows.append((repr(layer) if len(repr(layer)) < 60 else layer.label, str(shape), f"{count:,}{frozen}"))
         rows.append(("total", "", f"{total:,}"))
@@ -157,16 +172,41 @@ class Model(_layers.Chain):
         return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
 
     def config(self) -> dict[str, Any]:
-        return {"layers": list(self.layers), "seed": self.seed, "dtype": self.dtype.name, "name": self.name}
+        seed = self.seed if self.copies is None else self.seeds
+        config = {"layers": list(self.layers), "seed": seed, "dtype": self.dtype.name, "name": self.name}
+        return config if self.copies is None else config | {"copies": self.copies}
+
+    def copy(self, copy: int | None = None, dtype: Any = None) -> Any:
+        """A copy of the net that belongs to no other; of a stack, copy number `copy` as a single net."""
+        if copy is None:
+            return super().copy(dtype)
+        if self.copies is None or not -self.copies <= copy < self.copies:
+            raise ValueError(f"this net is a stack of {self.copies or 'no'} copies, and has no copy {copy!r}.")
+        single = super().copy(dtype)
+        single.seeds = [self.seeds[copy]]
+        single._shuffle = self._shuffle and [single._shuffle[copy]]
+        for leaf in single.leaves():
+            leaf._seeds = [leaf._seeds[copy]]
+            leaf._rngs = leaf._rngs and [leaf._rngs[copy]]
+            leaf.parameters = {name: value[copy] for name, value in leaf.parameters.items()}
+        single._use(_layers.Store(0, single.dtype))
+        single._tie(single.dtype)
+        single.optim = single._layout = None
+        return single
 
     def _build(self, input_shape: _layers.Shape, seeds: Sequence[int | None] = (None,)) -> None:
-        super()._build(input_shape, [self.seed] if seeds[0] is None else seeds)
+        super()._build(input_shape, self.seeds if seeds[0] is None else seeds)
 
     # What a net does.
 
-    def predict(self, x: Any, batch_size: int = 1024) -> Array:
+    def predict(self, x: Any, batch_size: int = 1024, spread: bool = False) -> Any:
         """The output for every row of x, in inference mode, (N, ...). Keeps nothing, and may be called from
-        several threads at once; a built net's memory is bounded by the batch."""
+        several threads at once; a built net's memory is bounded by the batch.
+
+        Of a stack the mean over its copies; with `spread`, (mean, standard deviation) over them.
+        """
+        if spread and self.copies is None:
+            raise ValueError("spread is that of the copies in a stack: make the net with copies=S.")
         _layers._count("batch_size", batch_size)
         x = x if isinstance(x, np.ndarray) else np.asarray(x)
         self._converted(x[:1] if x.ndim > 1 else x)  # says what is wrong, before anything is built
@@ -175,7 +215,8 @@ class Model(_layers.Chain):
         store = self._store.for_reading()
         twin = self._twin(store)
         if len(x) == 0:
-            return np.empty((0, *self.output_shape(x.shape[1:])), self.dtype)
+            nothing = np.empty((0, *self.output_shape(x.shape[1:])), self.dtype)
+            return (nothing, nothing.copy()) if spread else nothing
         output = None
         with np.errstate(all="ignore"):
             for start in range(0, len(x), batch_size):
@@ -183,12 +224,19 @@ class Model(_layers.Chain):
                 if start == 0 and batch.shape[1:] != self.input_shape:
                     self.output_shape(batch.shape[1:])
                 store.taken = 0
-                y = twin.forward(batch, False)
+                if store.lead:
+                    stack = twin.forward(np.broadcast_to(batch, (*store.lead, *batch.shape)), False)
+                    y = np.stack([stack.mean(0), stack.std(0)], 1)
+                else:
+                    y = twin.forward(batch, False)
                 if output is None:
                     output = np.empty((len(x), *y.shape[1:]), self.dtype)
                 output[start : start + batch_size] = y
         assert output is not None
-        return output
+        if not store.lead:
+            return output
+        mean, deviation = (np.ascontiguousarray(output[:, place]) for place in range(2))
+        return (mean, deviation) if spread else mean
 
     def evaluate(
         self, x: Any, y: Any, loss: Any = None, metrics: Any = (), batch_size: int = 1024, sample_weight: Any = None
@@ -206,14 +254,16 @@ class Model(_layers.Chain):
         return self._evaluate(rows, loss, chosen)
 
     def _evaluate(self, rows: Any, loss: Any, chosen: dict[str, Any]) -> dict[str, float]:
-        totals = _Totals(loss, chosen)
+        totals = (_Totals if self.copies is None else _StackTotals)(loss, chosen)
         store = self._store.for_reading()
         twin = self._twin(store)
         for x, y, weight in rows.epoch(None):
             with np.errstate(all="ignore"):
                 store.taken = 0
+                if store.lead:
+                    x, y, weight = _in_stack(store, rows, x, y, weight)
                 pred = twin.forward(x, False)
-                value = loss(pred, y) if weight is None else loss(pred, y, weight)
+                value = _value_of(loss, pred, y, weight, store.copies)
             totals.add(value, pred, y, weight)
         return totals.means()
 
@@ -340,6 +390,8 @@ class Model(_layers.Chain):
             optim.check(self)
             for name in optim.hyper:
                 getattr(optim, name)  # refuses what a schedule gives for the first step, if it is illegal
+        if self.copies is not None and not (isinstance(optim, _optim.Optimizer) and getattr(loss, "stackable", False)):
+            raise TypeError("a stack of copies is trained by an Optimizer of ours and a loss that is `stackable`.")
         self._check_smallest(sample[:smallest])
         self._check_first(loss, sample)
 
@@ -348,7 +400,8 @@ class Model(_layers.Chain):
         if hasattr(optim, "prepare"):
             optim.prepare(self)
         self.optim, self.loss = optim, loss
-        return Run(self, optim, loss, chosen, watchers, epochs).over(rows, unseen, shuffle, verbose)
+        run = Run if self.copies is None else StackRun
+        return run(self, optim, loss, chosen, watchers, epochs).over(rows, unseen, shuffle, verbose)
 
     def _usual_loss(self) -> Any:
         return _loss.CrossEntropy() if self._ends_in_softmax else _loss.MSE()
@@ -374,9 +427,9 @@ class Model(_layers.Chain):
             self.copy()(x, training=True)
 
     @property
-    def _order(self) -> np.random.Generator:
+    def _order(self) -> list[np.random.Generator]:
         if self._shuffle is None:
-            self._shuffle = np.random.default_rng((self.seed, 2))
+            self._shuffle = [np.random.default_rng((seed, 2)) for seed in self.seeds]
         return self._shuffle
 
     def __getstate__(self) -> dict[str, Any]:
@@ -396,6 +449,33 @@ class Model(_layers.Chain):
                 arrays[f"{place}.{name}"] = value
         header = {"model": _described(self, {}), "input_shape": self.input_shape}
         files.write(path, header, arrays)
+
+
+def _seeds(seed: Any, copies: int | None) -> list[int]:
+    """The seed of each copy: those given, or one and those that follow it; drawn where none is given."""
+    if seed is None:
+        seed = np.random.SeedSequence().entropy % 2**63  # type: ignore[operator]
+    several = isinstance(seed, (list, tuple, np.ndarray)) and copies is not None
+    seeds = list(seed) if several else [seed]
+    for each in seeds:
+        if isinstance(each, bool) or not isinstance(each, (int, np.integer)) or each < 0:
+            raise ValueError(f"seed is an integer, 0 or more, or None, got {seed!r}.")
+    if several and len(seeds) != copies:
+        raise ValueError(f"there are {copies} copies and {len(seeds)} seeds: give one for each.")
+    return [int(each) for each in seeds] if several or copies is None else [int(seed) + s for s in range(copies)]
+
+
+def _in_stack(store: Any, rows: Any, *arrays: Any) -> list[Any]:
+    """Arrays of rows that all copies share, as arrays of the stack (S, N, ...): views."""
+    if getattr(rows, "of_each_copy", False):
+        return list(arrays)
+    return [None if each is None else np.broadcast_to(each, (*store.lead, *each.shape)) for each in arrays]
+
+
+def _value_of(loss: Any, pred: Array, y: Array, weight: Array | None, copies: int | None) -> Any:
+    if copies is not None:
+        return loss(pred, y, weight, copies=copies)
+    return loss(pred, y) if weight is None else loss(pred, y, weight)
 
 
 def _is_rows(x: Any) -> bool:
@@ -524,6 +604,23 @@ class _Totals:
         return {"loss": self.loss / (self.weight or 1), **{k: v / self.rows for k, v in self.metrics.items()}}
 
 
+class _StackTotals(_Totals):
+    """The same of a stack: an array (S,) for each number."""
+
+    def add(self, value: Any, pred: Array, y: Array, weight: Array | None) -> None:
+        n = pred.shape[1]
+        self.rows += n
+        share: Any = n if weight is None else np.add.reduce(weight, 1, dtype=np.float64)
+        self.weight = self.weight + (n if self.summed else share)
+        self.loss = self.loss + (value if self.summed else value * share)
+        for name, metric in self.chosen.items():
+            values = np.array([float(metric(p, r)) for p, r in zip(pred, y, strict=True)])
+            self.metrics[name] = self.metrics[name] + values * n  # type: ignore[assignment]
+
+    def means(self) -> dict[str, Any]:
+        return {"loss": self.loss / self.weight, **{k: v / self.rows for k, v in self.metrics.items()}}
+
+
 class _Watcher:
     """A callback of either form, called in one way."""
 
@@ -578,7 +675,7 @@ class _Bar:
 
     def show(self, step: int, epoch: int, logs: dict[str, float]) -> None:
         self.drawn = time.perf_counter()
-        numbers = (f"{name}={value:.4g}" for name, value in logs.items() if name != "seconds")
+        numbers = (f"{name}={np.nanmedian(value):.4g}" for name, value in logs.items() if name != "seconds")
         self.bar.set_postfix_str(", ".join((f"epoch {epoch}/{self.epochs}", *numbers)), refresh=False)
         self.bar.update(step - self.bar.n)
 
@@ -607,6 +704,8 @@ class _Snapshot:
 
 class Run:
     """One call of `train`, as callbacks see it: net, optim, loss, history, epoch and step (both finished)."""
+
+    _totals = _Totals
 
     def __init__(
         self, net: Model, optim: Any, loss: Any, chosen: dict[str, Any], watchers: list[_Watcher], epochs: int
@@ -667,19 +766,20 @@ class Run:
                 loss._trusted, loss._store = False, None
 
     def _epochs(self, rows: Any, unseen: Any, shuffle: bool) -> None:
+        self._rows = rows
         snapshot = _Snapshot(self.net, self.optim)
         order = self.net._order if shuffle else None
         history = self.history
         vector = self.net.vector
         for _ in range(self.epochs):
             began = time.perf_counter()
-            totals = _Totals(self.loss, self._chosen)
+            totals = self._totals(self.loss, self._chosen)
             try:
                 stopped = self._steps(rows.epoch(order), totals)
                 if self._interrupt.asked:
                     history.interrupted = True
                     return
-                if not math.isfinite(vector.dot(vector)) and not np.isfinite(vector).all():
+                if not math.isfinite(np.vdot(vector, vector)) and not self._finite(vector):
                     raise DivergenceError(self._where("a parameter is not finite", self.step))
             except DivergenceError:
                 snapshot.restore()
@@ -707,6 +807,9 @@ class Run:
             if self._interrupt.asked:
                 history.interrupted = True
                 return
+
+    def _finite(self, vector: Array) -> bool:
+        return bool(np.isfinite(vector).all())
 
     def _steps(self, epoch: Iterator[batches.Batch], totals: _Totals) -> bool:
         """The steps of one epoch; True if a callback ends the training."""
@@ -760,6 +863,55 @@ class Run:
                 if not (leaf._frozen or np.isfinite(np.square(value)).all()):
                     return f"the gradient of {leaf.label}.{name}"
         return "the loss"
+
+
+class StackRun(Run):
+    """The same of a stack of copies: a copy whose loss or gradient is not finite stops there, and the others go on.
+
+    `history.diverged` marks those that stopped, (S,).
+    """
+
+    _totals = _StackTotals
+
+    def _steps(self, epoch: Iterator[batches.Batch], totals: _Totals) -> bool:
+        net, loss, optim, store, bar = self.net, self.loss, self.optim, self.net._store, self._bar
+        weights, gradient = net.vector, net.gradient
+        if self.history.diverged is None:
+            self.history.diverged = np.zeros(len(weights), bool)
+        stopped = self.history.diverged
+        for batch in epoch:
+            x, y, weight = _in_stack(store, self._rows, *batch)
+            store.taken, store.lending = 0, True
+            try:
+                pred = net.forward(x, True)
+                value = loss(pred, y, weight, copies=net.copies)
+            finally:
+                store.lending = False
+            optim.backward(net, loss)
+            squares = np.einsum("sp,sp->s", gradient, gradient)
+            if not (np.isfinite(value).all() and np.isfinite(squares).all()):
+                stopped |= ~(np.isfinite(value) & np.isfinite(np.square(gradient)).all(1))
+            if stopped.any():
+                gradient[stopped] = 0
+                kept = weights[stopped]
+                optim.update(net)
+                weights[stopped] = kept
+            else:
+                optim.update(net)
+            self.step += 1
+            totals.add(value, pred, y, weight)
+            if bar is not None and time.perf_counter() - bar.drawn > 0.1:
+                bar.show(self.step, self.epoch + 1, totals.means())
+            if any([_ends(step(self)) for step in self._steppers]) or stopped.all():
+                return True
+            if self._interrupt.asked:
+                return False
+        return False
+
+    def _finite(self, vector: Array) -> bool:
+        assert self.history.diverged is not None
+        self.history.diverged |= ~np.isfinite(vector).all(1)
+        return True
 
 
 # Files -------------------------------------------------------------------------------------------------------

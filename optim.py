@@ -73,7 +73,8 @@ class Parameter(NamedTuple):
 class Layout(NamedTuple):
     """The parameters and gradients of a net (or of a part, or a list of arrays), as an optimizer sees them.
 
-    slots       (w, g), one-dimensional and contiguous: of a net one pair, its vectors; each has state of its own
+    slots       (w, g), one-dimensional and contiguous, each with state of its own: of a net one pair, its vectors;
+                of a stack of S nets, (S, P)
     runs        (slot, span), the longest runs that may be moved
     parameters  every single one
     """
@@ -85,12 +86,12 @@ class Layout(NamedTuple):
     @property
     def gradients(self) -> list[Array]:
         """What may be moved, its gradients: views."""
-        return [self.slots[slot][1][span] for slot, span in self.runs]
+        return [self.slots[slot][1][..., span] for slot, span in self.runs]
 
     @property
     def weights(self) -> list[Array]:
         """What may be moved: views."""
-        return [self.slots[slot][0][span] for slot, span in self.runs]
+        return [self.slots[slot][0][..., span] for slot, span in self.runs]
 
 
 def merged(parameters: Iterable[Parameter]) -> list[tuple[int, slice]]:
@@ -113,7 +114,7 @@ class _Part:
 
     def take(self, whole: Layout, chosen: list[Parameter]) -> None:
         spans = merged(chosen)
-        slots = [tuple(each[span] for each in whole.slots[slot]) for slot, span in spans]
+        slots = [tuple(each[..., span] for each in whole.slots[slot]) for slot, span in spans]
         parameters = []
         for p in chosen:
             place = next(
@@ -179,10 +180,12 @@ class Optimizer:
     state: tuple[str, ...] = ()  # names of the arrays that it keeps for each parameter
     scalars: dict[str, float] = {}  # noqa: RUF012 (copied for each instance): name -> value at the start
     ranges: dict[str, tuple[float, float, str]] = {}  # noqa: RUF012 (never changed): where others than RANGES
-    decay = "coupled"  # or "decoupled", or "own": the rule takes weight_decay as a number
+    decay_is = "coupled"  # or "decoupled", or "own": the rule takes weight_decay as a number
     flags: tuple[str, ...] = ()  # hyper-parameters that are True or False
+    decides: tuple[str, ...] = ()  # hyper-parameters that decide which state there is, by being 0 or False
     whole_parameters = False
     exact_gradient = False  # makes sense only with the gradient of the loss itself, as it is
+    stackable = True  # serves a stack of nets, (S, P), too: its hyper-parameters may then be arrays of S
     again = False  # evaluates net and loss, or a function, more than once a step
 
     def __init__(self, **hyper: Any) -> None:
@@ -194,6 +197,8 @@ class Optimizer:
         self._state: list[dict[str, Array]] = []  # of each slot, or with whole_parameters of each parameter
         self._pieces: list[Piece] = []
         self._gradients: list[Array] = []
+        self._copies: int | None = None  # of the stack that it serves
+        self._dtype = np.dtype("float32")
         self._training_weights: list[Array] | None = None  # of each slot, while the net shows the evaluation weights
         self._scratch = np.empty(0)
         self._scheduled: tuple[str, ...] = ()
@@ -315,6 +320,7 @@ class Optimizer:
     def state_dict(self) -> dict[str, Any]:
         """A snapshot: the step count, the hyper-parameters that are numbers, and the state."""
         return {
+            "rule": type(self).__name__,
             "t": self.t,
             "hyper": {name: value for name, value in self.hyper.items() if not callable(value)},
             "scalars": dict(self.scalars),
@@ -324,10 +330,10 @@ class Optimizer:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a snapshot; schedules stay as they are. ValueError, and nothing changes, if it does not fit."""
-        if not isinstance(state, dict) or not {"t", "hyper", "scalars", "state", "training_weights"} <= set(state):
-            raise ValueError(
-                f"load_state_dict takes what state_dict() gave, got {type(state).__name__}: {state!r:.100}."
-            )
+        if not isinstance(state, dict) or set(state) != set(self.state_dict()):
+            raise ValueError(f"this is not the state of {self!r}: take what its state_dict() gives.")
+        if state["rule"] != type(self).__name__:
+            raise ValueError(f"this is not the state of {self!r}, but of {state['rule']!r}.")
         arrays = [{name: np.array(array) for name, array in each.items()} for each in state["state"]]
         if not set(state["hyper"]) <= set(self.hyper) or set(state["scalars"]) != set(self.scalars):
             raise ValueError(f"this is not the state of {self!r}: its hyper-parameters are {sorted(state['hyper'])}.")
@@ -335,9 +341,11 @@ class Optimizer:
             found, expected = ([{n: a.shape for n, a in each.items()} for each in s] for s in (arrays, self._state))
             if found != expected and not self.again:
                 raise ValueError(f"this state does not fit the parameters: it has {found}, expected {expected}.")
-        elif any(not set(each) <= set(self.state) or (self.state and not each and not self.again) for each in arrays):
+        elif not self.again and type(self).shapes is Optimizer.shapes and any(set(s) != set(self.state) for s in arrays):
             raise ValueError(f"this is not the state of {self!r}: it holds {[sorted(each) for each in arrays]}.")
         hyper = {name: self._legal(name, value) for name, value in state["hyper"].items()}
+        if any(self._turns(name, value) for name, value in hyper.items()):
+            raise ValueError(f"this is not the state of {self!r}: its hyper-parameters are {hyper}.")
         self.t = int(state["t"])
         self.hyper.update({name: value for name, value in hyper.items() if not callable(self.hyper[name])})
         self.scalars = dict(state["scalars"])
@@ -387,8 +395,21 @@ class Optimizer:
 
     def _set(self, name: str, value: Any) -> None:
         scheduled = callable(value) and name not in COUNTS
-        self.hyper[name] = value if scheduled else self._legal(name, value)
+        value = value if scheduled else self._legal(name, value)
+        if name in self.hyper and self._turns(name, value):
+            raise ValueError(
+                f"{type(self).__name__}: {name} decides which state is kept, and is {self.hyper[name]!r}: make another "
+                f"{type(self).__name__} with {name}={value!r}."
+            )
+        self.hyper[name] = value
         self._scheduled = tuple(name for name, value in self.hyper.items() if callable(value))
+
+    def _turns(self, name: str, value: Any) -> bool:
+        """Whether `name` can't be `value` with the state that there is."""
+        if name not in self.decides:
+            return False
+        before, after = (callable(each) or bool(np.any(each)) for each in (self.hyper[name], value))
+        return before != after and (after or name in self.flags)
 
     def _at(self, name: str, value: Any, steps: int) -> Any:
         return self._legal(name, value(steps)) if callable(value) else value
@@ -397,6 +418,8 @@ class Optimizer:
         """`value`, if `name` may be that."""
         # A NumPy number would turn float32 arrays into float64: it becomes Python's here.
         value = value.item() if isinstance(value, (np.generic, np.ndarray)) and np.ndim(value) == 0 else value
+        if isinstance(value, np.ndarray) and value.ndim == 1 and self.stackable:
+            return np.array([self._legal(name, each) for each in value.tolist()], np.float64)  # one for each copy
         if name in self.flags:
             legal, good = "True or False", isinstance(value, bool)
         elif name in COUNTS:
@@ -419,6 +442,15 @@ class Optimizer:
     def check(self, net: Any) -> None:
         """ValueError if this optimizer serves something else than this net."""
         served = self._served
+        copies = getattr(net, "copies", None)
+        if copies is not None and not self.stackable:
+            raise ValueError(f"{type(self).__name__} can't train a stack of copies: train the nets one after another.")
+        for name, value in self.hyper.items():
+            if isinstance(value, np.ndarray) and len(value) != copies:
+                raise ValueError(
+                    f"{type(self).__name__}: {name} is an array of {len(value)}, one for each of as many copies; the "
+                    f"net has {copies or 'none'}."
+                )
         if served is None or served is net:
             return
         if isinstance(net, _Arrays) and isinstance(served, list):
@@ -437,6 +469,8 @@ class Optimizer:
         layout = net.layout
         if layout is self._layout:
             return
+        first = layout.slots[0][0] if layout.slots else self._scratch
+        self._copies, self._dtype = len(first) if first.ndim == 2 else None, first.dtype
         if self.whole_parameters:
             every = [layout.slots[p.slot][0][p.span].reshape(p.shape) for p in layout.parameters]
         else:
@@ -473,9 +507,11 @@ class Optimizer:
             ]
         pieces = []
         for slot, span in layout.runs:
-            for at in range(span.start, span.stop, BLOCK):
-                block = slice(at, min(at + BLOCK, span.stop))
-                pieces.append(tuple(a[block] for a in (*layout.slots[slot], *self._state[slot].values())))
+            arrays = (*layout.slots[slot], *self._state[slot].values())
+            width = max(1, BLOCK * arrays[0].shape[-1] // arrays[0].size) if arrays[0].size else 1
+            for at in range(span.start, span.stop, width):
+                block = slice(at, min(at + width, span.stop))
+                pieces.append(tuple(a[..., block] for a in arrays))
         return pieces
 
     def _update(self, net: Any) -> None:
@@ -487,12 +523,15 @@ class Optimizer:
     def _move(self, net: Any) -> None:
         """One step of every piece."""
         hyper = self._now()
-        decay = 0 if self.decay == "own" else hyper.pop("weight_decay", 0)
+        decay = 0 if self.decay_is == "own" else hyper.pop("weight_decay", 0)
         numbers = self.numbers(self.t + 1, **hyper)
         self.t += 1
+        shrink = 1 - hyper["lr"] * decay if self.decay_is == "decoupled" else None
+        if self._copies is not None:
+            numbers = {name: self._column(value) for name, value in numbers.items()}
+            decay, shrink = self._column(decay), self._column(shrink)
         pieces: Iterable[Piece] = self._pieces
-        if decay:
-            shrink = 1 - hyper["lr"] * decay if self.decay == "decoupled" else None
+        if np.any(decay):
             numbers = self.survey(lambda: self._decayed(decay, None), numbers)
             pieces = self._decayed(decay, shrink)
         else:
@@ -501,13 +540,19 @@ class Optimizer:
         for piece in pieces:
             rule(*piece, **numbers)
 
+    def _column(self, number: Any) -> Any:
+        """One number for each copy in a stack as (S, 1), in the dtype of the weights."""
+        if not isinstance(number, np.ndarray):
+            return number
+        return number.astype(self._dtype)[:, None]
+
     def _decayed(self, decay: float, shrink: float | None) -> Iterator[Piece]:
         """The pieces with weight decay: w times `shrink`, or g + decay w on scratch, so that the gradient stays as
         its user knows it."""
         for w, g, *state in self._pieces:
             if shrink is not None:
                 w *= shrink
-            elif self.decay == "coupled":
+            elif self.decay_is == "coupled":
                 if self._scratch.size < w.size or self._scratch.dtype != w.dtype:
                     self._scratch = np.empty(w.size, w.dtype)
                 total = np.multiply(w, decay, out=self._scratch[: w.size].reshape(w.shape))
@@ -522,7 +567,7 @@ class Optimizer:
         if not self._shows_others():
             return None
         whole = [self.evaluation(w, **state) for (w, _), state in zip(self._layout.slots, self._state, strict=True)]
-        return [each[span].copy() for slot, span in self._layout.runs if (each := whole[slot]) is not None] or None
+        return [each[..., span].copy() for slot, span in self._layout.runs if (each := whole[slot]) is not None] or None
 
     def _now(self) -> dict[str, Any]:
         """The hyper-parameters of the step to come; ValueError for a schedule that gives an illegal one."""
@@ -573,7 +618,7 @@ def _refuse_overflow(gradients: Sequence[Array]) -> None:
     """FloatingPointError unless all gradients and their squares are finite."""
     for g in gradients:
         # The sum of the squares tells in one pass; it can overflow where no square does, so look again then.
-        if not math.isfinite(g.dot(g)) and not np.isfinite(np.square(g)).all():
+        if not math.isfinite(g.dot(g) if g.ndim == 1 else np.vdot(g, g)) and not np.isfinite(np.square(g)).all():
             raise FloatingPointError(
                 f"a gradient, or its square, is not finite (the largest is {np.abs(g).max():g}): nothing was moved. "
                 f"A lower learning rate, or Clip, keeps it in range."
@@ -585,7 +630,8 @@ def _value(rule: Optimizer, loss: Any) -> float:
     value = getattr(loss, "value", None)
     if not isinstance(value, float):
         raise TypeError(
-            f"{type(rule).__name__} reads the value of the loss: use a loss of ours, or a subclass of Loss, got {loss!r}."
+            f"{type(rule).__name__} reads the value of the loss: use a loss of ours, or a subclass of Loss, got "
+            f"{loss!r}."
         )
     return value
 
@@ -624,12 +670,13 @@ class SGD(Optimizer):
     """
 
     flags = ("nesterov",)
+    decides = ("momentum",)
 
     def __init__(
         self, lr: Any = 0.01, momentum: Any = 0.0, dampening: Any = 0.0, nesterov: bool = False, weight_decay: Any = 0.0
     ) -> None:
         super().__init__(lr=lr, momentum=momentum, dampening=dampening, nesterov=nesterov, weight_decay=weight_decay)
-        self.state = ("b",) if callable(momentum) or momentum else ()
+        self.state = ("b",) if callable(momentum) or np.any(momentum) else ()
 
     def numbers(self, t: int, dampening: float, **rest: Any) -> dict[str, Any]:
         return dict(rest, dampening=dampening if t > 1 else 0)
@@ -721,7 +768,7 @@ class Rprop(Optimizer):
         super().__init__(lr=lr, eta_minus=eta_minus, eta_plus=eta_plus, step_min=step_min, step_max=step_max)
 
     def start(self, w: Array, last: Array, s: Array) -> None:
-        s.fill(self.lr)
+        s[...] = self.lr if self._copies is None else self._column(self.lr)
 
     @staticmethod
     def rule(
@@ -785,6 +832,7 @@ class RMSProp(Optimizer):
     """
 
     flags = ("epsilon_inside", "centered")
+    decides = ("momentum", "centered")
 
     def __init__(
         self,
@@ -800,7 +848,7 @@ class RMSProp(Optimizer):
             lr=lr, beta=beta, epsilon=epsilon, weight_decay=weight_decay, epsilon_inside=epsilon_inside,
             momentum=momentum, centered=centered,
         )  # fmt: skip
-        self.state = ("v", *("a",) * bool(centered), *("b",) * bool(callable(momentum) or momentum))
+        self.state = ("v", *("a",) * bool(centered), *("b",) * bool(callable(momentum) or np.any(momentum)))
 
     @staticmethod
     def rule(
@@ -901,6 +949,7 @@ class Adam(Optimizer):
 
     state: tuple[str, ...] = ("m", "v")
     flags = ("amsgrad",)
+    decides = ("amsgrad",)
 
     def __init__(
         self,
@@ -937,7 +986,7 @@ class AdamW(Adam):
     Loshchilov and Hutter 2017 (1711.05101), algorithm 2. Equals torch.optim.AdamW.
     """
 
-    decay = "decoupled"
+    decay_is = "decoupled"
 
     def __init__(
         self,
@@ -1161,7 +1210,7 @@ class Lion(Optimizer):
     """
 
     state = ("m",)
-    decay = "decoupled"
+    decay_is = "decoupled"
 
     def __init__(self, lr: Any = 0.0001, beta1: Any = 0.9, beta2: Any = 0.99, weight_decay: Any = 0.001) -> None:
         super().__init__(lr=lr, beta1=beta1, beta2=beta2, weight_decay=weight_decay)
@@ -1193,7 +1242,8 @@ class LAMB(Optimizer):
 
     state = ("m", "v")
     whole_parameters = True
-    decay = "own"
+    stackable = False
+    decay_is = "own"
 
     def __init__(
         self, lr: Any = 0.001, beta1: Any = 0.9, beta2: Any = 0.999, epsilon: Any = 1e-6, weight_decay: Any = 0.0
@@ -1227,6 +1277,7 @@ class LARS(Optimizer):
     state = ("v",)
     flags = ("nesterov",)
     whole_parameters = True
+    stackable = False
 
     def __init__(
         self,
@@ -1267,7 +1318,8 @@ class Adafactor(Optimizer):
 
     state = ("row", "column", "v")
     whole_parameters = True
-    decay = "own"
+    stackable = False
+    decay_is = "own"
 
     def __init__(
         self,
@@ -1328,7 +1380,8 @@ class Muon(Optimizer):
     state = ("m", "v")
     flags = ("nesterov",)
     whole_parameters = True
-    decay = "decoupled"
+    stackable = False
+    decay_is = "decoupled"
 
     def __init__(
         self, lr: Any = 0.02, beta: Any = 0.95, nesterov: bool = True, weight_decay: Any = 0.0, steps: int = 5
@@ -1393,6 +1446,7 @@ class ScheduleFreeSGD(Optimizer):
     """
 
     state: tuple[str, ...] = ("z",)
+    stackable = False
     scalars = {"largest": 0.0, "sum": 0.0}  # noqa: RUF012
     ranges = {"beta": (0, 1, "()"), "beta1": (0, 1, "()")}  # noqa: RUF012
 
@@ -1430,7 +1484,7 @@ class ScheduleFreeAdamW(ScheduleFreeSGD):
     """
 
     state = ("z", "v")
-    decay = "own"
+    decay_is = "own"
 
     def __init__(
         self, lr: Any = 0.0025, beta1: Any = 0.9, beta2: Any = 0.999, epsilon: Any = 1e-8, weight_decay: Any = 0.0
@@ -1464,6 +1518,7 @@ class DoG(Optimizer):
     """
 
     state = ("start_w",)
+    stackable = False
     scalars = {"distance": 0.0, "sum": 0.0}  # noqa: RUF012
 
     def __init__(
@@ -1508,8 +1563,9 @@ class Prodigy(Optimizer):
     """
 
     state = ("start_w", "m", "v", "s")
+    stackable = False
     scalars = {"d": 0.0, "r": 0.0}  # noqa: RUF012
-    decay = "own"
+    decay_is = "own"
 
     def __init__(
         self,
@@ -1566,6 +1622,7 @@ class PolyakSGD(Optimizer):
     2020 (2002.10542). Equals optax.polyak_sgd; a gradient with |g|^2 <= 2.2e-16 moves nothing.
     """
 
+    stackable = False
     exact_gradient = True
 
     def __init__(self, max_lr: Any = 1.0, minimum: Any = 0.0) -> None:
@@ -1605,6 +1662,7 @@ class LBFGS(Optimizer):
 
     state = ("y", "s", "direction", "last_g")
     scalars = {"iterations": 0, "length": 0.0, "scale": 1.0}  # noqa: RUF012
+    stackable = False
     again = True
     exact_gradient = True
 
@@ -1654,7 +1712,8 @@ class LBFGS(Optimizer):
         return self.t, self.scalars.copy(), [dict(each) for each in self._state]  # no array is ever written again
 
     def restore(self, snapshot: Any) -> None:
-        self.t, self.scalars, self._state = snapshot[0], snapshot[1].copy(), [dict(each) for each in snapshot[2]]
+        self.t, scalars, state = snapshot
+        self.scalars, self._state = scalars.copy(), [dict(each) for each in state] or [{}]
 
     def _move(self, net: Any) -> None:
         hyper = self._now()
@@ -1851,6 +1910,7 @@ class Wrapper(Optimizer):
     itself, such as `lr`, is read from and set on the optimizer within.
     """
 
+    stackable = False
     changes_gradient = False
 
     def __init__(self, optimizer: Optimizer, **hyper: Any) -> None:
@@ -1988,16 +2048,22 @@ class Clip(Wrapper):
 
     def around(self, net: Any) -> None:
         norm, value = self.norm, self.value
-        if not all(np.isfinite(g).all() for g in self._gradients):
+        if not all(math.isfinite(g.dot(g)) or np.isfinite(g).all() for g in self._gradients):
             _refuse_overflow(self._gradients)
         self.clipped = False
         if value is not None:
             for g in self._gradients:
-                self.clipped = self.clipped or bool(np.abs(g).max() > value)
+                self.clipped = self.clipped or bool(g.max() > value or g.min() < -value)
                 np.clip(g, -value, value, out=g)
         if norm is not None:
-            # In float64: a square may be beyond float32 where the clipped one is not.
-            length = math.sqrt(sum(float(np.square(g, dtype=np.float64).sum()) for g in self._gradients))
+            square = _squared(self._gradients)
+            if square == math.inf:  # a square may be beyond float32 where the clipped one is not
+                square = sum(
+                    _squared([g[at : at + BLOCK].astype(float)])
+                    for g in self._gradients
+                    for at in range(0, g.size, BLOCK)
+                )
+            length = math.sqrt(square)
             scale = norm / (length + 1e-6)
             if scale < 1:
                 self.clipped = True
@@ -2050,15 +2116,12 @@ class Average(Wrapper):
         average[...] = w  # for a layer that is thawed late: the first step copies the others
 
     def around(self, net: Any) -> None:
-        decay, before = self.decay_now(), self.updates
+        decay, before = self._at("decay", self.hyper["decay"], self.t), self.updates
         self.optimizer._update(net)
         if self.updates > before:
             share = 1 - decay if before else 1.0
             for w, _, average in self._pieces:
                 average += share * (w - average)
-
-    def decay_now(self) -> float:
-        return self._now()["decay"]
 
     def evaluation(self, w: Array, average: Array) -> Array | None:
         return average if self.updates else None
@@ -2137,6 +2200,8 @@ class PerLayer(Optimizer):
 
         PerLayer({"*.b": AdamW(weight_decay=0), "*": AdamW(weight_decay=0.01)})
     """
+
+    stackable = False
 
     def __init__(self, optimizers: dict[Any, Optimizer | None]) -> None:
         if not isinstance(optimizers, dict) or not optimizers:

@@ -97,17 +97,23 @@ class Rows:
         ]
         self._whole = [self._batch(None, 0, self.n)] if len(self.bounds) == self.steps == 1 else None
 
-    def epoch(self, rng: np.random.Generator | None) -> Iterable[Batch]:
-        """The batches of one epoch, shuffled by rng where one is given."""
+    def epoch(self, rngs: list[np.random.Generator] | None) -> Iterable[Batch]:
+        """The batches of one epoch, shuffled where generators are given: of several, for a stack of copies, each has
+        an order of its own, and the arrays have one more axis in front, `of_each_copy`."""
+        self.of_each_copy = rngs is not None and len(rngs) > 1 and len(self.bounds) > 1
         # One batch that holds every row is the same in any order: it needs no shuffling and no copy.
         if self._whole is not None and all(self._in_memory):
             return self._whole
-        return self._batches(rng)
+        return self._batches(rngs if len(self.bounds) > 1 else None)
 
-    def _batches(self, rng: np.random.Generator | None) -> Iterator[Batch]:
+    def _batches(self, rngs: list[np.random.Generator] | None) -> Iterator[Batch]:
         taken = 0
         while taken < self.steps:
-            order = rng.permutation(self.n) if rng is not None and len(self.bounds) > 1 else None
+            order = None
+            if rngs:
+                order = rngs[0].permutation(self.n)
+                if len(rngs) > 1:
+                    order = np.stack([order, *(rng.permutation(self.n) for rng in rngs[1:])])
             for start, stop in self.bounds[: self.steps - taken]:
                 taken += 1
                 yield self._batch(order, start, stop)
@@ -123,13 +129,13 @@ class Rows:
         if order is None:
             rows = array[start:stop]
         elif not in_memory:
-            rows = np.asarray(array[order[start:stop]])
+            rows = np.asarray(array[order[..., start:stop]])
         else:
             key = place, stop - start
             if key not in self._buffers:
-                self._buffers[key] = np.empty((stop - start, *array.shape[1:]), array.dtype)
+                self._buffers[key] = np.empty((*order.shape[:-1], stop - start, *array.shape[1:]), array.dtype)
             # A permutation is in range: without `mode`, take would go through a buffer of its own.
-            rows = array.take(order[start:stop], 0, self._buffers[key], "clip")
+            rows = array.take(order[..., start:stop], 0, self._buffers[key], "clip")
         if not in_memory:
             rows = converted("xyw"[place], rows, self.dtypes[place])
             if place == 1:
@@ -160,7 +166,7 @@ class Stream:
         self.first = check(first)
         self._looked_at: list[Batch] = [self.first] if self._once is not None else []
 
-    def epoch(self, rng: np.random.Generator | None) -> Iterator[Batch]:
+    def epoch(self, rngs: list[np.random.Generator] | None) -> Iterator[Batch]:
         source = self._once or iter(self._data)
         served = 0
         while self.steps is None or served < self.steps:

@@ -1,7 +1,8 @@
 """Callbacks: what looks on while a net trains, and may end the training. `train(..., callbacks=[EarlyStopping()])`.
 
     end it       EarlyStopping, StopOnTarget, TimeLimit
-    keep a trace Checkpoint, CSVLogger
+    steer it     ReduceOnPlateau
+    keep a trace Checkpoint, CSVLogger, UpdateStats
 
 A callback of one's own is a callable (net, logs), called after each epoch, or an object with any of
 
@@ -22,10 +23,13 @@ import csv
 import math
 import os
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from layerwise import files, layers
+import numpy as np
+
+from layerwise import files, layers, optim
 
 Logs = dict[str, float]
 
@@ -81,7 +85,7 @@ class EarlyStopping:
         restore_best: bool = True,
     ) -> None:
         self.monitor = Monitor(monitor, mode)
-        self.patience = patience if patience == 0 and patience is not False else layers._count("patience", patience)
+        self.patience = _epochs("patience", patience)
         self.min_delta = layers._real("min_delta", min_delta, 0)
         self.restore_best = restore_best
 
@@ -112,6 +116,70 @@ class EarlyStopping:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.best, self.best_epoch, self.waited = state["best"], state["best_epoch"], state["waited"]
         self.kept = list(state["kept"])
+
+
+class ReduceOnPlateau:
+    """Multiply the learning rate by `factor` when a quantity has not improved for more than `patience` epochs in a row.
+
+    min_lr     the learning rate never goes below
+    min_delta  an improvement is one by more than this
+    cooldown   epochs after a reduction that are not counted
+    mode       "min", "max" or None: see Monitor
+
+    Every lr is set, also within wrappers and PerLayer. Equals torch ReduceLROnPlateau with threshold_mode="abs" (its
+    own default is relative), threshold=min_delta and eps=0. Keras reduces one epoch earlier. ValueError, before the
+    first step, for an optimizer whose lr is a schedule, or that has none.
+    """
+
+    def __init__(
+        self,
+        monitor: str = "val_loss",
+        factor: float = 0.1,
+        patience: int = 10,
+        min_lr: float = 0.0,
+        min_delta: float = 1e-4,
+        cooldown: int = 0,
+        mode: str | None = None,
+    ) -> None:
+        self.monitor = Monitor(monitor, mode)
+        self.factor = layers._real("factor", factor, math.ulp(0), 1)
+        self.patience = _epochs("patience", patience)
+        self.min_lr = layers._real("min_lr", min_lr, 0)
+        self.min_delta = layers._real("min_delta", min_delta, 0)
+        self.cooldown = _epochs("cooldown", cooldown)
+
+    def begin(self, run: Any) -> None:
+        self.best, self.waited, self.cooling = self.monitor.worst, 0, 0
+        rules = [rule for rule in _within(run.optim) if "lr" in getattr(rule, "hyper", ())]
+        if not rules:
+            raise ValueError(f"ReduceOnPlateau sets the lr of an optimizer, and {run.optim!r} has none.")
+        for rule in rules:
+            if callable(rule.hyper["lr"]):
+                raise ValueError(
+                    f"ReduceOnPlateau sets lr to a number, and that of {type(rule).__name__} is a schedule, "
+                    f"{rule.hyper['lr']!r}: give it a number, or leave ReduceOnPlateau out."
+                )
+
+    def epoch(self, run: Any, logs: Logs) -> None:
+        value = self.monitor.value(logs)
+        margin = self.min_delta if self.monitor.falls else -self.min_delta
+        if self.monitor.better(value + margin, self.best):
+            self.best, self.waited = value, 0
+        else:
+            self.waited += 1
+        if self.cooling > 0:
+            self.cooling, self.waited = self.cooling - 1, 0
+        if self.waited > self.patience:
+            for rule in _within(run.optim):
+                if "lr" in rule.hyper and rule.lr > self.min_lr:
+                    rule.lr = max(rule.lr * self.factor, self.min_lr)
+            self.cooling, self.waited = self.cooldown, 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best, "waited": self.waited, "cooling": self.cooling}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.best, self.waited, self.cooling = state["best"], state["waited"], state["cooling"]
 
 
 class Checkpoint:
@@ -184,6 +252,75 @@ class CSVLogger:
             rows.writerow([run.epoch, *logs.values()])
 
 
+class UpdateStats:
+    """Write into the History, and the logs, how each layer moved: means over the steps of each epoch.
+
+    "layers.0 gradient norm"  of all parameters of the layer together, as the update rule got it: after a Clip
+    "layers.0 update norm"    of what the step changed
+    "layers.0 update ratio"   the norm of the update over that of the weights before it; NaN where these are all 0
+    "layers.1 dead units"     of a ReLU, HardSigmoid or HardSwish: the share of units (places of the last axis) whose
+                              output was 0 for every row of all batches looked at
+    "clipped steps"           the share of steps at which a Clip did something, where there is one
+
+    every  look at the 1st, the (every + 1)-th, ... step of each epoch only
+
+    Layers that are frozen at the begin are left out. Nothing in the training changes. ValueError for a bad `every`.
+    """
+
+    def __init__(self, every: int = 1) -> None:
+        self.every = layers._count("every", every)
+
+    def begin(self, run: Any) -> None:
+        leaves = list(run.net.leaves())
+        self.moving = [leaf for leaf in leaves if leaf.parameters and not leaf.frozen]
+        self.gated = [leaf for leaf in leaves if isinstance(leaf, (layers.ReLU, layers.HardSigmoid, layers.HardSwish))]
+        self.clips = [rule for rule in _within(run.optim) if isinstance(rule, optim.Clip)]
+        self._anew(run)
+
+    def _anew(self, run: Any) -> None:
+        """The start of an epoch, whose first step is looked at."""
+        self.seen = 0
+        self.rows: dict[str, list[float]] = {}
+        self.alive: dict[str, Any] = {}
+        self.before = run.net.vector.copy()
+
+    def step(self, run: Any) -> None:
+        if self.seen % self.every == 0:
+            self._look(run)
+        self.seen += 1
+        if self.seen % self.every == 0:
+            np.copyto(self.before, run.net.vector)
+
+    def _look(self, run: Any) -> None:
+        spans = {p.names[0]: p.span for p in run.net.layout.parameters}
+        for leaf in self.moving:
+            parts = [spans[f"{leaf.path}.{name}"] for name in leaf.parameters]
+            gradient, weight, update = (
+                _norm(array[span] for span in parts)
+                for array in (run.net.gradient, self.before, run.net.vector - self.before)
+            )
+            self._note(f"{leaf.path} gradient norm", gradient)
+            self._note(f"{leaf.path} update norm", update)
+            self._note(f"{leaf.path} update ratio", *([update / weight] if weight else []))
+        for leaf in self.gated:
+            gate = leaf.kept[-1] if isinstance(leaf.kept, tuple) else leaf.kept  # 0 where the output is
+            alive = (gate != 0).reshape(-1, gate.shape[-1]).any(axis=0)
+            self.alive[leaf.path] = self.alive.get(leaf.path, False) | alive
+        if self.clips:
+            self._note("clipped steps", float(any(clip.clipped for clip in self.clips)))
+
+    def _note(self, name: str, *values: float) -> None:
+        self.rows.setdefault(name, []).extend(values)
+
+    def epoch(self, run: Any, logs: Logs) -> None:
+        means = {name: sum(values) / len(values) if values else math.nan for name, values in self.rows.items()}
+        dead = {f"{path} dead units": float(1 - alive.mean()) for path, alive in self.alive.items()}
+        for name, value in sorted((means | dead).items()):
+            logs[name] = value
+            run.history.setdefault(name, []).append(value)
+        self._anew(run)
+
+
 class StopOnTarget:
     """End the training after the first epoch whose `monitor` has reached `target`: StopOnTarget("accuracy", 0.99).
 
@@ -215,6 +352,25 @@ class TimeLimit:
         return time.monotonic() >= self.until
 
 
+def _epochs(name: str, value: Any) -> int:
+    """A number of epochs, which may be 0."""
+    return 0 if value == 0 and value is not False else layers._count(name, value)
+
+
+def _within(rule: Any) -> Iterator[Any]:
+    """An optimizer, and all that it goes around."""
+    yield rule
+    inner = rule.optimizers.values() if isinstance(rule, optim.PerLayer) else []
+    for each in [rule.optimizer] if isinstance(rule, optim.Wrapper) else inner:
+        if each is not None:
+            yield from _within(each)
+
+
+def _norm(arrays: Iterable[Any]) -> float:
+    """Of all together."""
+    return math.sqrt(sum(float(array.dot(array)) for array in arrays))
+
+
 def _arrays(net: Any) -> list[Any]:
     """All that makes a net predict as it does: the parameters, as one vector, and the running statistics."""
     return [net.vector, *(value for leaf in net.leaves() for value in leaf.buffers.values())]
@@ -226,4 +382,7 @@ def _evaluation_weights(run: Any) -> Any:
     return own(run.net) if own is not None else contextlib.nullcontext()
 
 
-__all__ = ["CSVLogger", "Checkpoint", "EarlyStopping", "Monitor", "StopOnTarget", "TimeLimit"]
+__all__ = [
+    "CSVLogger", "Checkpoint", "EarlyStopping", "Monitor", "ReduceOnPlateau", "StopOnTarget", "TimeLimit",
+    "UpdateStats",
+]  # fmt: skip

@@ -58,6 +58,11 @@ class Surface:
         return self.function(x)
 
     @property
+    def window(self) -> int:
+        """How many values make one reading."""
+        return 10 if self.noisy else 1
+
+    @property
     def minimum(self) -> Array:
         """(D,), the first of the minima."""
         return self.minima[0]
@@ -124,8 +129,8 @@ class Problem:
         return self.batch_size < len(self.x)
 
     @property
-    def batches(self) -> int:
-        """How many batches an epoch has."""
+    def window(self) -> int:
+        """How many losses make one reading: those of an epoch."""
         return -(-len(self.x) // self.batch_size)
 
     def net(self, seed: int) -> model.Model:
@@ -418,7 +423,7 @@ NETS: dict[str, Callable[[], Problem]] = {
 
 def named(name: str) -> Problem | Surface:
     """The problem of that name, with its own settings. ValueError, with all the names, for another."""
-    made = {**SURFACES, **NETS}.get(name) if isinstance(name, str) else None
+    made: Any = {**SURFACES, **NETS}.get(name) if isinstance(name, str) else None
     if made is None:
         raise ValueError(
             f"there is no problem {name!r}; there are the nets {', '.join(NETS)}, and the surfaces "

@@ -23,7 +23,7 @@ import operator
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from numbers import Real
-from typing import Any
+from typing import Any, NoReturn
 
 # What an argument may be: lowest, highest, and which of the two it may equal.
 POSITIVE = (0, math.inf, "()")
@@ -58,10 +58,11 @@ class Schedule:
 
     def __call__(self, step: int) -> float:
         """The value for the next step when `step` have been taken."""
-        if isinstance(step, bool) or not hasattr(step, "__index__") or operator.index(step) < 0:
+        t = _integer(step)
+        if t is None or t < 0:
             raise ValueError(f"step is an integer, 0 or more, got {step!r}.")
         try:
-            return float(self.at(operator.index(step)))
+            return float(self.at(t))
         except OverflowError:
             raise OverflowError(f"{self!r} is beyond the range of a float at step {step}.") from None
 
@@ -119,9 +120,10 @@ class Schedule:
         return float(value)
 
     def _count(self, name: str, value: Any) -> int:
-        if isinstance(value, bool) or not hasattr(value, "__index__") or operator.index(value) < 1:
+        count = _integer(value)
+        if count is None or count < 1:
             self._refuse(name, "a positive integer", value)
-        return operator.index(value)
+        return count
 
     def _places(self, name: str, value: Any) -> tuple[int, ...]:
         places = tuple(self._count(name, each) for each in value) if isinstance(value, (list, tuple)) else ()
@@ -136,8 +138,15 @@ class Schedule:
             self._refuse(name, "a schedule, a callable of the step, or a number", value)
         return value
 
-    def _refuse(self, name: str, legal: str, value: Any) -> None:
+    def _refuse(self, name: str, legal: str, value: Any) -> NoReturn:
         raise ValueError(f"{type(self).__name__}: {name} is {legal}, got {value!r}.")
+
+
+def _integer(value: Any) -> int | None:
+    try:
+        return None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        return None
 
 
 def _between(start: float, end: float, share: float) -> float:

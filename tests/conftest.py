@@ -28,13 +28,13 @@ def snapshot(net=None, optimizer=None):
     """Everything that a net and an optimizer are, bit by bit, as a dict that compares with ==."""
     state = {}
     if net is not None:
-        state |= {"input_shape": net.input_shape, "shuffle": _generator(net._shuffle), "optim": net.optim}
+        state |= {"input_shape": net.input_shape, "shuffle": [_generator(rng) for rng in net._shuffle or ()], "optim": net.optim}
         state |= {"loss": net.loss, "training": net.training}
         for place, leaf in enumerate(net.leaves()):
             arrays = leaf.parameters | leaf.buffers
             state |= {f"{place}.{name}": _bits(array) for name, array in arrays.items()}
             state |= {
-                f"{place} random numbers": _generator(leaf._rngs and leaf._rngs[0]),
+                f"{place} random numbers": [_generator(rng) for rng in leaf._rngs or ()],
                 f"{place} frozen": leaf.frozen,
             }
     if optimizer is not None:

@@ -126,7 +126,7 @@ MISTAKES = [
     ("LBFGS", "the first step of full length", "min(1.0, 1.0 / float(np.abs(g).sum())) * lr", "lr"),
     ("LBFGS", "one pair too many", "[-(history - 1) :]", "[-history :]"),
     ("Clip", "no margin in the norm", "length + 1e-6", "length"),
-    ("Clip", "the largest number for the norm", "np.float64).sum()) for g", "np.float64).max()) for g"),
+    ("Clip", "the square of the norm", "length = math.sqrt(square)", "length = square"),
     ("Accumulate", "the sum for the mean", "mean += g / steps", "mean += g"),
     ("Average", "starts at zero", "if before else 1.0", ""),
     ("Lookahead", "slow weights left behind", "w[...] = slow", "w[...] = w"),

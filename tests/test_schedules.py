@@ -17,9 +17,22 @@ import loss
 import optim
 from layerwise import schedules
 from layerwise.schedules import (
-    Constant, Cosine, CosineRestarts, Cyclic, Exponential, InverseTime, Join, Linear, MultiStep, Noam, OneCycle,
-    Polynomial, Schedule, Step, Warmup,
-)  # fmt: skip
+    Constant,
+    Cosine,
+    CosineRestarts,
+    Cyclic,
+    Exponential,
+    InverseTime,
+    Join,
+    Linear,
+    MultiStep,
+    Noam,
+    OneCycle,
+    Polynomial,
+    Schedule,
+    Step,
+    Warmup,
+)
 
 GOLDEN = np.load(Path(__file__).parent / "reference" / "schedules.npz")
 ABOUT = json.loads(str(GOLDEN["about"]))
@@ -131,7 +144,7 @@ def test_gives_python_floats(schedule):
 
 @pytest.mark.parametrize("step", [-1, 0.5, 1.0, True, "1", None, np.array([1, 2]), float("nan")])
 def test_a_step_is_an_integer(step):
-    with pytest.raises((ValueError, TypeError), match="step is an integer, 0 or more|scalar"):
+    with pytest.raises(ValueError, match="step is an integer, 0 or more, got"):
         Linear(0.1, 0.0, 10)(step)
 
 
@@ -290,8 +303,8 @@ USES = [
     (optim.RMSProp, {"lr": Warmup(0.01, 5), "momentum": Cyclic(0.9, 0.8, 4), "weight_decay": Linear(0.1, 0.0, 9)}),
     (optim.Adam, {"lr": Noam(64, 4), "beta1": Linear(0.5, 0.9, 10), "weight_decay": Exponential(0.1, 0.9)}),
     (optim.AdamW, {"lr": InverseTime(0.1, 0.5), "weight_decay": Cosine(0.1, 0.0, 12)}),
-    (optim.LARS, {"lr": Polynomial(1.0, 0.1, 12), "momentum": Join([0.5, 0.9], [6]), "weight_decay": MultiStep(0.1, [3])}),
-]  # fmt: skip
+    (optim.LARS, {"lr": Polynomial(1.0, 0.1, 12), "momentum": Join([0.5, 0.9], [6]), "weight_decay": Step(0.1, 3)}),
+]
 uses = pytest.mark.parametrize(("rule", "arguments"), USES, ids=lambda each: getattr(each, "__name__", ""))
 
 
