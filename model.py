@@ -176,7 +176,7 @@ class Model(_layers.Chain):
         config = {"layers": list(self.layers), "seed": seed, "dtype": self.dtype.name, "name": self.name}
         return config if self.copies is None else config | {"copies": self.copies}
 
-    def copy(self, copy: int | None = None, dtype: Any = None) -> Any:
+    def copy(self, copy: int | None = None, dtype: Any = None) -> Any:  # type: ignore[override]
         """A copy of the net that belongs to no other; of a stack, copy number `copy` as a single net."""
         if copy is None:
             return super().copy(dtype)
@@ -577,6 +577,28 @@ class _Checked:
         )
 
 
+def stack(nets: Sequence[Model]) -> Model:
+    """Built nets of one architecture as copies in one stack, each with its weights, seed and place in its random
+    numbers. ValueError for nets that differ, or whose layers can't stand in a stack."""
+    first = nets[0]
+    if not first.stackable:
+        raise ValueError(f"{first.label} has layers that can't stand in a stack of nets.")
+    leaves = [list(net.leaves()) for net in nets]
+    shapes = [[(repr(leaf), leaf._declared) for leaf in each] for each in leaves]
+    if any(each != shapes[0] for each in shapes) or any(net.copies is not None for net in nets):
+        raise ValueError("a stack is made of single nets whose layers and shapes are the same.")
+    whole = first.copy()
+    whole.seeds = [net.seed for net in nets]
+    whole._shuffle = whole.optim = whole._layout = None
+    for leaf, *each in zip(whole.leaves(), *leaves, strict=True):
+        leaf._seeds = [one._seeds[0] for one in each]
+        leaf._rngs = None
+        leaf.parameters = {name: np.stack([one.parameters[name] for one in each]) for name in leaf.parameters}
+    whole._use(_layers.Store(0, whole.dtype, len(nets)))
+    whole._tie(whole.dtype)
+    return whole
+
+
 # A training --------------------------------------------------------------------------------------------------
 
 
@@ -615,7 +637,7 @@ class _StackTotals(_Totals):
         self.loss = self.loss + (value if self.summed else value * share)
         for name, metric in self.chosen.items():
             values = np.array([float(metric(p, r)) for p, r in zip(pred, y, strict=True)])
-            self.metrics[name] = self.metrics[name] + values * n  # type: ignore[assignment]
+            self.metrics[name] = self.metrics[name] + values * n
 
     def means(self) -> dict[str, Any]:
         return {"loss": self.loss / self.weight, **{k: v / self.rows for k, v in self.metrics.items()}}
@@ -1015,4 +1037,4 @@ def load(path: Any, custom: dict[str, Any] | None = None) -> Model:
     return net
 
 
-__all__ = ["DivergenceError", "History", "Model", "ModelFileError", "Run", "load"]
+__all__ = ["DivergenceError", "History", "Model", "ModelFileError", "Run", "load", "stack"]

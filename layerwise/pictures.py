@@ -34,6 +34,8 @@ DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (5, 1.5, 1, 1.5)), (0, (1, 1.
 MARKERS = "os^DvPX<>p*h"
 CROSS: dict[str, Any] = {"marker": "x", "markersize": 8, "markeredgewidth": 2.2, "linestyle": "none", "clip_on": False}
 
+GROUND, MINIMUM = "#b9c0c9", "#f0e442"  # of surfaces: where they are high, and the star at their minimum
+
 WIDTH = 5.6  # inches: letters of 10 points can still be read where a phone scales the picture down
 LOWEST = 1e-16  # losses below, and 0, are drawn here: a logarithm needs an end
 HIGHEST = 30.0  # a diverging loss leaves the picture at this multiple of the loss at the start
@@ -176,20 +178,22 @@ def _curve(axes: Any, comparison: Comparison, name: str, rate: int) -> Any:
     return _median(axes, steps, curves[:, steps], comparison.optimizers.index(name), marks=7)
 
 
-def _loss_axis(axes: Any, lines: Sequence[Any], start: float) -> None:
-    """A y axis for losses: logarithmic, on the negative side too where there is one; cut where they diverge."""
-    losses = np.concatenate([np.asarray(line.get_ydata()) for line in lines])
-    losses = losses[np.isfinite(losses)]
+def _loss_axis(panels: Sequence[Any], start: float) -> None:
+    """One y axis for the losses in all panels: logarithmic, also below 0 where some are; cut where they diverge."""
+    drawn = [np.asarray(line.get_ydata()) for axes in panels for line in axes.get_lines()]
+    drawn += [path.vertices[:, 1] for axes in panels for band in axes.collections for path in band.get_paths()]
+    losses = np.concatenate(drawn)
     size = HIGHEST * max(abs(start), LOWEST)
-    if losses.size and losses.min() < 0:
-        axes.set_yscale("symlog", linthresh=1.0)
-        axes.set_ylim(max(1.5 * losses.min(), -1e6 * size), min(1.5 * max(losses.max(), 1), size))
-        return
-    inside = losses[losses <= size]
-    low, high = (inside.min(), inside.max()) if inside.size else (start, start)
-    margin = 1.2 * (high / low) ** 0.04
-    axes.set_yscale("log")
-    axes.set_ylim(low / margin, min(high * margin, size))
+    losses = losses[np.isfinite(losses) & (losses <= size)]
+    low, high = (losses.min(), losses.max()) if losses.size else (start, start)
+    for axes in panels:
+        if low < 0:
+            axes.set_yscale("symlog", linthresh=1.0)
+            axes.set_ylim(max(1.5 * low, -1e6 * size), min(1.5 * max(high, 1), size))
+        else:
+            margin = 1.2 * (high / low) ** 0.04
+            axes.set_yscale("log")
+            axes.set_ylim(low / margin, min(high * margin, size))
 
 
 def _cross(axes: Any, line: Any) -> bool:
@@ -213,9 +217,9 @@ def _finish_curves(
     from matplotlib.lines import Line2D
 
     handles, crossed = list(lines[0]), False
+    _loss_axis(grid, _start(comparison))
     for axes, each in zip(grid, lines, strict=True):
         axes.set_xlim(0, comparison.steps)
-        _loss_axis(axes, [line for every in lines for line in every], _start(comparison))
         crossed = any([_cross(axes, line) for line in each]) or crossed  # a list, so that all are drawn
         if comparison.target is not None:
             target = axes.axhline(comparison.target, color="#555555", linewidth=1, linestyle=(0, (2, 2)), zorder=1)
@@ -268,45 +272,41 @@ def panels(comparison: Comparison, lrs: Sequence[float] = (0.001, 0.01, 0.1, 1.0
 
 @_style()
 def final_loss(comparison: Comparison) -> Any:
-    """Loss after the last step over learning rate, a line and a band for each optimizer; above it, what diverged."""
+    """Final loss over learning rate, a line and a band for each optimizer; above it, what diverged."""
     names = list(map(_text, comparison.optimizers))
     last = [_over_rates(comparison, comparison.finals(name)) for name in comparison.optimizers]
     lost = {place: 1 - np.isfinite(each).mean(1) for place, each in enumerate(last)}
     lost = {place: share for place, share in lost.items() if share.any()}
-    title = f"Loss on {_text(comparison.problem)} after {comparison.steps:,} steps"
+    title = f"Final loss on {_text(comparison.problem)}, {comparison.steps:,} steps"
     room = [0.3 + 0.2 * len(lost)] if lost else []
     figure = _figure(4.2 + sum(room), title, _seeds(comparison))
     *above, axes = figure.subplots(1 + len(room), 1, sharex=True, height_ratios=[*room, 3], squeeze=False).ravel()
     lrs = comparison.lrs
     lines = [_median(axes, lrs, each.T, place) for place, each in enumerate(last)]
-    _loss_axis(axes, lines, _start(comparison))
-    axes.set(xscale="log", xlabel="learning rate", ylabel=f"loss after {comparison.steps:,} steps")
-    marks = [mark for each in above for mark in _diverged(each, lrs, lost, names)]
-    _legend(figure, lines + marks, names + [mark.get_label() for mark in marks])
+    _loss_axis([axes], _start(comparison))
+    axes.set(xscale="log", xlabel="learning rate", ylabel="final loss")
+    for each in above:
+        _diverged(each, lrs, lost, names)
+    _legend(figure, lines, names)
     return figure
 
 
-def _diverged(axes: Any, lrs: Array, lost: Mapping[int, Array], names: Sequence[str]) -> list[Any]:
-    """A row for each optimizer of which runs diverged, with a cross at the rates where; the legend's crosses."""
-    from matplotlib.lines import Line2D
-
-    marks = {CROSS["markersize"]: "half the seeds or more diverged", 4: "fewer diverged"}
+def _diverged(axes: Any, lrs: Array, lost: Mapping[int, Array], names: Sequence[str]) -> None:
+    """A row for each optimizer of which runs diverged, with a cross at the rates where: thin for fewer than half."""
     for row, (place, share) in enumerate(lost.items()):
-        for size, some in zip(marks, (share >= 0.5, (share > 0) & (share < 0.5)), strict=True):
+        for some, size in ((share >= 0.5, {}), ((share > 0) & (share < 0.5), {"markersize": 4, "markeredgewidth": 1})):
             if some.any():
-                look = CROSS | {"markersize": size, "color": _look(place)["color"]}
-                axes.plot(lrs[some], np.full(some.sum(), row), **look)
+                axes.plot(lrs[some], np.full(some.sum(), row), **CROSS | size, color=_look(place)["color"])
     axes.set_yticks(range(len(lost)), [names[place] for place in lost], fontsize="small")
     axes.set_ylim(len(lost) - 0.4, -0.6)
     axes.tick_params(axis="x", which="both", length=0, labelbottom=False)
-    axes.set_title("diverged", loc="left", fontsize="small")
+    axes.set_title("diverged (small cross: fewer than half the seeds)", loc="left", fontsize="small")
     axes.spines["bottom"].set_visible(False)
-    return [Line2D([], [], **CROSS | {"markersize": size}, color="#555555", label=each) for size, each in marks.items()]
 
 
 @_style()
 def heat_map(comparison: Comparison) -> Any:
-    """log10 of the median loss after the last step for each optimizer and learning rate; "div": half or more diverged.
+    """log10 of the median final loss for each optimizer and learning rate; "div": half or more diverged.
 
     The best rate of an optimizer is framed. Where some loss is below 0 it is sign(loss) log10(1 + |loss|).
     """
@@ -315,9 +315,9 @@ def heat_map(comparison: Comparison) -> Any:
     names, lrs = comparison.optimizers, comparison.lrs
     last = np.array([_over_rates(comparison, comparison.scores(name)) for name in names])
     alive = np.isfinite(last)
-    label = r"$\log_{10}$ of the loss"
+    label = r"$\log_{10}$ of the final loss"
     if last.min() < 0:
-        label = r"$\pm\log_{10}$(1 + |loss|)"
+        label = r"$\pm\log_{10}$(1 + |final loss|)"
         shown = np.sign(last) * np.log10(1 + np.abs(np.where(alive, last, 0)))
     else:
         shown = np.log10(np.clip(np.where(alive, last, 1), LOWEST, None))
@@ -325,7 +325,7 @@ def heat_map(comparison: Comparison) -> Any:
     low = np.nanmin(shown, initial=0)
     high = min(np.nanmax(shown, initial=low), math.log10(HIGHEST * max(abs(_start(comparison)), 1)))
 
-    title = f"Loss on {_text(comparison.problem)} after {comparison.steps:,} steps"
+    title = f"Final loss on {_text(comparison.problem)}, {comparison.steps:,} steps"
     note = f"Median of {len(comparison.seeds)} seeds, lower is better. Framed: the best learning rate of each"
     note += "" if alive.all() else "\ndiv: half the seeds or more diverged"
     figure = _figure(2.4 + 0.34 * len(names), title, note, width=6.8)
@@ -334,8 +334,9 @@ def heat_map(comparison: Comparison) -> Any:
     for row, name in enumerate(names):
         for column in range(len(lrs)):
             dark = alive[row, column] and shown[row, column] > low + 0.4 * (high - low)
+            cell = f"{shown[row, column]:.1f}".replace("-", "\N{MINUS SIGN}") if alive[row, column] else "div"
             axes.text(
-                column, row, f"{shown[row, column]:.1f}".replace("-", "\N{MINUS SIGN}") if alive[row, column] else "div",
+                column, row, cell,
                 color="white" if dark else "black", fontsize=7 if len(lrs) < 22 else 5.5,
                 rotation=90 if len(lrs) > 13 else 0, ha="center", va="center",
             )  # fmt: skip
@@ -343,6 +344,7 @@ def heat_map(comparison: Comparison) -> Any:
             place = comparison.best(name)
             axes.add_patch(Rectangle((place - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="#d55e00", lw=2, zorder=3))
     every = -(-len(lrs) // 13)
+    axes.set_facecolor("#eeeeee")  # where nothing is drawn: diverged
     axes.set_xticks(range(0, len(lrs), every), [_number(lr) for lr in lrs[::every]], rotation=45, ha="right")
     axes.set_yticks(range(len(names)), list(map(_text, names)))
     axes.grid(visible=False)
@@ -418,11 +420,11 @@ def _contours(figure: Any, axes: Any, x: Array, y: Array, values: Array, label: 
     # By area, more of them where it is low: whatever the surface, the ground is never of one shade.
     levels = np.unique(np.quantile(finite, np.linspace(0, 1, 25) ** 1.7))
     levels = levels if len(levels) > 1 else levels[0] + np.array([0.0, 1.0])
-    pale = LinearSegmentedColormap.from_list("pale", ["#ffffff", "#b9c0c9"])
+    pale = LinearSegmentedColormap.from_list("pale", ["white", GROUND])
     values = np.where(np.isfinite(values), values, levels[-1])
     filled = axes.contourf(x, y, values, levels, cmap=pale, norm=BoundaryNorm(levels, pale.N), zorder=0)
     filled.set_rasterized(True)  # thousands of corners
-    axes.contour(x, y, values, levels[1::3], colors="#8d959e", linewidths=0.5)
+    axes.contour(x, y, values, levels[1::3], colors="#8d959e", linewidths=0.5).set_rasterized(True)
     key = figure.colorbar(filled, label=label, pad=0.02, spacing="uniform", ticks=levels[1::3])
     key.ax.set_yticklabels([_number(level) for level in levels[1::3]])
     key.ax.minorticks_off()
@@ -448,17 +450,17 @@ def _within(path: Array, box: Array) -> Array:
 def _surface(figure: Any, surface: Any) -> tuple[Any, Array, list[Any]]:
     """Axes with the contours, the start and the minima of a test surface; its box, and what the legend shows of it."""
     box = np.asarray(surface.bounds, np.float64)
-    if box.shape != (2, 2):
-        raise ValueError(f"a path is drawn on a surface of two variables, {surface.name} has {len(box)}.")
+    if surface.start.shape != (2,):
+        raise ValueError(f"a path is drawn on a surface of two variables, {surface.name} has {surface.start.size}.")
     x, y = (np.linspace(low, high, 241) for low, high in box)
     points = np.stack(np.meshgrid(x, y), axis=-1)
     # A noisy one is drawn as its mean.
-    values = np.mean([surface(points, step=step)[0] for step in range(256 if surface.noisy else 1)], axis=0)
+    values = np.mean([surface(points, step=step)[0] for step in range(100 if surface.noisy else 1)], axis=0)
     axes = figure.add_subplot(xlabel="x", ylabel="y", aspect="equal" if np.ptp(np.ptp(box, axis=1)) == 0 else "auto")
     _contours(figure, axes, x, y, values, "height")
     marks = axes.plot(*surface.start, "o", markersize=9, mfc="none", mec="black", mew=2, label="start", ls="")
     marks += axes.plot(
-        *surface.minima.T, "*", ms=13, mfc="#f0e442", mec="black", label="minimum", ls="", zorder=4
+        *surface.minima.T, "*", ms=13, mfc=MINIMUM, mec="black", label="minimum", ls="", zorder=4
     )  # fmt: skip
     return axes, box, marks
 
@@ -511,7 +513,7 @@ def animate(surface: Any, paths: Mapping[str, Array], file: str | os.PathLike[st
     axes, box, marks = _surface(figure, surface)
     lines, labels = _draw_paths(axes, box, paths)
     axes.set(xlim=box[0], ylim=box[1])
-    counter = axes.text(0.99, 0.985, "", transform=axes.transAxes, ha="right", va="top", bbox={"fc": "white", "lw": 0})
+    counter = axes.set_title("step", loc="right")
     _legend(figure, lines + marks, labels + [mark.get_label() for mark in marks])
     canvas.draw()
     figure.set_layout_engine("none")
@@ -534,12 +536,25 @@ def animate(surface: Any, paths: Mapping[str, Array], file: str | os.PathLike[st
         counter.set_text(f"step {reached:,}")
         axes.draw_artist(counter)
         images.append(Image.fromarray(np.asarray(canvas.buffer_rgba()).copy()).convert("RGB"))
-    palette = images[-1].quantize(128)  # one for all: else the ground flickers
+    palette = Image.new("P", (1, 1))  # one for all: else the ground flickers
+    palette.putpalette([value for colour in _palette() for value in colour])
     images = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
     content = io.BytesIO()
     durations = [50] * (len(images) - 1) + [1500]
     images[0].save(content, "GIF", save_all=True, append_images=images[1:], duration=durations, loop=0)
     write(file, content.getvalue())
+
+
+def _palette() -> list[tuple[int, ...]]:
+    """At most 256 colours: those of the lines on their way to white, those of the ground, and greys."""
+    from matplotlib.colors import to_rgb
+
+    def blends(first: str, last: str, count: int) -> Array:
+        return np.linspace(to_rgb(first), to_rgb(last), count)
+
+    ramps = [blends(colour, "white", 6) for colour in (*COLOURS, MINIMUM)]
+    ramps += [blends(GROUND, "white", 48), blends("black", "white", 96)]
+    return [tuple(colour) for colour in (np.concatenate(ramps) * 255).round().astype(int).tolist()]
 
 
 @_style()

@@ -113,7 +113,9 @@ def test_the_seed_decides_the_net(name):
 
 
 @pytest.mark.parametrize(
-    "make", [lambda: problems.xor(), lambda: problems.moons(), lambda: problems.ravine()], ids=["xor", "moons", "ravine"]
+    "make",
+    [lambda: problems.xor(), lambda: problems.moons(), lambda: problems.ravine()],
+    ids=["xor", "moons", "ravine"],
 )
 def test_another_problem_is_described_otherwise(make):
     whole = {name: each().describe() for name, each in {**NETS, **SURFACES}.items()}
@@ -151,7 +153,11 @@ BAD = {
     "no rows": (lambda: Problem(net, X[:0], X[:0], loss.MSE()), ValueError, "a row for each"),
     "batch size": (lambda: Problem(net, X, X, loss.MSE(), 0), ValueError, "batch_size"),
     "no model": (lambda: Problem(lambda seed: 3, X, X, loss.MSE()).net(0), TypeError, "int"),
-    "a seed unused": (lambda: Problem(lambda seed: net(None), X, X, loss.MSE()).describe(), ValueError, "hand the seed"),
+    "a seed unused": (
+        lambda: Problem(lambda seed: net(None), X, X, loss.MSE()).describe(),
+        ValueError,
+        "hand the seed",
+    ),
     "condition": (lambda: problems.quadratic(0.5), ValueError, "condition"),
     "dim": (lambda: problems.rastrigin(1), ValueError, "dim"),
     "noise": (lambda: problems.noisy_quadratic(noise=-1), ValueError, "noise"),

@@ -4,6 +4,7 @@
 largest difference between a path of ours and the golden one, relative to the largest step.
 """
 
+import functools
 import json
 from pathlib import Path
 
@@ -26,6 +27,16 @@ NAMES = sorted(
 COMPOSITE = ("PerLayer",)  # equals what it is made of, and has no file of its own
 
 
+@functools.cache
+def stream():
+    """Every gradient that the references were fed: for every step one for each parameter, not to be written to."""
+    with np.load(FOLDER / "gradients.npz") as file:
+        arrays = [file[str(k)] for k in range(len(file.files))]
+    for array in arrays:
+        array.flags.writeable = False
+    return list(zip(*arrays, strict=True))
+
+
 class Scheduled:
     """The numbers of a list, one a step."""
 
@@ -41,7 +52,7 @@ class Case:
 
     def __init__(self, about, file):
         self.about, self.id, self.name = about, f"{about['optimizer']}-{about['id']}", about["optimizer"]
-        self.reference = f"{about['reference']} {about['version']}"
+        self.reference = f"{about['reference']}, {about['library']} {about['version']}"
         self.kind = about.get("problem", {}).get("kind")
         self.recorded = file["recorded"].tolist()
         self.tolerance = ALLOWED.get(self.name, 1e-12)
@@ -64,9 +75,7 @@ class Case:
 
     def gradients(self):
         """The stream of gradients: for every step a list."""
-        with np.load(FOLDER / "gradients.npz") as file:
-            streams = [file[str(k)] for k in range(len(self.start))]
-        return [[stream[t] for stream in streams] for t in range(self.recorded[-1])]
+        return [list(each[: len(self.start)]) for each in stream()[: self.recorded[-1]]]
 
     # Ways to walk. Each gives, for every step, the parameters; through a net the evaluation weights too, or None.
 
@@ -185,6 +194,31 @@ def give(net, gradients):
         layer.w_gradient = g
 
 
+def rules_within(rule):
+    """The rule, and those that it goes around."""
+    while rule is not None:
+        yield rule
+        rule = rule.__dict__.get("optimizer")
+
+
+# Data for a small net, and a loop of one's own over it.
+X, Y = np.random.default_rng(0).standard_normal((2, 12, 3))
+
+
+def fresh_net():
+    return layers.Model([layers.Linear(4), layers.Tanh(), layers.Dropout(0.2), layers.Linear(3)], seed=0).build((3,))
+
+
+def step_by_hand(net, rule, times, first=0):
+    """Steps on batches of 6 rows, in turn."""
+    rule.prepare(net)
+    error = loss.MSE()
+    for t in range(first, first + times):
+        rows = slice(6 * (t % 2), 6 * (t % 2) + 6)
+        error(net(X[rows], training=True), Y[rows])
+        rule(net, error)
+
+
 def _made(about, rule=None):
     arguments = dict(about["arguments"])
     if isinstance(arguments.get("optimizer"), dict):
@@ -192,6 +226,7 @@ def _made(about, rule=None):
     return (rule or getattr(optim, about["optimizer"]))(**arguments)
 
 
+@functools.cache
 def cases(*names):
     """Every case of these classes, or of all."""
     found = []
