@@ -499,6 +499,8 @@ class Optimizer:
                 raise ValueError(
                     f"the state of this {type(self).__name__} is for {found}, the parameters need {shapes}."
                 )
+            for w, each in zip(parameters, self._state, strict=True):  # one that was loaded may have another dtype
+                each.update({name: array.astype(w.dtype, copy=False) for name, array in each.items()})
 
     def _cut(self, layout: Layout) -> list[Piece]:
         """(w, g, *state) for all that may be moved: whole parameters, or blocks of the longest runs."""
@@ -534,7 +536,7 @@ class Optimizer:
             numbers = {name: self._column(value) for name, value in numbers.items()}
             decay, shrink = self._column(decay), self._column(shrink)
         pieces: Iterable[Piece] = self._pieces
-        if np.any(decay):
+        if isinstance(decay, np.ndarray) or decay:
             numbers = self.survey(lambda: self._decayed(decay, None), numbers)
             pieces = self._decayed(decay, shrink)
         else:
@@ -613,8 +615,13 @@ def _put(arrays: Iterable[Array], values: Iterable[Array]) -> None:
 
 
 def _squared(arrays: Iterable[Array]) -> float:
-    """The sum of the squares of all elements."""
-    return sum(float(a.reshape(-1).dot(a.reshape(-1))) for a in arrays)
+    """The sum of the squares of all elements; in float64 where float32 would overflow."""
+    total = 0.0
+    for a in arrays:
+        flat = a.reshape(-1)
+        square = float(flat.dot(flat))
+        total += square if math.isfinite(square) else float(np.sum(np.square(flat, dtype=np.float64)))
+    return total
 
 
 def _refuse_overflow(gradients: Sequence[Array]) -> None:
