@@ -512,12 +512,6 @@ def _rows(x: Array) -> Array:
     return x if x.ndim == 2 else x.reshape(-1, x.shape[-1])
 
 
-def _dot(x: Array, w: Array, out: Array) -> Array:
-    """x w of two matrices, or of two stacks of them."""
-    # The method, not np.matmul, where it can be: on small arrays it takes a third of the time.
-    return x.dot(w, out) if w.ndim == 2 else np.matmul(x, w, out=out)
-
-
 @functools.lru_cache
 def _ones(size: int, dtype: np.dtype) -> Array:
     ones = np.ones(size, dtype)
@@ -567,30 +561,45 @@ class Linear(Layer):
         return (*input_shape[:-1], self.units)
 
     def forward(self, x: Array, training: bool) -> Array:
-        w, b = self.w, self.b
-        if w.ndim == 2:
-            rows = self.kept = _rows(x)
-        else:
-            rows = self.kept = x.reshape(len(w), -1, x.shape[-1])
-            b = b if b is None else b[:, None]
-        y = _dot(rows, w, self.empty((*rows.shape[:-1], self.units)))
-        if b is not None:
-            y += b
-        return y if x.ndim == w.ndim else y.reshape(*x.shape[:-1], self.units)
+        if self.w.ndim == 3:
+            return self._forward_stack(x)
+        rows = self.kept = _rows(x)
+        # The method, not np.matmul: on small arrays it takes a third of the time.
+        y = rows.dot(self.w, self.empty((len(rows), self.units)))
+        if self.bias:
+            y += self.b
+        return y if x.ndim == 2 else y.reshape(*x.shape[:-1], self.units)
 
     def backward(self, grad: Array) -> Array | None:
-        x, w = self.kept, self.w
-        grad = np.asarray(grad, w.dtype)
-        rows = grad if grad.ndim == w.ndim else grad.reshape(*x.shape[:-1], self.units)
-        _dot(x.swapaxes(-1, -2), rows, self.w_gradient)
-        if self.bias and w.ndim == 2:
+        if self.w.ndim == 3:
+            return self._backward_stack(grad)
+        x, rows = self.kept, _rows(np.asarray(grad, self.w.dtype))
+        x.T.dot(rows, self.w_gradient)
+        if self.bias:
             _column_sums(rows, self.b_gradient)
-        elif self.bias:
+        if not self.input_gradient_needed:
+            return None
+        x_gradient = rows.dot(self.w.T, self.empty(x.shape))
+        return x_gradient if grad.ndim == 2 else x_gradient.reshape(*grad.shape[:-1], x.shape[1])
+
+    # The same of a stack of copies: w (S, D, M), x (S, N, ..., D).
+
+    def _forward_stack(self, x: Array) -> Array:
+        rows = self.kept = x.reshape(len(x), -1, x.shape[-1])
+        y = np.matmul(rows, self.w, out=self.empty((*rows.shape[:2], self.units)))
+        if self.bias:
+            y += self.b[:, None]
+        return y.reshape(*x.shape[:-1], self.units)
+
+    def _backward_stack(self, grad: Array) -> Array | None:
+        x, rows = self.kept, grad.reshape(len(grad), -1, self.units)
+        np.matmul(x.swapaxes(1, 2), rows, out=self.w_gradient)
+        if self.bias:
             np.add.reduce(rows, 1, out=self.b_gradient)
         if not self.input_gradient_needed:
             return None
-        x_gradient = _dot(rows, w.swapaxes(-1, -2), self.empty(x.shape))
-        return x_gradient if grad.ndim == w.ndim else x_gradient.reshape(*grad.shape[:-1], x.shape[-1])
+        x_gradient = np.matmul(rows, self.w.swapaxes(1, 2), out=self.empty(x.shape))
+        return x_gradient.reshape(*grad.shape[:-1], x.shape[2])
 
 
 class Embedding(Layer):
@@ -1352,7 +1361,7 @@ class Chain(Layer):
         self._random = [layer for layer in self.layers if layer.random]
         self._adopt()
 
-    _first = -1, 0  # for which version of the store, the first layer that an optimizer may move
+    _sweep_of: Any = (-1, (), None)  # for which version of the store, and what `_swept` found
 
     def parts(self) -> dict[str, Layer]:
         return {f"layers.{place}": layer for place, layer in enumerate(self.layers)}
@@ -1422,36 +1431,39 @@ class Chain(Layer):
 
     def backward(self, grad: Array) -> Array | None:
         dtype = self._store.dtype
-        first = 0 if self.input_gradient_needed else self._first_trainable()
-        for place in range(len(self.layers) - 1, first - 1, -1):
-            layer = self.layers[place]
-            if place > first or self.input_gradient_needed:
-                grad = layer.backward(grad)
-                if grad is None:
-                    break
-                if grad.dtype is not dtype:
-                    grad = np.asarray(grad, dtype)
-            else:
-                layer.input_gradient_needed = False
-                try:
-                    layer.backward(grad)
-                finally:
-                    layer.input_gradient_needed = True
+        if self.input_gradient_needed:
+            above: Sequence[Layer] = self.layers[::-1]
+            lowest = None
+        else:
+            above, lowest = self._swept()
+        for layer in above:
+            below = layer.backward(grad)
+            if below is None:
+                return None
+            grad = below if below.dtype is dtype else np.asarray(below, dtype)
+        if lowest is not None:
+            lowest.input_gradient_needed = False
+            try:
+                lowest.backward(grad)
+            finally:
+                lowest.input_gradient_needed = True
         return grad if self.input_gradient_needed else None
 
-    def _first_trainable(self) -> int:
+    def _swept(self) -> tuple[Sequence[Layer], Layer | None]:
+        """Where nobody reads dL/dx: the layers from the last down, and the lowest that an optimizer may move."""
         version = self._store.version
-        if self._first[0] != version:
-            places = [place for place, layer in enumerate(self.layers) if layer.trainable]
-            self._first = version, min(places, default=len(self.layers))
-        return self._first[1]
+        if self._sweep_of[0] != version:
+            first = next((place for place, layer in enumerate(self.layers) if layer.trainable), None)
+            upper = () if first is None else self.layers[:first:-1]
+            self._sweep_of = version, upper, None if first is None else self.layers[first]
+        return self._sweep_of[1:]
 
     def config(self) -> dict[str, Any]:
         return {"layers": list(self.layers), "name": self.name}
 
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()
-        state.pop("_first", None)  # another process counts its versions from 0 again
+        state.pop("_sweep_of", None)  # another process counts its versions from 0 again
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:

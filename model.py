@@ -282,8 +282,7 @@ class Model(_layers.Chain):
 
     def _sweep(self, loss: Any) -> None:
         grad = loss.backward()
-        if not isinstance(grad, np.ndarray) or grad.dtype is not self._store.dtype:
-            grad = np.asarray(grad, self._store.dtype)
+        grad = np.asarray(grad, self._store.dtype)
         needed, self.input_gradient_needed = self.input_gradient_needed, False
         try:
             self.backward(grad)

@@ -539,7 +539,7 @@ class Optimizer:
         if isinstance(decay, np.ndarray) or decay:
             numbers = self.survey(lambda: self._decayed(decay, None), numbers)
             pieces = self._decayed(decay, shrink)
-        else:
+        elif type(self).survey is not Optimizer.survey:
             numbers = self.survey(lambda: self._pieces, numbers)
         rule = self.rule
         for piece in pieces:
@@ -551,7 +551,7 @@ class Optimizer:
             return number
         return number.astype(self._dtype)[:, None]
 
-    def _decayed(self, decay: float, shrink: float | None) -> Iterator[Piece]:
+    def _decayed(self, decay: Any, shrink: Any) -> Iterator[Piece]:
         """The pieces with weight decay: w times `shrink`, or g + decay w on scratch, so that the gradient stays as
         its user knows it."""
         for w, g, *state in self._pieces:

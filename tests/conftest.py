@@ -28,8 +28,8 @@ def snapshot(net=None, optimizer=None):
     """Everything that a net and an optimizer are, bit by bit, as a dict that compares with ==."""
     state = {}
     if net is not None:
-        state |= {"input_shape": net.input_shape, "shuffle": [_generator(rng) for rng in net._shuffle or ()], "optim": net.optim}
-        state |= {"loss": net.loss, "training": net.training}
+        state |= {"input_shape": net.input_shape, "shuffle": [_generator(rng) for rng in net._shuffle or ()]}
+        state |= {"optim": net.optim, "loss": net.loss, "training": net.training}
         for place, leaf in enumerate(net.leaves()):
             arrays = leaf.parameters | leaf.buffers
             state |= {f"{place}.{name}": _bits(array) for name, array in arrays.items()}
