@@ -98,7 +98,8 @@ def _parameter(name: str) -> property:
                         f"{self.label}.{name} has shape {arrays[key].shape}, got {value.shape}: "
                         f"assign an array of the same shape."
                     )
-                arrays[key][...] = value
+                with np.errstate(all="ignore"):
+                    arrays[key][...] = value
                 return
         raise AttributeError(
             f"{self.label} has no {name} yet: its shape follows from the input. Call build(input_shape) first, "
@@ -194,9 +195,12 @@ class Layer:
         if input_shape not in self._tried:
             trial = copy.deepcopy(self)
             x = np.zeros((1, *input_shape), np.int64 if self.integer_input else trial.dtype)
-            with np.errstate(all="ignore"):
-                trial._build(input_shape)
-                self._tried[input_shape] = np.shape(trial.forward(x, False))[1:]
+            try:
+                with np.errstate(all="ignore"):
+                    trial._build(input_shape)
+                    self._tried[input_shape] = np.shape(trial.forward(x, False))[1:]
+            except ValueError as error:
+                raise ValueError(f"{self.label} can't take inputs of shape {input_shape}: {error}") from error
         return self._tried[input_shape]
 
     def check_input(self, x: Array) -> None:
@@ -206,6 +210,8 @@ class Layer:
 
     def add_parameter(self, name: str, shape: Shape, initial: Any = 0.0) -> None:
         """Declare a parameter; `initial` is a number, an array, or a callable (shape, rng) -> array."""
+        if name in self.__dict__ or not isinstance(getattr(type(self), name, None), (property, type(None))):
+            raise ValueError(f"{self.label} has an attribute {name!r} already: give the parameter another name.")
         if not hasattr(type(self), name):
             setattr(type(self), name, _parameter(name))
             setattr(type(self), name + "_gradient", _parameter(name + "_gradient"))
@@ -240,7 +246,8 @@ class Layer:
 
     def __call__(self, x: Any, training: bool = False) -> Array:
         """y of a batch x, keeping what `backward` needs. The first call makes the parameters."""
-        x = self._converted(x)
+        with np.errstate(all="ignore"):
+            x = self._converted(x)
         if self.input_shape is None:
             self.build(x.shape[1:])
         elif x.shape[1:] != self.input_shape:
@@ -307,9 +314,12 @@ class Layer:
 
     def config(self) -> dict[str, Any]:
         """The arguments that make such a layer: each is kept under its own name, so they are read back."""
-        code = type(self).__init__.__code__
-        names = code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]
-        return {name: getattr(self, name, None) for name in names}
+        return {name: getattr(self, name, None) for name in self._arguments()}
+
+    @classmethod
+    def _arguments(cls) -> tuple[str, ...]:
+        code = cls.__init__.__code__
+        return code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]
 
     # How layers are put together. A container gives its layers by `parts`; a leaf has none.
 
@@ -1439,7 +1449,11 @@ class Chain(Layer):
         for layer in above:
             below = layer.backward(grad)
             if below is None:
-                return None
+                if lowest is None and layer is above[-1]:  # an Embedding at the bottom has no dL/dx
+                    return None
+                raise TypeError(
+                    f"{layer.label}: backward returned None, and there are layers below it: return dL/dx from it."
+                )
             grad = below if below.dtype is dtype else np.asarray(below, dtype)
         if lowest is not None:
             lowest.input_gradient_needed = False

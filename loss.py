@@ -11,6 +11,7 @@ subclass of Loss. Shapes: N batch, C classes, `...` any axes.
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -81,8 +82,8 @@ class Loss:
         if copies is not None:
             return self._call_stack(pred, real, sample_weight)
         if not self._trusted:
-            pred, real, sample_weight = self._checked(pred, real, sample_weight)
             with np.errstate(all="ignore"):
+                pred, real, sample_weight = self._checked(pred, real, sample_weight)
                 return self._call(pred, real, sample_weight)
         return self._call(pred, real, sample_weight)
 
@@ -180,13 +181,14 @@ class Loss:
         return pred, real, weight
 
     @staticmethod
-    def checked_weight(weight: Any, n: int) -> Array:
+    def checked_weight(weight: Any, n: int, some: bool = True) -> Array:
+        """ValueError unless there is a weight for each of n samples, and, with `some`, one above 0 among them."""
         weight = np.asarray(weight)
         if weight.shape != (n,) or weight.dtype.kind not in "biuf":
             raise ValueError(
                 f"sample_weight has one number per sample, shape ({n},), got shape {weight.shape} of {weight.dtype}."
             )
-        if not (np.isfinite(weight).all() and (weight >= 0).all() and weight.any()):
+        if not (np.isfinite(weight).all() and (weight >= 0).all() and (weight.any() or not some)):
             raise ValueError("sample_weight is finite and not negative, and not all of it is zero.")
         return weight
 
@@ -359,6 +361,12 @@ def _held(gradient: Array, scale: Any) -> Array:
     return gradient
 
 
+@functools.lru_cache(maxsize=8)
+def _steps(count: int, step: int) -> Array:
+    """0, step, 2 step, ...: where each row of `step` elements begins."""
+    return np.arange(0, count * step, step)
+
+
 class CrossEntropy(Loss):
     """v = -sum(t log p) over the last axis; pred (N, ..., C), one value a row.
 
@@ -382,7 +390,8 @@ class CrossEntropy(Loss):
 
     def forward(self, pred: Array, real: Array) -> Array:
         numbers = real.ndim < pred.ndim and not self.label_smoothing
-        target = real if numbers else self._target(pred, real)
+        # Of class numbers, the place of each among all elements: one flat index is much faster than one an axis.
+        target = real.reshape(-1) + _steps(real.size, pred.shape[-1]) if numbers else self._target(pred, real)
         if self.from_logits:
             shifted = pred - np.maximum.reduce(pred, -1, keepdims=True)
             p = np.exp(shifted)
@@ -392,9 +401,9 @@ class CrossEntropy(Loss):
         else:
             p = np.maximum(pred, _tiny(pred))
             log_p = None
-        self.kept = p, target
+        self.kept = p, target, numbers
         if numbers:
-            picked = np.take_along_axis(p if log_p is None else log_p, target[..., None], -1)[..., 0]
+            picked = (p if log_p is None else log_p).reshape(-1)[target].reshape(real.shape)
             return -(np.log(picked) if log_p is None else picked)
         return -np.add.reduce(target * (np.log(p) if log_p is None else log_p), -1)
 
@@ -409,21 +418,20 @@ class CrossEntropy(Loss):
         return target
 
     def derivative(self, scale: Any) -> Array:
-        p, target = self.kept
-        numbers = target.ndim < p.ndim
-        if self.from_logits and numbers:
-            gradient = np.multiply(p, scale, out=self.empty(p))
-            places = target[..., None]
-            np.put_along_axis(gradient, places, np.take_along_axis(gradient, places, -1) - scale, -1)
+        p, target, numbers = self.kept
+        if numbers:
+            each = scale if isinstance(scale, float) else np.broadcast_to(scale, (*p.shape[:-1], 1)).reshape(-1)
+            if self.from_logits:
+                gradient = np.multiply(p, scale, out=self.empty(p))
+                gradient.reshape(-1)[target] -= each
+            else:
+                gradient = self.empty(p)
+                gradient.fill(0)
+                gradient.reshape(-1)[target] = -each / p.reshape(-1)[target]
         elif self.from_logits:
             gradient = np.multiply(p, np.add.reduce(target, -1, keepdims=True), out=self.empty(p))
             gradient -= target
             gradient *= scale
-        elif numbers:
-            gradient = self.empty(p)
-            gradient.fill(0)
-            places = target[..., None]
-            np.put_along_axis(gradient, places, -scale / np.take_along_axis(p, places, -1), -1)
         else:
             gradient = np.multiply(target, -scale, out=self.empty(p))
             gradient /= p

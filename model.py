@@ -11,6 +11,7 @@ In this file, in this order:
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 import signal
 import threading
@@ -32,7 +33,10 @@ _metrics = metrics
 
 
 class DivergenceError(ArithmeticError):
-    """A loss, gradient or parameter that is not finite. The net is as at the last good epoch's end."""
+    """A loss, gradient or parameter that is not finite. The net is as at the last good epoch's end; `history` is that
+    of the epochs until then."""
+
+    history: Any = None
 
 
 class History(dict[str, list[float]]):
@@ -79,6 +83,7 @@ class Model(_layers.Chain):
     optim: Any = None
     loss: Any = None
     training = False  # within `train`
+    stopped: Any = None  # of a stack: the copies that diverged and move no more, (S,)
 
     def __init__(
         self,
@@ -88,15 +93,20 @@ class Model(_layers.Chain):
         copies: int | None = None,
         name: str | None = None,
     ) -> None:
-        super().__init__(layers, name)
+        # All is checked before the layers become this net's own.
+        if isinstance(seed, _layers.Layer):
+            raise TypeError("Model takes its layers as one list: Model([Linear(8), Softmax()]).")
         if dtype not in ("float32", "float64", np.float32, np.float64):
             raise ValueError(f'dtype is "float32" or "float64", got {dtype!r}.')
         if copies is not None:
             _layers._count("copies", copies)
-            if not self.stackable:
-                never = [leaf.label for leaf in self.leaves() if not leaf.stackable]
+            given = [(place, layer) for place, layer in enumerate(layers) if isinstance(layer, _layers.Layer)]
+            never = [f"{leaf.label} (layers.{p})" for p, each in given for leaf in each.leaves() if not leaf.stackable]
+            if never:
                 raise ValueError(f"copies: these layers can't stand in a stack of nets: {', '.join(never)}.")
-        self.seeds = _seeds(seed, copies)
+        seeds = _seeds(seed, copies)
+        super().__init__(layers, name)
+        self.seeds = seeds
         self._use(_layers.Store(0, dtype, copies))
         self._shuffle: list[np.random.Generator] | None = None
         self._layout: Any = None
@@ -191,7 +201,7 @@ class Model(_layers.Chain):
             leaf.parameters = {name: value[copy] for name, value in leaf.parameters.items()}
         single._use(_layers.Store(0, single.dtype))
         single._tie(single.dtype)
-        single.optim = single._layout = None
+        single.optim = single._layout = single.stopped = None
         return single
 
     def _build(self, input_shape: _layers.Shape, seeds: Sequence[int | None] = (None,)) -> None:
@@ -226,6 +236,8 @@ class Model(_layers.Chain):
                 store.taken = 0
                 if store.lead:
                     stack = twin.forward(np.broadcast_to(batch, (*store.lead, *batch.shape)), False)
+                    if self.stopped is not None and not self.stopped.all():
+                        stack = stack[~self.stopped]
                     y = np.stack([stack.mean(0), stack.std(0)], 1)
                 else:
                     y = twin.forward(batch, False)
@@ -297,10 +309,10 @@ class Model(_layers.Chain):
                 "evaluating a batch again needs a loss of ours, or a subclass of Loss, after net(x) and loss."
             )
         x, training = self.kept
+        drawn = [leaf for leaf in self.leaves() if training and leaf.drew_from is not None]
         buffers = [(value, value.copy()) for leaf in self.leaves() for value in leaf.buffers.values()]
-        for leaf in self.leaves():
-            if leaf.drew_from is not None:
-                leaf.rng.bit_generator.state = leaf.drew_from
+        for leaf in drawn:
+            leaf.rng.bit_generator.state = leaf.drew_from  # type: ignore[assignment]
         store, taken = self._store, self._store.taken
         with np.errstate(all="ignore"):
             pred = self.forward(x, training)  # not into lent arrays: those of the first time are still looked at
@@ -414,7 +426,8 @@ class Model(_layers.Chain):
 
     def _check_first(self, loss: Any, x: Array) -> None:
         """What can be said of the predictions only when there are some, before anything moves."""
-        if isinstance(loss, _loss.Loss) and not self._ends_in_softmax:
+        asks = isinstance(loss, _loss.Loss) and type(loss).check_pred is not _loss.Loss.check_pred
+        if asks and not self._ends_in_softmax:
             net = self if self.input_shape is not None else self.copy()
             pred = net.predict(x)
             if np.isfinite(pred).all():  # else the training says where it went wrong
@@ -515,6 +528,7 @@ class _Checked:
         self.loss = loss
         self.class_weight = class_weight
         self.what = what
+        self.whole = True
 
     def arrays(self, x: Any, y: Any, weight: Any = None) -> list[Any]:
         """x, y and the weights, converted and checked; a memory map is left for `rows`, batch by batch."""
@@ -545,9 +559,9 @@ class _Checked:
 
     def weights(self, y: Array, weight: Any) -> Array | None:
         if weight is not None:
-            weight = _loss.Loss.checked_weight(weight, len(y))
+            weight = _loss.Loss.checked_weight(weight, len(y), self.whole)
         if self.class_weight is not None:
-            numbers = y if y.ndim == 1 else metrics.classes(y, y.shape[-1])
+            numbers = y if y.ndim == 1 else metrics.classes(y, y.shape)
             by_class = self.class_weight
             if not isinstance(by_class, dict):
                 by_class = dict(enumerate(np.asarray(by_class).tolist()))
@@ -559,13 +573,14 @@ class _Checked:
             if not ((table >= 0) & (table < np.inf)).all():
                 raise ValueError(f"class_weight holds finite numbers, not negative, got {by_class}.")
             weight = table[numbers] * (1 if weight is None else weight)
-            _loss.Loss.checked_weight(weight, len(y))
+            _loss.Loss.checked_weight(weight, len(y), self.whole)
         return None if weight is None else np.ascontiguousarray(weight, self.net.dtype)
 
     def batch(self, raw: Any) -> batches.Batch:
         """One (x, y) or (x, y, weight) of an iterable."""
         if not isinstance(raw, (tuple, list)) or len(raw) not in (2, 3):
             raise ValueError(f"an iterable of batches gives (x, y) or (x, y, weight), got {type(raw).__name__}.")
+        self.whole = False  # a batch may have no weight at all
         x, y, weight = self.arrays(*raw)
         self.net._check_smallest(x)
         return x, y, weight
@@ -696,9 +711,15 @@ class _Bar:
 
     def show(self, step: int, epoch: int, logs: dict[str, float]) -> None:
         self.drawn = time.perf_counter()
-        numbers = (f"{name}={np.nanmedian(value):.4g}" for name, value in logs.items() if name != "seconds")
+        numbers = (f"{name}={_middle(value):.4g}" for name, value in logs.items() if name != "seconds")
         self.bar.set_postfix_str(", ".join((f"epoch {epoch}/{self.epochs}", *numbers)), refresh=False)
         self.bar.update(step - self.bar.n)
+
+
+def _middle(value: Any) -> float:
+    """A number, or of one for each copy the median of those that are finite."""
+    finite = np.asarray(value)[np.isfinite(value)] if np.ndim(value) else np.asarray([value])
+    return float(np.median(finite)) if finite.size else math.nan
 
 
 class _Snapshot:
@@ -757,15 +778,21 @@ class Run:
                 finally:  # before `end`, which may put other weights there
                     if hasattr(self.optim, "finish"):
                         self.optim.finish(self.net)
-                for watcher in self._watchers:
-                    if watcher.end:
-                        watcher.end(self)
+                self._end()
+            except DivergenceError:  # an end like another, with its best weights and its file
+                self._end()
+                raise
             finally:
                 if self._bar is not None:
                     logs = {name: values[-1] for name, values in self.history.items()}
                     self._bar.show(self.step, self.epoch, logs)
                     self._bar.bar.close()
         return self.history
+
+    def _end(self) -> None:
+        for watcher in self._watchers:
+            if watcher.end:
+                watcher.end(self)
 
     @contextlib.contextmanager
     def _trusting(self) -> Iterator[None]:
@@ -774,6 +801,8 @@ class Run:
         net, loss = self.net, self.loss
         if net.training:
             raise RuntimeError("this net is being trained already: train was called from within train.")
+        if getattr(loss, "_trusted", False):  # it serves another training now, in a thread or around this one
+            loss = self.loss = copy.copy(loss)
         net.training = True
         ours = self._ours = isinstance(loss, _loss.Loss)
         if ours:
@@ -802,13 +831,16 @@ class Run:
                     return
                 if not math.isfinite(np.vdot(vector, vector)) and not self._finite(vector):
                     raise DivergenceError(self._where("a parameter is not finite", self.step))
-            except DivergenceError:
+            except DivergenceError as error:
                 snapshot.restore()
+                error.history = history
                 raise
             except FloatingPointError as error:  # an optimizer refused the gradients
                 where = self._where(str(error), self.step + 1)
                 snapshot.restore()
-                raise DivergenceError(where) from error
+                diverged = DivergenceError(where)
+                diverged.history = history
+                raise diverged from error
             logs = totals.means()
             if unseen is not None:
                 with self._evaluation(self.net):
@@ -897,9 +929,9 @@ class StackRun(Run):
     def _steps(self, epoch: Iterator[batches.Batch], totals: _Totals) -> bool:
         net, loss, optim, store, bar = self.net, self.loss, self.optim, self.net._store, self._bar
         weights, gradient = net.vector, net.gradient
-        if self.history.diverged is None:
-            self.history.diverged = np.zeros(len(weights), bool)
-        stopped = self.history.diverged
+        if net.stopped is None:
+            net.stopped = np.zeros(len(weights), bool)
+        stopped = self.history.diverged = net.stopped
         for batch in epoch:
             x, y, weight = _in_stack(store, self._rows, *batch)
             store.taken, store.lending = 0, True
@@ -930,8 +962,7 @@ class StackRun(Run):
         return False
 
     def _finite(self, vector: Array) -> bool:
-        assert self.history.diverged is not None
-        self.history.diverged |= ~np.isfinite(vector).all(1)
+        self.net.stopped |= ~np.isfinite(vector).all(1)
         return True
 
 
@@ -944,6 +975,12 @@ def _described(value: Any, functions: dict[str, Any]) -> Any:
         name = type(value).__name__
         described = {"type": name} | {k: _described(v, functions) for k, v in value.config().items()}
         own = getattr(_layers, name, None) is not type(value)
+        missing = [each for each in value._arguments() if not hasattr(value, each)]
+        if missing and type(value).config is _layers.Layer.config:
+            raise ValueError(
+                f"{name} does not keep its argument {missing[0]!r} under that name, so it can't be saved: set "
+                f"self.{missing[0]}, or write config()."
+            )
         frozen = not value.parts() and value._frozen
         return described | ({"own": True} if own else {}) | ({"frozen": True} if frozen else {})
     if isinstance(value, (list, tuple)):

@@ -53,6 +53,8 @@ RANGES: dict[str, tuple[float, float, str]] = {
     "clip_threshold": (1, math.inf, "[)"),
     "minimum": (-math.inf, math.inf, "()"),
 }  # all others: NOT_NEGATIVE
+# Names that people set; one that a rule does not have is refused, not kept beside it.
+USUAL = ("lr", "learning_rate", "momentum", "beta", "beta1", "beta2", "betas", "eps", "epsilon", "weight_decay")
 COUNTS = ("steps", "history")  # integers from 1
 OPTIONAL = ("epsilon1", "norm", "value")  # may be None
 
@@ -192,6 +194,7 @@ class Optimizer:
         self.t = 0  # steps taken
         self.hyper: dict[str, Any] = {}
         self.scalars = dict(type(self).scalars)
+        self._given: Any = None  # the last list of arrays that `step` was given, and what was made for it
         self._served: Any = None  # the net, or the shapes and dtypes of a list of arrays
         self._layout: Any = None  # what the pieces were made for
         self._state: list[dict[str, Array]] = []  # of each slot, or with whole_parameters of each parameter
@@ -303,11 +306,20 @@ class Optimizer:
         for w in parameters:
             if not isinstance(w, np.ndarray) or w.dtype.kind != "f" or not w.flags.writeable:
                 raise TypeError("step changes its parameters in place: they are writeable arrays of floats.")
-        flat = [np.ascontiguousarray(w).reshape(w.shape) for w in parameters]
-        # Copies of the gradients: what wraps a rule changes them.
-        self.update(_Arrays(flat, [g.astype(w.dtype, order="C") for w, g in zip(flat, gradients, strict=True)]))
+        given = self._given
+        if given is None or len(given[0]) != len(parameters) or any(map(operator.is_not, given[0], parameters)):
+            flat = [np.ascontiguousarray(w).reshape(w.shape) for w in parameters]
+            given = self._given = parameters, flat, _Arrays(flat, [np.empty_like(w) for w in flat])
+        _, flat, target = given
+        with np.errstate(all="ignore"):
+            for w, moved, place in zip(parameters, flat, range(len(flat)), strict=True):
+                if moved is not w:
+                    moved[...] = w
+                # A copy of the gradient: what wraps a rule changes it.
+                target.layout.slots[place][1][...] = gradients[place].reshape(-1)
+        self.update(target)
         for w, moved in zip(parameters, flat, strict=True):
-            if moved is not w and not np.shares_memory(w, moved):
+            if moved is not w:
                 w[...] = moved
 
     def reset(self) -> None:
@@ -388,8 +400,11 @@ class Optimizer:
         return self._at(name, hyper[name], self.t)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in self.__dict__.get("hyper", {}):
+        hyper = self.__dict__.get("hyper", {})
+        if name in hyper:
             self._set(name, value)
+        elif name in USUAL and hyper:
+            raise AttributeError(f"{type(self).__name__} has no {name!r} to set; it has {', '.join(hyper)}.")
         else:
             super().__setattr__(name, value)
 
@@ -598,7 +613,9 @@ class Optimizer:
     # Copies and pickles carry the state, not the net.
 
     def __getstate__(self) -> dict[str, Any]:
-        return dict(self.__dict__, _served=None, _layout=None, _pieces=[], _gradients=[], _scratch=np.empty(0))
+        return dict(
+            self.__dict__, _served=None, _layout=None, _given=None, _pieces=[], _gradients=[], _scratch=np.empty(0)
+        )
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -649,7 +666,8 @@ def _value(rule: Optimizer, loss: Any) -> float:
 def minimize(function: Callable[[Array], tuple[Any, Any]], x0: Any, optimizer: Optimizer, steps: int) -> Array:
     """Follow `function(x) -> (value, gradient)` from x0 for `steps` steps; the path, (steps + 1, *x0.shape).
 
-    x0 itself comes first and is left as it is; a float array keeps its dtype, all else becomes float64.
+    x0 itself comes first and is left as it is; a float array keeps its dtype, all else becomes float64. An optimizer
+    that has taken steps goes on with the state that it has: reset() it to begin anew.
     FloatingPointError for a gradient that is not finite.
     """
     if isinstance(steps, bool) or not hasattr(steps, "__index__") or operator.index(steps) < 0:
@@ -2324,6 +2342,13 @@ class PerLayer(Optimizer):
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(f"PerLayer has no {name!r}: ask one of its optimizers, optim.optimizers[pattern].")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in USUAL:
+            raise AttributeError(
+                f"PerLayer has no {name!r}: set it on one of its optimizers, optim.optimizers[pattern]."
+            )
+        super().__setattr__(name, value)
 
 
 def _fits(pattern: str, name: str) -> bool:

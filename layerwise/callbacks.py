@@ -59,6 +59,8 @@ class Monitor:
             unseen = self.name.startswith("val_") and "val_loss" not in logs
             hint = " Names with val_ come with train(..., validation=...)." if unseen else ""
             raise ValueError(f"the logs have no {self.name!r} to look at; they have {', '.join(logs)}.{hint}")
+        if np.ndim(logs[self.name]):
+            raise ValueError(f"{self.name!r} has a number for each copy in the stack: watch the nets one at a time.")
         return logs[self.name]
 
     def better(self, value: float, than: float) -> bool:

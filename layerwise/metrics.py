@@ -14,28 +14,30 @@ Array = np.ndarray
 Metric = Callable[[Array, Array], float]
 
 
-def classes(real: Array, columns: int, threshold: float = 0.5) -> Array:
-    """Class numbers (N, ...) of class numbers or of one column or more for each sample (N, ..., columns)."""
-    if real.ndim and real.shape[-1] == columns and real.dtype.kind == "f":
-        return real.argmax(-1) if columns > 1 else (real[..., 0] > threshold).astype(np.int64)
+def classes(real: Array, shape: tuple[int, ...], threshold: float = 0.5) -> Array:
+    """Class numbers (N, ...) of what has a column or more for each sample, `shape` (N, ..., C), or of class numbers
+    (N, ...) themselves. ValueError for another shape."""
+    if real.shape == shape:
+        return real.argmax(-1) if shape[-1] > 1 else (real[..., 0] > threshold).astype(np.int64)
+    if real.shape != shape[:-1]:
+        raise ValueError(f"targets have the shape of the predictions, {shape}, or {shape[:-1]}, got {real.shape}.")
     return real
 
 
 def accuracy(pred: Array, real: Array, threshold: float = 0.5) -> float:
     """The share of rows whose largest column is the right one; of one column, those on the right side of
     `threshold`: 0.5 for probabilities, 0 for raw scores. The targets are class numbers, one-hot or one column."""
-    columns = pred.shape[-1]
     # The threshold is the predictions': targets of one column are 0 and 1, or -1 and 1.
-    return float(np.mean(classes(pred, columns, threshold) == classes(real, columns)))
+    return float(np.mean(classes(pred, pred.shape, threshold) == classes(real, pred.shape)))
 
 
 def top_5_accuracy(pred: Array, real: Array) -> float:
     """The share of rows whose right class is among the five largest columns."""
-    columns = pred.shape[-1]
-    if columns <= 5:
+    right = classes(real, pred.shape)
+    if pred.shape[-1] <= 5:
         return 1.0
     best = np.argpartition(pred, -5, axis=-1)[..., -5:]
-    return float(np.mean((best == classes(real, columns)[..., None]).any(-1)))
+    return float(np.mean((best == right[..., None]).any(-1)))
 
 
 def mae(pred: Array, real: Array) -> float:
