@@ -67,7 +67,7 @@ class Store:
         self.taken = 0
         self.pool: list[Array] = []
 
-    def empty(self, shape: Shape) -> Array:
+    def empty(self, shape: Shape, dtype: Any = None) -> Array:
         """An array to write a result into, its values undefined: lent while a net trains, else a new one."""
         if not self.lending:
             return np.empty(shape, self.dtype)
@@ -1371,7 +1371,7 @@ class Chain(Layer):
         self._random = [layer for layer in self.layers if layer.random]
         self._adopt()
 
-    _sweep_of: Any = (-1, (), None)  # for which version of the store, and what `_swept` found
+    _sweep_of: Any = (-1, (), None)  # for which version of the store, and what `_plan_sweep` found
 
     def parts(self) -> dict[str, Layer]:
         return {f"layers.{place}": layer for place, layer in enumerate(self.layers)}
@@ -1442,10 +1442,11 @@ class Chain(Layer):
     def backward(self, grad: Array) -> Array | None:
         dtype = self._store.dtype
         if self.input_gradient_needed:
-            above: Sequence[Layer] = self.layers[::-1]
-            lowest = None
+            above, lowest = self.layers[::-1], None
         else:
-            above, lowest = self._swept()
+            version, above, lowest = self._sweep_of
+            if version != self._store.version:
+                above, lowest = self._plan_sweep()
         for layer in above:
             below = layer.backward(grad)
             if below is None:
@@ -1463,14 +1464,12 @@ class Chain(Layer):
                 lowest.input_gradient_needed = True
         return grad if self.input_gradient_needed else None
 
-    def _swept(self) -> tuple[Sequence[Layer], Layer | None]:
+    def _plan_sweep(self) -> tuple[Any, Any]:
         """Where nobody reads dL/dx: the layers from the last down, and the lowest that an optimizer may move."""
-        version = self._store.version
-        if self._sweep_of[0] != version:
-            first = next((place for place, layer in enumerate(self.layers) if layer.trainable), None)
-            upper = () if first is None else self.layers[:first:-1]
-            self._sweep_of = version, upper, None if first is None else self.layers[first]
-        return self._sweep_of[1:]
+        first = next((place for place, layer in enumerate(self.layers) if layer.trainable), None)
+        plan = ((), None) if first is None else (self.layers[:first:-1], self.layers[first])
+        self._sweep_of = (self._store.version, *plan)
+        return plan
 
     def config(self) -> dict[str, Any]:
         return {"layers": list(self.layers), "name": self.name}

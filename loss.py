@@ -50,7 +50,7 @@ class Loss:
     kept: Any = None
     _scale: Any = None
     _trusted = False  # `train` has checked the data and does not want it checked again
-    _store: Any = None  # lends arrays while a net trains
+    empty: Any = staticmethod(np.empty)  # (shape, dtype): an array for a result; while a net trains, it is lent
 
     def __init__(self, reduction: str = "mean") -> None:
         if reduction not in REDUCTIONS:
@@ -115,10 +115,6 @@ class Loss:
             f"{type(self).__name__} got predictions of shape {pred} and targets of shape {real}; the targets have "
             f"shape {accepted}.{hint}"
         )
-
-    def empty(self, like: Array) -> Array:
-        """An array of that shape and type for a result: lent while a net trains, else a new one."""
-        return np.empty(like.shape, like.dtype) if self._store is None else self._store.empty(like.shape)
 
     def _call(self, pred: Array, real: Array, weight: Array | None) -> float:
         values = self.forward(pred, real)
@@ -202,7 +198,7 @@ class Loss:
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.config().items())})"
 
     def __getstate__(self) -> dict[str, Any]:
-        dropped = ("pred", "real", "sample_weight", "kept", "_scale", "_trusted", "_store")
+        dropped = ("pred", "real", "sample_weight", "kept", "_scale", "_trusted", "empty")
         return {name: value for name, value in self.__dict__.items() if name not in dropped}
 
 
@@ -220,12 +216,12 @@ class MSE(Loss):
     stackable = True
 
     def forward(self, pred: Array, real: Array) -> Array:
-        d = self.kept = np.subtract(pred, real, out=self.empty(pred))
-        return np.multiply(d, d, out=self.empty(d))
+        d = self.kept = np.subtract(pred, real, out=self.empty(pred.shape, pred.dtype))
+        return np.multiply(d, d, out=self.empty(d.shape, d.dtype))
 
     def derivative(self, scale: Any) -> Array:
         d = self.kept
-        return np.multiply(d, 2 * scale, out=self.empty(d))
+        return np.multiply(d, 2 * scale, out=self.empty(d.shape, d.dtype))
 
 
 class MAE(Loss):
@@ -234,8 +230,8 @@ class MAE(Loss):
     stackable = True
 
     def forward(self, pred: Array, real: Array) -> Array:
-        d = self.kept = np.subtract(pred, real, out=self.empty(pred))
-        return np.abs(d, out=self.empty(d))
+        d = self.kept = np.subtract(pred, real, out=self.empty(pred.shape, pred.dtype))
+        return np.abs(d, out=self.empty(d.shape, d.dtype))
 
     def derivative(self, scale: Any) -> Array:
         return np.sign(self.kept) * scale
@@ -256,7 +252,7 @@ class Huber(Loss):
         self.delta = float(delta)
 
     def forward(self, pred: Array, real: Array) -> Array:
-        d = np.subtract(pred, real, out=self.empty(pred))
+        d = np.subtract(pred, real, out=self.empty(pred.shape, pred.dtype))
         held = self.kept = np.clip(d, -self.delta, self.delta)
         return held * (d - 0.5 * held)  # both cases in one
 
@@ -270,7 +266,7 @@ class LogCosh(Loss):
     stackable = True
 
     def forward(self, pred: Array, real: Array) -> Array:
-        d = self.kept = np.subtract(pred, real, out=self.empty(pred))
+        d = self.kept = np.subtract(pred, real, out=self.empty(pred.shape, pred.dtype))
         size = np.abs(d)
         return size + np.log1p(np.exp(-2 * size)) - math.log(2)
 
@@ -422,18 +418,18 @@ class CrossEntropy(Loss):
         if numbers:
             each = scale if isinstance(scale, float) else np.broadcast_to(scale, (*p.shape[:-1], 1)).reshape(-1)
             if self.from_logits:
-                gradient = np.multiply(p, scale, out=self.empty(p))
+                gradient = np.multiply(p, scale, out=self.empty(p.shape, p.dtype))
                 gradient.reshape(-1)[target] -= each
             else:
-                gradient = self.empty(p)
+                gradient = self.empty(p.shape, p.dtype)
                 gradient.fill(0)
                 gradient.reshape(-1)[target] = -each / p.reshape(-1)[target]
         elif self.from_logits:
-            gradient = np.multiply(p, np.add.reduce(target, -1, keepdims=True), out=self.empty(p))
+            gradient = np.multiply(p, np.add.reduce(target, -1, keepdims=True), out=self.empty(p.shape, p.dtype))
             gradient -= target
             gradient *= scale
         else:
-            gradient = np.multiply(target, -scale, out=self.empty(p))
+            gradient = np.multiply(target, -scale, out=self.empty(p.shape, p.dtype))
             gradient /= p
         return gradient if self.from_logits else _held(gradient, scale)
 

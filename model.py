@@ -58,7 +58,8 @@ class History(dict[str, list[float]]):
             from matplotlib.figure import Figure
         except ImportError:
             raise ImportError('plot needs a package: pip install "layerwise[demo]"') from None
-        names = [name for name in self if name != "seconds" and not name.startswith("val_")]
+        # Names of two words are of telemetry: a dozen for each layer.
+        names = [name for name in self if name != "seconds" and not name.startswith("val_") and " " not in name]
         figure = Figure(figsize=(5 * len(names), 3.6), layout="constrained")
         for place, name in enumerate(names):
             axes = figure.add_subplot(1, len(names), place + 1)
@@ -284,17 +285,15 @@ class Model(_layers.Chain):
         last layer down to the first that has one; dL/dx of the data is not computed."""
         if not self.training:
             with np.errstate(all="ignore"):
-                self._sweep(loss)
-        else:
-            self._store.lending = True
-            try:
-                self._sweep(loss)
-            finally:
-                self._store.lending = False
+                return self._sweep(loss)
+        self._store.lending = True
+        try:
+            self._sweep(loss)
+        finally:
+            self._store.lending = False
 
     def _sweep(self, loss: Any) -> None:
-        grad = loss.backward()
-        grad = np.asarray(grad, self._store.dtype)
+        grad = np.asarray(loss.backward(), self._store.dtype)
         needed, self.input_gradient_needed = self.input_gradient_needed, False
         try:
             self.backward(grad)
@@ -806,14 +805,15 @@ class Run:
         net.training = True
         ours = self._ours = isinstance(loss, _loss.Loss)
         if ours:
-            loss._trusted, loss._store = True, net._store
+            loss._trusted, loss.empty = True, net._store.empty
         try:
             yield
         finally:
             net.training = False
             net._store.lending, net._store.pool = False, []
             if ours:
-                loss._trusted, loss._store = False, None
+                loss._trusted = False
+                del loss.empty
 
     def _epochs(self, rows: Any, unseen: Any, shuffle: bool) -> None:
         self._rows = rows

@@ -1853,6 +1853,8 @@ class _Point(NamedTuple):
 
 def _cubic(a: _Point, b: _Point, low: float, high: float) -> float:
     """Where the cubic through two points and their slopes is lowest, held within [low, high]: eq. 3.59."""
+    if a.t == b.t:
+        return (low + high) / 2
     d1 = a.slope + b.slope - 3 * (a.value - b.value) / (a.t - b.t)
     square = d1 * d1 - a.slope * b.slope
     if not square >= 0:
@@ -1860,8 +1862,10 @@ def _cubic(a: _Point, b: _Point, low: float, high: float) -> float:
     d2 = math.sqrt(square)
     if a.t > b.t:
         a, b = b, a
-    lowest = b.t - (b.t - a.t) * ((b.slope + d2 - d1) / (b.slope - a.slope + 2 * d2))
-    return min(max(lowest, low), high)
+    above, below = b.slope + d2 - d1, b.slope - a.slope + 2 * d2
+    if below == 0:  # straight: down it goes, as far as it may
+        return high if above < 0 else low if above > 0 else (low + high) / 2
+    return min(max(b.t - (b.t - a.t) * (above / below), low), high)
 
 
 def _strong_wolfe(

@@ -13,6 +13,7 @@ from golden import Held, Scheduled, X, Y, cases, fresh_net, give, held, rules_wi
 import layers
 import loss
 import optim
+from layerwise import datasets
 
 STREAMED = [case for case in cases() if case.kind is None]
 
@@ -278,3 +279,16 @@ def test_a_held_layer_is_what_the_tests_take_it_for():
     net = held([np.arange(3.0), np.ones((2, 2))])
     assert isinstance(net[0], Held)
     np.testing.assert_array_equal(net.vector, [0, 1, 2, 1, 1, 1, 1])
+
+
+def test_lbfgs_goes_down_a_straight_line_and_stops_where_two_points_meet():
+    def straight(x):
+        return float(np.abs(x - 50.0).sum()), np.sign(x - 50.0)
+
+    path = optim.minimize(straight, np.zeros(2), optim.LBFGS(), 3)
+    assert straight(path[-1])[0] < straight(path[0])[0]
+    x, y = datasets.five_rows()
+    net = layers.Model([layers.Linear(3), layers.ReLU(), layers.Linear(1)], seed=8)
+    rule = optim.LBFGS(tolerance_change=0.0, tolerance_gradient=0.0)
+    history = net.train(x, y, rule, loss.MSE(), epochs=20, verbose=False)
+    assert history["loss"][-1] < history["loss"][0]
