@@ -5,11 +5,12 @@ Nothing in a file is ever executed: no pickle, and no name in it is imported. Kn
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import tempfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +50,21 @@ def write(path: str | os.PathLike[str], header: dict[str, Any], arrays: Mapping[
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     checks = _checks(arrays)
     text = json.dumps({"format": FORMAT, "version": VERSION, **header, "checks": checks})
+    with replaced(path) as file:
+        writer(file, text, arrays)
+
+
+@contextlib.contextmanager
+def replaced(path: str | os.PathLike[str]) -> Iterator[Any]:
+    """`with replaced(path) as file:` a binary file that takes its place, whole and flushed to disk, when the block
+    ends, with the permissions that umask gives. Where something is raised, what was there stays."""
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {str(path.parent)!r} to write {path.name} in: make it first.")
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     try:
         with os.fdopen(handle, "wb") as file:
-            writer(file, text, arrays)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         umask = os.umask(0)

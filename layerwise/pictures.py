@@ -16,13 +16,13 @@ import contextlib
 import io
 import math
 import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from layerwise import files
 from layerwise.comparison import Comparison, Profile, trailing_median
 
 Array = np.ndarray
@@ -632,19 +632,5 @@ def save(figure: Any, path: str | os.PathLike[str]) -> None:
 
 def write(path: str | os.PathLike[str], content: bytes) -> None:
     """Write a file beside its place, flush it to disk, then put it there in one step."""
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"there is no folder {str(path.parent)!r} to write {path.name} in: make it first.")
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes it private
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    with files.replaced(path) as file:
+        file.write(content)
