@@ -1,12 +1,16 @@
 """What several test files share."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+# A test run that was started in the background, where Ctrl-C is ignored, is to see Ctrl-C all the same.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
 
