@@ -216,12 +216,12 @@ class MSE(Loss):
     stackable = True
 
     def forward(self, pred: Array, real: Array) -> Array:
-        d = self.kept = np.subtract(pred, real, out=self.empty(pred.shape, pred.dtype))
-        return np.multiply(d, d, out=self.empty(d.shape, d.dtype))
+        d = self.kept = np.subtract(pred, real, self.empty(pred.shape, pred.dtype))
+        return np.multiply(d, d, self.empty(d.shape, d.dtype))
 
     def derivative(self, scale: Any) -> Array:
         d = self.kept
-        return np.multiply(d, 2 * scale, out=self.empty(d.shape, d.dtype))
+        return np.multiply(d, 2 * scale, self.empty(d.shape, d.dtype))
 
 
 class MAE(Loss):
@@ -346,13 +346,16 @@ def _check_rows_sum_to_1(who: str, what: str, p: Array, hint: str) -> None:
         raise ValueError(f"{who} takes probabilities as {what}: rows of numbers >= 0 that sum to 1; {worst}.{hint}")
 
 
-def _tiny(x: Array) -> float:
-    return float(np.finfo(x.dtype).tiny)
+_TINY = {np.dtype(each): np.array(np.finfo(each).tiny) for each in (np.float16, np.float32, np.float64)}
+
+
+def _tiny(x: Array) -> Array:
+    return _TINY[x.dtype]
 
 
 def _held(gradient: Array, scale: Any) -> Array:
     """A weight of 4 or more over the smallest normal number is past the largest number: it is held there."""
-    if np.max(scale) > 1:
+    if (scale if isinstance(scale, float) else np.max(scale)) > 1:
         np.maximum(gradient, -float(np.finfo(gradient.dtype).max), out=gradient)
     return gradient
 

@@ -286,19 +286,18 @@ class Model(_layers.Chain):
         if not self.training:
             with np.errstate(all="ignore"):
                 return self._sweep(loss)
-        self._store.lending = True
-        try:
-            self._sweep(loss)
-        finally:
-            self._store.lending = False
+        self._sweep(loss)
 
     def _sweep(self, loss: Any) -> None:
-        grad = np.asarray(loss.backward(), self._store.dtype)
-        needed, self.input_gradient_needed = self.input_gradient_needed, False
+        store = self._store
+        store.lending = self.training
+        needed = self.input_gradient_needed
+        self.input_gradient_needed = False
         try:
-            self.backward(grad)
+            self.backward(np.asarray(loss.backward(), store.dtype))
         finally:
             self.input_gradient_needed = needed
+            store.lending = False
 
     def again(self, loss: Any) -> float:
         """The loss and all gradients of the last batch at the present weights: same rows, same random draws, the
@@ -621,17 +620,20 @@ class _Totals:
     def __init__(self, loss: Any, chosen: dict[str, Any]) -> None:
         self.summed = getattr(loss, "reduction", "mean") != "mean"
         self.chosen = chosen
+        self.restart()
+
+    def restart(self) -> None:
         self.rows = 0
         self.weight = 0.0
         self.loss = 0.0
-        self.metrics = dict.fromkeys(chosen, 0.0)
+        self.metrics = dict.fromkeys(self.chosen, 0.0)
 
     def add(self, value: float, pred: Array, y: Array, weight: Array | None) -> None:
-        n, value = len(pred), float(value)
-        self.rows += n
+        n = len(pred)
         share = n if weight is None else float(np.add.reduce(weight))
+        self.rows += n
         self.weight += n if self.summed else share
-        self.loss += value if self.summed else value * share
+        self.loss += float(value) if self.summed else float(value) * share
         for name, metric in self.chosen.items():
             self.metrics[name] += float(metric(pred, y)) * n
 
@@ -726,18 +728,19 @@ class _Snapshot:
 
     def __init__(self, net: Model, optim: Any) -> None:
         self.optim = optim if hasattr(optim, "restore") else None
-        self.live = [net.vector, *(value for leaf in net.leaves() for value in leaf.buffers.values())]
-        self.kept: list[Array] = [np.empty_like(array) for array in self.live]
+        live = [net.vector, *(value for leaf in net.leaves() for value in leaf.buffers.values())]
+        self.pairs = [(np.empty_like(array), array) for array in live]
+        self.state: Any = None
         self.take()
 
     def take(self) -> None:
-        for kept, live in zip(self.kept, self.live, strict=True):
+        for kept, live in self.pairs:
             kept[...] = live  # np.copyto takes three times as long on small arrays
         if self.optim is not None:
-            self.state = self.optim.snapshot(self.__dict__.get("state"))
+            self.state = self.optim.snapshot(self.state)
 
     def restore(self) -> None:
-        for kept, live in zip(self.kept, self.live, strict=True):
+        for kept, live in self.pairs:
             np.copyto(live, kept)
         if self.optim is not None:
             self.optim.restore(self.state)
@@ -820,16 +823,17 @@ class Run:
         snapshot = _Snapshot(self.net, self.optim)
         order = self.net._order if shuffle else None
         history = self.history
-        vector = self.net.vector
+        vector = self.net.vector.reshape(-1)
+        totals = self._totals(self.loss, self._chosen)
         for _ in range(self.epochs):
             began = time.perf_counter()
-            totals = self._totals(self.loss, self._chosen)
+            totals.restart()
             try:
                 stopped = self._steps(rows.epoch(order), totals)
                 if self._interrupt.asked:
                     history.interrupted = True
                     return
-                if not math.isfinite(np.vdot(vector, vector)) and not self._finite(vector):
+                if not math.isfinite(vector.dot(vector)) and not self._finite():
                     raise DivergenceError(self._where("a parameter is not finite", self.step))
             except DivergenceError as error:
                 snapshot.restore()
@@ -861,15 +865,16 @@ class Run:
                 history.interrupted = True
                 return
 
-    def _finite(self, vector: Array) -> bool:
-        return bool(np.isfinite(vector).all())
+    def _finite(self) -> bool:
+        return bool(np.isfinite(self.net.vector).all())
 
     def _steps(self, epoch: Iterator[batches.Batch], totals: _Totals) -> bool:
         """The steps of one epoch; True if a callback ends the training."""
         net, loss, optim, store, bar = self.net, self.loss, self.optim, self.net._store, self._bar
         interrupt, steppers, clock = self._interrupt, self._steppers, time.perf_counter
         for x, y, weight in epoch:
-            store.taken, store.lending = 0, True
+            store.taken = 0
+            store.lending = True
             try:
                 pred = net.forward(x, True)
                 store.lending = self._ours
@@ -961,8 +966,8 @@ class StackRun(Run):
                 return False
         return False
 
-    def _finite(self, vector: Array) -> bool:
-        self.net.stopped |= ~np.isfinite(vector).all(1)
+    def _finite(self) -> bool:
+        self.net.stopped |= ~np.isfinite(self.net.vector).all(1)
         return True
 
 

@@ -5,11 +5,14 @@ from pathlib import Path
 from setuptools import setup
 
 extras = {
-    "demo": ["scikit-learn>=1.5", "matplotlib>=3.8"],
+    "demo": ["scikit-learn>=1.5", "matplotlib>=3.8", "threadpoolctl>=3.2"],
     "compare": ["matplotlib>=3.8", "joblib>=1.3", "threadpoolctl>=3.2"],
     "safetensors": ["safetensors>=0.4.3"],
 }
-extras["test"] = ["pytest>=8", "sybil>=8", "scikit-learn>=1.5", "joblib>=1.3", "matplotlib>=3.8", "safetensors>=0.4.3"]
+extras["test"] = [
+    "pytest>=8", "sybil>=8", "scikit-learn>=1.5", "joblib>=1.3", "matplotlib>=3.8", "safetensors>=0.4.3",
+    "threadpoolctl>=3.2",
+]  # fmt: skip
 extras["dev"] = [*extras["test"], *extras["compare"], "ruff>=0.9", "mypy>=1.14"]
 
 setup(

@@ -22,9 +22,10 @@ OURS = {*FOUR, "layerwise"}
 
 # Which of ours each module may import; every other wing may import the four and the other wings.
 ALLOWED: dict[str, set[str]] = {
-    "layers": set(),
+    "threads": set(),
+    "layers": {"threads"},
     "loss": set(),
-    "optim": set(),
+    "optim": {"threads"},
     "schedules": set(),
     "metrics": set(),
     "files": set(),

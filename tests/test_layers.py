@@ -104,6 +104,25 @@ TABLE = {  # the name of a layer, and what sets the row apart: (make, shape of x
     "Model": (lambda: Model([BatchNorm(), Linear(7), Dropout(0.2), Softmax()], seed=3), (N, C)),
     "Model in a Model": (lambda: Model([Linear(7), Model([Linear(3), Tanh()], seed=1), Linear(2)], seed=2), (N, C)),
     "Model of an Embedding": (lambda: Model([Embedding(7, 3), Tanh(), Flatten(), Linear(2)], seed=4), (N, T)),
+    "Conv1D": (lambda: layers.Conv1D(7, 3, stride=2, padding="same"), (N, T, C)),
+    "Conv2D": (lambda: layers.Conv2D(7, 2), (N, T, W, 2)),
+    "Conv2D with all else": (
+        lambda: layers.Conv2D(4, (3, 2), stride=(2, 1), padding=1, dilation=(1, 2), groups=2, bias=False, init="he"),
+        (N, T, W, C),
+    ),
+    "ConvTranspose2D": (lambda: layers.ConvTranspose2D(7, (3, 2), stride=2, padding="same"), (N, H, W, C)),
+    "DepthwiseConv2D": (lambda: layers.DepthwiseConv2D((2, 3), multiplier=2, padding="same"), (N, T, W, C)),
+    "MaxPool1D": (lambda: layers.MaxPool1D(3, stride=2, padding="same"), (N, T, C)),
+    "MaxPool2D": (layers.MaxPool2D, (N, T, W, C)),
+    "AveragePool1D": (lambda: layers.AveragePool1D(3, stride=2, padding="same"), (N, T, C)),
+    "AveragePool2D": (lambda: layers.AveragePool2D((2, 3), stride=1, padding=1), (N, T, W, C)),
+    "GlobalAveragePool1D": (layers.GlobalAveragePool1D, (N, T, C)),
+    "GlobalAveragePool2D": (layers.GlobalAveragePool2D, (N, H, W, C)),
+    "GlobalMaxPool1D": (layers.GlobalMaxPool1D, (N, T, W)),
+    "GlobalMaxPool2D": (layers.GlobalMaxPool2D, (N, H, W, T)),
+    "ZeroPad2D": (lambda: layers.ZeroPad2D(((1, 0), (2, 3))), (N, H, W, C)),
+    "UpSample2D": (lambda: layers.UpSample2D((2, 3)), (N, H, W, C)),
+    "SpatialDropout": (lambda: layers.SpatialDropout(0.3), (N, H, W, C)),
 }
 
 every_layer = pytest.mark.parametrize(("make", "shape"), TABLE.values(), ids=TABLE)
@@ -176,7 +195,7 @@ def test_the_table_is_complete():
         "Elementwise",
         "Norm",
     }
-    assert set(layers.__all__) == defined | {"Model"}
+    assert set(layers.__all__) == defined | set(layers.ELSEWHERE)
 
 
 # ---- Gradients and golden values ----
@@ -196,8 +215,12 @@ def test_backward_of_a_frozen_batch_norm_is_the_derivative():
     assert gradcheck(layer, draw((N, C))).error <= 1e-6
 
 
-GOLDEN = np.load(Path(__file__).parent / "reference" / "layers.npz")
-CASES = {case["id"]: case for case in json.loads(str(GOLDEN["about"]))["cases"]}
+FILES = [np.load(Path(__file__).parent / "reference" / f"{name}.npz") for name in ("layers", "convolution")]
+CASES = {case["id"]: case for file in FILES for case in json.loads(str(file["about"]))["cases"]}
+GOLDEN: dict = {}  # the id of a case -> name -> array
+for file in FILES:
+    for key in set(file.files) - {"about"}:
+        GOLDEN.setdefault(key.split("/")[0], {})[key.split("/")[1]] = file[key]
 
 
 class Drawn:
@@ -224,7 +247,7 @@ def from_spec(spec):
 
 def compared_with_golden(case, dtype):
     """Run a case; name -> (ours, the reference's) of everything that the reference computed."""
-    stored = {key.split("/")[1]: GOLDEN[key] for key in GOLDEN.files if key.split("/")[0] == case["id"]}
+    stored = dict(GOLDEN[case["id"]])
     layer = from_spec(case).copy(dtype=dtype)
     layer.build(stored["x"].shape[1:])
     draws = {name: stored.pop(name) for name in ("mask", "noise") if name in stored}

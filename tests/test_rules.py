@@ -81,11 +81,11 @@ def test_what_is_evaluated_equals_the_reference(case):
 MISTAKES = [
     ("Adam", "corrected by 1 - beta", "(1 - beta1**t)", "(1 - beta1)"),
     ("Adam", "the second corrected by 1 - beta", "(1 - beta2**t)", "(1 - beta2)"),
-    ("Adam", "epsilon outside the fraction", "lr * m / (np.sqrt(v) + epsilon)", "lr * (m / np.sqrt(v) + epsilon)"),
+    ("Adam", "epsilon outside the fraction", "(m / (np.sqrt(v) + epsilon))", "(m / np.sqrt(v) + epsilon)"),
     ("Adam", "the first correction twice", "lr * root / (1 - beta1**t)", "lr * root / (1 - beta1**t)**2"),
     ("Adam", "epsilon inside the root", "(np.sqrt(v) + epsilon)", "np.sqrt(v + epsilon)"),
     ("Adam", "epsilon before the correction", "epsilon * root", "epsilon"),
-    ("Adam", "v from the mean, not from g", "(g * g - v)", "(m * m - v)"),
+    ("Adam", "v from the mean, not from g", "(g * g)", "(m * m)"),
     ("Adam", "amsgrad keeps nothing", "out=largest", "out=None"),
     ("AdamW", "decay coupled", '"decoupled"', '"coupled"'),
     ("SGD", "dampening at the first step", "if t > 1 else 0", ""),
@@ -476,3 +476,14 @@ def test_the_state_of_those_that_look_at_shapes():
     assert {name: a.shape for name, a in state.items()} == {
         "y": (3, size), "s": (3, size), "direction": (size,), "last_g": (size,)
     }  # fmt: skip
+
+
+def test_arrays_of_two_dtypes_get_the_numbers_each_in_its_own():
+    """A number rounded to float32 for the first array would be felt in the second."""
+    both, alone = optim.Adam(), optim.Adam()
+    first, second, same = np.ones(3, np.float32), np.ones(3), np.ones(3)
+    for _ in range(5):
+        both.step([first, second], [np.full(3, 0.1, np.float32), np.full(3, 0.1)])
+        alone.step([same], [np.full(3, 0.1)])
+    np.testing.assert_array_equal(second, same)
+    assert first.dtype == np.float32
