@@ -558,6 +558,22 @@ def _row_sums(x: Array) -> Array:
     return x.dot(_ones(x.shape[-1], x.dtype))[..., None]
 
 
+PART = 100_000  # numbers of a part of a large batch: they stay in the cache from one pass to the next
+MANY = 300_000  # numbers from which on the parts are shared among threads
+
+
+def _in_parts(function: Callable[[int, int], Any], x: Array) -> None:
+    """function(first, last) for all rows of x, a few at a time where they are many. What function does with some rows
+    must not depend on which they are together with."""
+    count = min(-(-x.size // PART), len(x))
+    if x.size < MANY or count < 2:
+        function(0, len(x))
+        return
+    count += count % 2 if count < len(x) else 0
+    bounds = [len(x) * k // count for k in range(count + 1)]
+    importlib.import_module("layerwise.threads").over(function, list(itertools.pairwise(bounds)))
+
+
 def _row_max(x: Array) -> Array:
     """The largest over the last axis, which is kept with size 1."""
     rows = x.size // x.shape[-1]
@@ -746,11 +762,14 @@ class ReLU(Elementwise):
     """y = max(x, 0).    dy/dx = 1 where x > 0, else 0"""
 
     def forward(self, x: Array, training: bool) -> Array:
-        y = self.kept = np.maximum(x, 0, out=self.empty(x.shape))
+        y = self.kept = self.empty(x.shape)
+        _in_parts(lambda a, b: np.maximum(x[a:b], 0, out=y[a:b]), x)
         return y
 
     def backward(self, grad: Array) -> Array:
-        return np.multiply(grad, self.kept > 0, out=self.empty(grad.shape))
+        y, x_gradient = self.kept, self.empty(grad.shape)
+        _in_parts(lambda a, b: np.multiply(grad[a:b], y[a:b] > 0, out=x_gradient[a:b]), y)
+        return x_gradient
 
 
 def _bent(values: Array, above: Array, slope: Any, out: Array) -> Array:
@@ -1186,30 +1205,80 @@ class BatchNorm(Norm):
         self.add_buffer("running_variance", np.ones(input_shape[-1]))
 
     def forward(self, x: Array, training: bool) -> Array:
-        mean, variance = self.buffers["running_mean"], self.buffers["running_variance"]
-        rows = _rows(x)
+        running_mean, running_variance = self.buffers["running_mean"], self.buffers["running_variance"]
+        samples = x.reshape(len(x), math.prod(x.shape[1:]))
+        n = x.size // x.shape[-1]
         moving = training and not self._frozen
         if moving:
-            n = len(rows)
             if n < 2:
                 raise ValueError(
                     f"{self.label} normalises over the batch in training and got one value per channel, "
                     f"shape {x.shape}: give it a batch of at least two."
                 )
-            z, scale, batch_mean, batch_variance = _standardised(rows, 0, self.epsilon)
-            mean += self.momentum * (batch_mean[0] - mean)
-            variance += self.momentum * (batch_variance[0] * (n / (n - 1)) - variance)
+            mean = self._channel_sums(lambda a, b: (samples[a:b],), samples)[0] / n
+            off = self._each(mean, samples)
+            variance = self._channel_sums(lambda a, b: (np.square(samples[a:b] - off),), samples)[0] / n
+            running_mean += self.momentum * (mean - running_mean)
+            running_variance += self.momentum * (variance * (n / (n - 1)) - running_variance)
         else:
-            scale = 1 / np.sqrt(variance + self.epsilon)
-            z = (rows - mean) * scale
-        self.kept = z, scale, moving
-        return self._scaled(z).reshape(x.shape)
+            mean, variance = running_mean.copy(), running_variance
+        scale = 1 / np.sqrt(variance + self.epsilon)
+        self.kept = samples, mean, scale, moving
+        y = self.empty(x.shape)
+        out, off = y.reshape(samples.shape), self._each(mean, samples)
+        by, b_each = self._each(scale * self.w, samples), self._each(self.b, samples)
+
+        def normalise(first: int, last: int) -> None:
+            z = np.subtract(samples[first:last], off, out=out[first:last])
+            z *= by
+            z += b_each
+
+        _in_parts(normalise, samples)
+        return y
 
     def backward(self, grad: Array) -> Array:
-        z, scale, moved = self.kept
-        z_gradient = self._scaled_backward(_rows(grad), z)
-        x_gradient = _standardised_backward(z_gradient, z, scale, 0) if moved else z_gradient * scale
-        return x_gradient.reshape(grad.shape)
+        samples, mean, scale, moved = self.kept
+        given, n = grad.reshape(samples.shape), samples.size // len(mean)
+        off = self._each(mean, samples)
+        sums, products = self._channel_sums(lambda a, b: (given[a:b], given[a:b] * (samples[a:b] - off)), samples)
+        self.b_gradient[...] = sums
+        np.multiply(products, scale, out=self.w_gradient)
+        by = self._each(scale * self.w, samples)
+        x_gradient = self.empty(grad.shape)
+        out = x_gradient.reshape(samples.shape)
+        # What moves the mean or the variance is taken out of the gradient.
+        both = self._each(sums / n, samples), self._each(products / n * scale * scale, samples)
+
+        def differentiate(first: int, last: int) -> None:
+            part = out[first:last]
+            if moved:
+                np.subtract(samples[first:last], off, out=part)
+                part *= both[1]
+                part += both[0]
+                np.subtract(given[first:last], part, out=part)
+                part *= by
+            else:
+                np.multiply(given[first:last], by, out=part)
+
+        _in_parts(differentiate, samples)
+        return x_gradient
+
+    def _each(self, values: Array, samples: Array) -> Array:
+        """The numbers of the channels repeated along a whole sample: NumPy needs as long for a row of 20 as of 200."""
+        return np.tile(values, samples.shape[1] // len(values))
+
+    def _channel_sums(self, terms: Callable[[int, int], tuple[Array, ...]], samples: Array) -> Array:
+        """The sums over all samples and places of `terms` of some samples, for each channel, (terms, C)."""
+        found: list[tuple[int, list[Array]]] = []
+
+        def add(first: int, last: int) -> None:
+            ones = _ones(last - first, samples.dtype)
+            found.append((first, [ones.dot(term) for term in terms(first, last)]))
+
+        _in_parts(add, samples)
+        # In the order of the samples, not in that in which the threads were done: the same bits every time.
+        totals = np.add.reduce([sums for _, sums in sorted(found, key=operator.itemgetter(0))], 0)
+        return np.add.reduce(totals.reshape(len(totals), -1, len(self.w)), 1)
 
 
 class LayerNorm(Norm):

@@ -16,6 +16,7 @@ Shapes in the docstrings: N batch, H W space, T time, C channels, F filters, kh 
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import operator
@@ -32,8 +33,9 @@ Array = np.ndarray
 Shape = tuple[int, ...]
 Pair = tuple[int, int]
 
-CACHE = 3 * 2**18  # bytes of one piece's matrix of windows: a good part of a core's L2 cache
+CACHE = 2**20  # bytes that one piece works with: half of the L2 cache of a core, where that is of 2 MB
 FEWEST_ROWS = 192  # that it has all the same: with fewer, a product is slow
+SMALL = 10**6  # multiplications; up to here OpenBLAS takes its matrices as they lie, without a copy for the cache
 WORTH_THREADS = 4e6  # multiplications; below, handing over to another thread costs more than it brings
 WORTH_THREADS_ELEMENTWISE = 2e5  # numbers
 
@@ -74,16 +76,10 @@ class Axis(NamedTuple):
             first = start + low * self.stride
             yield slice(low, high), slice(first, first + (high - low) * self.stride, self.stride)
 
-    def phases(self) -> Iterator[tuple[slice, list[int], Axis]]:
-        """The transpose, without zeros between its inputs. The places that are equal modulo the stride meet the same
-        taps: for each such class its places, the taps, and how those lie on the outputs, which are then the input."""
-        for place in range(min(self.stride, self.size)):
-            whole = place - self.offset
-            taps = [tap for tap in range(self.taps)[::-1] if (whole - tap * self.step) % self.stride == 0]
-            first, second = ((whole - tap * self.step) // self.stride for tap in (*taps, 0, 0)[:2])
-            step = second - first if len(taps) > 1 else 1
-            count = len(range(place, self.size, self.stride))
-            yield slice(place, None, self.stride), taps, Axis(self.outputs, len(taps), 1, step, first, count)
+    def reversed(self) -> Axis:
+        """The transpose, for outputs with stride - 1 zeros between them: the windows of the places of the input."""
+        size = (self.outputs - 1) * self.stride + 1
+        return Axis(size, self.taps, 1, self.step, -self.offset - (self.taps - 1) * self.step, self.size)
 
 
 class _Own(threading.local):
@@ -152,14 +148,13 @@ def _padded(x: Array, rows: Axis, columns: Axis) -> Array:
     return block
 
 
-def _windows(x: Array, rows: Axis, columns: Axis, groups: int) -> Array:
-    """A view of all windows, (groups, B, rows, columns, kh, kw, C / groups)."""
-    x = _padded(x, rows, columns)
-    image, row, column, channel = x.strides
-    depth = x.shape[3] // groups
+def _windows(block: Array, rows: Axis, columns: Axis, groups: int) -> Array:
+    """A view of all windows on what they cover, (groups, B, rows, columns, kh, kw, C / groups)."""
+    image, row, column, channel = block.strides
+    depth = block.shape[3] // groups
     return as_strided(
-        x,
-        (groups, len(x), rows.outputs, columns.outputs, rows.taps, columns.taps, depth),
+        block,
+        (groups, len(block), rows.outputs, columns.outputs, rows.taps, columns.taps, depth),
         (
             depth * channel,
             image,
@@ -169,13 +164,12 @@ def _windows(x: Array, rows: Axis, columns: Axis, groups: int) -> Array:
             columns.step * column,
             channel,
         ),
-        writeable=False,
     )
 
 
 def _columns(x: Array, rows: Axis, columns: Axis, groups: int) -> Array:
     """The windows as the rows of a matrix for each group, (groups, windows, kh * kw * C / groups)."""
-    windows = _windows(x, rows, columns, groups)
+    windows = _windows(_padded(x, rows, columns), rows, columns, groups)
     size = math.prod(windows.shape[4:])
     if windows.flags.c_contiguous:  # 1 by 1: x is that matrix
         return windows.reshape(groups, -1, size)
@@ -195,11 +189,28 @@ def _by_group(x: Array, groups: int) -> Array:
     return x.reshape(-1, groups, x.shape[-1] // groups).swapaxes(0, 1)
 
 
+@functools.lru_cache
+def _slice(rows: int, most: int) -> int:
+    """The largest number of rows, at most `most`, that divides them; all of them where it would be below 8."""
+    return next((size for size in range(min(rows, most), 7, -1) if rows % size == 0), rows)
+
+
+def _multiply(a: Array, b: Array, out: Array) -> Array:
+    """out = a b, of each group: (groups, M, K) by (groups, K, F).
+
+    Some rows of a at a time, which saves OpenBLAS its copies: a fifth to a third of the time.
+    """
+    groups, rows, depth = a.shape
+    size = _slice(rows, SMALL // (depth * b.shape[2]))
+    np.matmul(a.reshape(groups, -1, size, depth), b[:, None], out=out.reshape(groups, -1, size, b.shape[2]))
+    return out
+
+
 def correlate(x: Array, w: Array, y: Array, rows: Axis, columns: Axis, b: Array | None = None) -> None:
     """y = b + the sum over taps i, j of x w[i, j], x where tap (i, j) of each window is.
 
-    x (N, H, W, C), w (kh, kw, C / groups, F), y (N, rows, columns, F): the forward pass of a convolution, and, with
-    other windows and the weights turned round, its gradient.
+    x (N, H, W, C), w (kh, kw, C / groups, F), y (N, rows, columns, F): the forward pass of a convolution, and dL/dx of
+    a transposed one.
     """
     groups = x.shape[3] // w.shape[2]
     matrix = _by_group(w, groups)
@@ -207,36 +218,65 @@ def correlate(x: Array, w: Array, y: Array, rows: Axis, columns: Axis, b: Array 
 
     def piece(first: int, last: int, top: int, bottom: int) -> None:
         part = y[first:last, top:bottom]
-        contiguous = part.flags.c_contiguous
-        result = part if contiguous else _lend("result", part.shape, part.dtype)
-        block = _columns(x[first:last], rows.part(top, bottom), columns, groups)
-        np.matmul(block, matrix, out=_by_group(result, groups))
+        _multiply(_columns(x[first:last], rows.part(top, bottom), columns, groups), matrix, _by_group(part, groups))
         if repeated is not None:  # a row of the image at a time: a third of the time of a pixel at a time
-            lines = result.reshape(-1, repeated.size)
+            lines = part.reshape(-1, repeated.size)
             lines += repeated
-        if not contiguous:
-            part[...] = result
 
     pieces = _pieces(len(x), rows.outputs, columns.outputs, matrix.shape[1] * groups * w.itemsize)
     _over(piece, pieces, y.size * matrix.shape[1])
 
 
-def transpose(
-    grad: Array, w: Array, x: Array, rows: Axis, columns: Axis, b: Array | None = None, kernel: Any = correlate
-) -> None:
-    """The transpose of `kernel` with the same w and windows: from dL/dy, grad (N, rows, columns, F), to dL/dx (plus b).
+def transpose(grad: Array, w: Array, x: Array, rows: Axis, columns: Axis, b: Array | None = None) -> None:
+    """The transpose of `correlate` with the same w and windows: x = b + the sum of grad w over the windows of a place.
 
-    Every place of x sums over the windows that it is in, which is a correlation of grad with the taps in reverse
-    order; with a stride s, s * s correlations, for the classes of places that meet the same taps.
+    grad (N, rows, columns, F), x (N, H, W, C): dL/dx from dL/dy, and the forward pass of a transposed convolution. A
+    product for each tap, which is added where the tap has been.
     """
-    groups = x.shape[3] // w.shape[2]
-    turned = w.reshape(*w.shape[:3], groups, -1).transpose(0, 1, 4, 3, 2).reshape(*w.shape[:2], -1, x.shape[3])
-    for (places, taps, axis), (across, taps_across, axis_across) in itertools.product(rows.phases(), columns.phases()):
-        part = x[:, places, across]
-        if taps and taps_across:
-            kernel(grad, turned[np.ix_(taps, taps_across)], part, axis, axis_across, b)
-        else:  # a stride larger than the window leaves places out
-            part[...] = 0 if b is None else b
+    taps, groups = w.shape[:2], x.shape[3] // w.shape[2]
+    channels, filters = x.shape[3], grad.shape[3]
+    matrices = np.ascontiguousarray(w.reshape(*taps, w.shape[2], groups, -1).transpose(0, 1, 3, 4, 2))
+    start = 0 if b is None else b
+    (top, bottom), (left, right) = rows.inside(), columns.inside()
+    inside = (slice(rows.offset + top, rows.offset + bottom), slice(columns.offset + left, columns.offset + right))
+    # NumPy adds what has gaps pixel by pixel, five times as slowly. With stride 1 there are none, if the rows of grad
+    # are made as long as those of x, by zeros at their ends.
+    gapless = rows.stride == columns.stride == 1
+    pitch = columns.reach if gapless else columns.outputs
+    line = pitch * (2 * channels + filters) * x.itemsize  # bytes in use for a row of windows
+
+    def piece(first: int, last: int) -> None:
+        n = last - first
+        if (*taps, rows.reach, columns.reach) == (1, 1, *x.shape[1:3]) and gapless and b is None:  # one product is all
+            _multiply(_by_group(grad[first:last], groups), matrices[0, 0], _by_group(x[first:last], groups))
+            return
+        block = _lend("padded", (n, rows.reach, columns.reach, channels), x.dtype)
+        block[...] = start
+        for upper, lower in _parts(rows.outputs, max(CACHE // (line * n), 1)):
+            given = grad[first:last, upper:lower]
+            if gapless and pitch > columns.outputs:
+                given = _lend("columns", (n, lower - upper, pitch, filters), x.dtype)
+                given[:, :, columns.outputs :] = 0
+                given[:, :, : columns.outputs] = grad[first:last, upper:lower]
+            product = _lend("product", (n, lower - upper, pitch, channels), x.dtype)
+            for i, j in np.ndindex(taps):
+                _multiply(_by_group(given, groups), matrices[i, j], _by_group(product, groups))
+                row, column = upper * rows.stride + i * rows.step, j * columns.step
+                if gapless:
+                    size = ((lower - upper) * pitch - (columns.taps - 1) * columns.step) * channels
+                    begin = (row * pitch + column) * channels
+                    target = block.reshape(n, -1)[:, begin : begin + size]
+                    target += product.reshape(n, -1)[:, :size]
+                else:
+                    target = block[:, row :: rows.stride, column :: columns.stride]
+                    target[:, : lower - upper, :pitch] += product
+        part = x[first:last, *inside]
+        if part.shape[1:] != x.shape[1:]:
+            x[first:last] = start
+        part[...] = block[:, top:bottom, left:right]
+
+    images = max(CACHE // (rows.outputs * line), 1)
+    _over(piece, _parts(len(x), images) if len(x) else [], grad.size * w[..., 0].size)
 
 
 def weight_gradient(
@@ -260,7 +300,7 @@ def weight_gradient(
             part = grad[first:last, top:bottom]
             block = _columns(x[first:last], rows.part(top, bottom), columns, groups)
             product = _lend("product", total.shape, total.dtype)
-            total += np.matmul(block.swapaxes(1, 2), _by_group(part, groups), out=product)
+            total += _multiply(block.swapaxes(1, 2), _by_group(part, groups), product)
             if b_gradient is not None:
                 b_total += _column_sums(part)
 
@@ -295,19 +335,14 @@ def _lines(x: Array, rows: Axis, columns: Axis) -> Array:
 
 def _correlate_channels(x: Array, w: Array, y: Array, rows: Axis, columns: Axis, b: Array | None = None) -> None:
     """`correlate` of every channel with its own taps: w (kh, kw, 1, C), y (N, rows, columns, C)."""
-    repeated = np.repeat(w, columns.outputs, axis=2)  # (kh, kw, columns, C)
+    taps = np.repeat(w, columns.outputs, axis=2)  # (kh, kw, columns, C)
 
     def piece(first: int, last: int) -> None:
         lines = _lines(x[first:last], rows, columns)
-        part = y[first:last]
-        contiguous = part.flags.c_contiguous
-        result = part if contiguous else _lend("result", part.shape, part.dtype)
-        out = result.reshape(*lines.shape[:2], *lines.shape[4:])
-        np.einsum("brij...,ij...->br...", lines, repeated.reshape(*w.shape[:2], *lines.shape[4:]), out=out)
+        out = y[first:last].reshape(*lines.shape[:2], *lines.shape[4:])
+        np.einsum("brij...,ij...->br...", lines, taps.reshape(*w.shape[:2], *lines.shape[4:]), out=out)
         if b is not None:
-            result += b
-        if not contiguous:
-            part[...] = result
+            out += np.tile(b, columns.outputs).reshape(out.shape[2:])
 
     _over_images(piece, x)
 
@@ -576,7 +611,12 @@ class DepthwiseConv2D(Convolution):
         if not self.input_gradient_needed:
             return None
         x_gradient = self.empty((*x.shape[:3], grad.shape[3]))
-        transpose(grad, self._taps(self.w), x_gradient, rows, columns, kernel=_correlate_channels)
+        # With zeros between the places of grad, where a stride is above 1, it is a correlation with reversed taps.
+        down, across = rows.reversed(), columns.reversed()
+        if rows.stride > 1 or columns.stride > 1:
+            grad, sparse = np.zeros((len(x), down.size, across.size, grad.shape[3]), self.dtype), grad
+            grad[:, :: rows.stride, :: columns.stride] = sparse
+        _correlate_channels(grad, self._taps(self.w)[::-1, ::-1], x_gradient, down, across)
         if self.multiplier > 1:
             return np.add.reduce(x_gradient.reshape(*x.shape, self.multiplier), 4, out=self.empty(x.shape))
         return x_gradient

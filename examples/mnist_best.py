@@ -1,0 +1,68 @@
+"""MNIST as well as it goes in ten minutes on two cores: about 99.7 %.
+
+Five convolutions with batch normalisation read images that are turned, moved and stretched anew in every epoch; the
+learning rate rises and falls once (one cycle). What is here was chosen on 5,000 images held out of the training set
+(`--holdout 5000` trains and tests that way); the test images were not used to choose anything.
+"""
+
+import argparse
+
+from mnist_cnn import images, report
+
+import layers
+import loss
+import optim
+from layerwise import augment, schedules
+
+
+def convolution(filters):
+    """A convolution that keeps the size of the image, normalised."""
+    return [layers.Conv2D(filters, 3, padding="same", bias=False), layers.BatchNorm(), layers.ReLU()]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--epochs", type=int, default=13, help="rounds of training (default 13)")
+    parser.add_argument("--rows", type=int, default=60_000, help="how many of the training images (default all)")
+    parser.add_argument("--holdout", type=int, default=0, help="test on so many of the training images instead")
+    parser.add_argument("--seed", type=int, default=0, help="decides the weights and the order (default 0)")
+    parser.add_argument("--save", metavar="FILE", help="where the trained net goes, .npz or .safetensors")
+    parser.add_argument("--plot", metavar="PICTURE", help="draw the filters and the misread digits here")
+    arguments = parser.parse_args()
+
+    (x, y), (x_test, y_test) = images()
+    x, y = x[: arguments.rows], y[: arguments.rows]
+    if arguments.holdout:
+        x, x_test = x[: -arguments.holdout], x[-arguments.holdout :]
+        y, y_test = y[: -arguments.holdout], y[-arguments.holdout :]
+
+    net = layers.Model(
+        [
+            *convolution(24),
+            *convolution(24),
+            layers.MaxPool2D(2),
+            *convolution(48),
+            *convolution(48),
+            layers.MaxPool2D(2),
+            *convolution(96),
+            layers.MaxPool2D(2),
+            layers.Flatten(),
+            layers.Linear(10),
+        ],
+        seed=arguments.seed,
+    )
+    changed = augment.Affine(rotation=12, shift=2, scale=0.12, shear=8)
+    data = augment.batches(x, y, changed, batch_size=128, seed=arguments.seed)
+    rate = schedules.OneCycle(0.01, steps=arguments.epochs * len(data))
+    net.train(
+        data,
+        optim=optim.AdamW(rate, weight_decay=0.01),
+        loss=loss.CrossEntropy(from_logits=True, label_smoothing=0.05),
+        epochs=arguments.epochs,
+        metrics="accuracy",
+    )
+    report(net, x_test, y_test, arguments)
+
+
+if __name__ == "__main__":
+    main()
