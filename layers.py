@@ -8,7 +8,8 @@ In this file, in this order:
   noise            Dropout, GaussianNoise
   normalisation    BatchNorm, LayerNorm, GroupNorm, RMSNorm
   shape            Flatten, Reshape, Lambda
-  containers       Chain, Residual, Parallel (and Model, from model.py)
+  containers       Chain, Residual, Parallel
+and reached from here: Model, of model.py, and the convolutions and poolings of layerwise/convolution.py
 
 Shapes in the docstrings: N batch, D inputs, M outputs, C channels (last), H W space, T time; `...` any axes.
 """
@@ -143,6 +144,7 @@ class Layer:
     integer_input = False  # the input holds integers that are to stay integers
     random = False  # forward draws from self.rng
     stackable = False  # forward and backward serve a stack of copies, all arrays with one more axis in front
+    threaded = False  # shares its work among threads, each of which needs BLAS in one thread
     smallest_batch = 1  # rows that a training batch must have
 
     name: str | None

@@ -118,11 +118,10 @@ class Loss:
 
     def _call(self, pred: Array, real: Array, weight: Array | None) -> float:
         values = self.forward(pred, real)
-        per_sample = 1 if self.over_classes else values.size / len(values)
         if weight is None:
-            scale: Any = 1.0 if self.reduction == "sum" else 1 / per_sample
-            if self.reduction == "mean":
-                scale = 1 / values.size
+            scale: Any = 1 / values.size
+            if self.reduction != "mean":
+                scale = 1.0 if self.reduction == "sum" or self.over_classes else len(values) / values.size
             self.value = float(np.add.reduce(values, None)) * scale
         else:
             share = weight
@@ -130,7 +129,7 @@ class Loss:
                 total = float(np.add.reduce(weight)) or 1.0  # of a batch without weight the loss is 0
                 share = weight / (total * (values.size / len(values)))
             elif self.reduction == "batch_sum":
-                share = weight / per_sample
+                share = weight if self.over_classes else weight * (len(values) / values.size)
             sums = values.reshape(len(values), -1).sum(1)
             self.value = float(sums.dot(share))
             scale = share.reshape(-1, *(1,) * (pred.ndim - 1))

@@ -37,7 +37,6 @@ CACHE = 2**20  # bytes that one piece works with: half of the L2 cache of a core
 FEWEST_ROWS = 192  # that it has all the same: with fewer, a product is slow
 SMALL = 10**6  # multiplications; up to here OpenBLAS takes its matrices as they lie, without a copy for the cache
 WORTH_THREADS = 4e6  # multiplications; below, handing over to another thread costs more than it brings
-WORTH_THREADS_ELEMENTWISE = 2e5  # numbers
 
 
 # Windows -----------------------------------------------------------------------------------------------------
@@ -124,13 +123,6 @@ def _over(function: Callable[..., Any], pieces: Sequence[tuple[Any, ...]], work:
     else:
         with threads.single_blas() as single:
             threads.over(function, pieces, None if single else 1)
-
-
-def _over_images(function: Callable[[int, int], Any], x: Array) -> None:
-    """Do a few images at a time, elementwise work, in threads where it is worth it."""
-    size = math.prod(x.shape[1:]) * x.itemsize
-    pieces = _parts(len(x), max(CACHE // max(size, 1) // 2, 1)) if len(x) else []
-    threads.over(function, pieces, 1 if x.size < WORTH_THREADS_ELEMENTWISE else None)
 
 
 def _padded(x: Array, rows: Axis, columns: Axis) -> Array:
@@ -344,12 +336,12 @@ def _correlate_channels(x: Array, w: Array, y: Array, rows: Axis, columns: Axis,
         if b is not None:
             out += np.tile(b, columns.outputs).reshape(out.shape[2:])
 
-    _over_images(piece, x)
+    layers._in_parts(piece, x)
 
 
 def _channels_weight_gradient(x: Array, grad: Array, w_gradient: Array, rows: Axis, columns: Axis) -> None:
     """dL/dw of `_correlate_channels`; a few shares of the batch, as in `weight_gradient`."""
-    shares = min(len(x), 1 if x.size < WORTH_THREADS_ELEMENTWISE else 16)
+    shares = min(len(x), 1 if x.size < layers.MANY else 16)
     totals = np.zeros((shares, *w_gradient.shape), x.dtype)
 
     def share(total: Array, first: int, last: int) -> None:
@@ -463,6 +455,7 @@ class Windowed(layers.Layer):
 class Convolution(Windowed):
     """What the convolutions share; `Conv2D` tells of the arguments."""
 
+    threaded = True
     kept: Array
 
     def _weigh(self, kernel_size: Any, stride: Any, padding: Any, dilation: Any, bias: bool, init: Any) -> None:
@@ -723,7 +716,7 @@ class Pool(Windowed):
         y = self.empty((len(x), *self._shape_of(rows, columns, x.shape[-1])))
         self.kept = x, y
         image, result = self._image(x), self._image(y)
-        _over_images(lambda first, last: self._pool(image[first:last], result[first:last], rows, columns), image)
+        layers._in_parts(lambda first, last: self._pool(image[first:last], result[first:last], rows, columns), image)
         return y
 
     def backward(self, grad: Array) -> Array:
@@ -736,7 +729,7 @@ class Pool(Windowed):
             part = slice(first, last)
             self._pool_backward(given[part], image[part], result[part], out[part], rows, columns)
 
-        _over_images(piece, image)
+        layers._in_parts(piece, image)
         return x_gradient
 
     def _pool(self, x: Array, y: Array, rows: Axis, columns: Axis) -> None:

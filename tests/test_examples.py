@@ -2,6 +2,7 @@
 
 import os
 import re
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 import model
+from layerwise import datasets
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = sorted(path.name for path in (ROOT / "examples").glob("*.py"))
@@ -97,3 +99,32 @@ def test_the_same_seed_gives_the_same_output(tmp_path):
     first, again = (run(tmp_path, "digits.py", "--epochs", "2", "--seed", "3") for _ in range(2))
     assert first == again
     assert first != run(tmp_path, "digits.py", "--epochs", "2", "--seed", "4")
+
+
+@pytest.fixture
+def digits_as_mnist(tmp_path):
+    """The small digits, enlarged to 28 x 28, in files like those of MNIST."""
+    images, classes = datasets.digits()
+    images = np.kron((images.reshape(-1, 8, 8) * 255).astype(np.uint8), np.ones((1, 3, 3), np.uint8))
+    images = np.pad(images, ((0, 0), (2, 2), (2, 2)))
+    for name, part in (("train", slice(400, None)), ("t10k", slice(400))):
+        write_idx(tmp_path / f"{name}-images-idx3-ubyte", images[part])
+        write_idx(tmp_path / f"{name}-labels-idx1-ubyte", classes[part].astype(np.uint8))
+    return tmp_path
+
+
+def write_idx(path, array):
+    path.write_bytes(struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape) + array.tobytes())
+
+
+@pytest.mark.parametrize(("name", "epochs", "least"), [("mnist_cnn.py", "4", 85), ("mnist_best.py", "3", 85)])
+def test_convolutional_nets_read_digits(digits_as_mnist, name, epochs, least):
+    lines = run(digits_as_mnist, name, "--epochs", epochs, "--save", "net.npz", "--plot", "net.png")
+    assert number(r"^([\d.]+)% of the 400", lines[-1]) >= least
+    assert model.load(digits_as_mnist / "net.npz").predict(np.zeros((1, 28, 28, 1))).shape == (1, 10)
+    assert (digits_as_mnist / "net.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_best_net_can_be_tested_on_training_images_held_out(digits_as_mnist):
+    last = run(digits_as_mnist, "mnist_best.py", "--epochs", "1", "--rows", "1000", "--holdout", "100")[-1]
+    assert number(r"of the (\d+) test", last) == 100

@@ -108,8 +108,9 @@ class MissingTerm(BatchNorm):
     """Forgets that the variance moves with x."""
 
     def backward(self, grad):
-        z, scale, _ = self.kept
-        z_gradient = self._scaled_backward(grad, z)
+        super().backward(grad)
+        _, _, scale, _ = self.kept
+        z_gradient = grad * self.w
         return scale * (z_gradient - z_gradient.mean(0))
 
 

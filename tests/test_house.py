@@ -31,7 +31,7 @@ ALLOWED: dict[str, set[str]] = {
     "files": set(),
     "batches": set(),
     "datasets": set(),
-    "model": {"layers", "loss", "optim", "batches", "files", "metrics"},
+    "model": {"layers", "loss", "optim", "batches", "files", "metrics", "threads"},
 }
 
 
