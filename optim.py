@@ -544,15 +544,17 @@ class Optimizer:
                 if p.movable
             ]
         pieces = []
+        total = sum(layout.slots[slot][0][..., span].size for slot, span in layout.runs)
+        # What is larger than all caches streams through them, and needs some room beside the block.
+        block_size = BLOCK if total < 64 * BLOCK else BLOCK * 3 // 4
         for slot, span in layout.runs:
             arrays = (*layout.slots[slot], *self._state[slot].values())
             size = arrays[0][..., span].size
-            width = -(-(span.stop - span.start) // max(1, size // BLOCK))
+            width = -(-(span.stop - span.start) // max(1, size // block_size))
             for at in range(span.start, span.stop, max(1, width)):
                 block = slice(at, min(at + width, span.stop))
                 pieces.append(tuple(a[..., block] for a in arrays))
-        wide = sum(piece[0].size for piece in pieces) >= WIDE
-        self._over = importlib.import_module("layerwise.threads").over if wide else None
+        self._over = importlib.import_module("layerwise.threads").over if total >= WIDE else None
         return pieces
 
     def _update(self, net: Any) -> None:
