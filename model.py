@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import json
 import math
 import signal
 import threading
@@ -21,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from layerwise import batches, files, metrics, threads
+from layerwise import batches, checkpoint, files, metrics, threads
 from layerwise import layers as _layers
 from layerwise import loss as _loss
 from layerwise import optim as _optim
@@ -336,6 +337,7 @@ class Model(_layers.Chain):
         sample_weight: Any = None,
         class_weight: Any = None,
         steps_per_epoch: int | None = None,
+        resume: Any = None,
         verbose: bool = True,
     ) -> History:
         """Train on x (N, ...) and y (N, ...), or class numbers (N,), for `epochs` rounds; the History of them.
@@ -348,6 +350,9 @@ class Model(_layers.Chain):
         callbacks  callables (net, logs), called after each epoch, True ends the training; or objects with any of
                    begin(run), step(run), epoch(run, logs), end(run)
         class_weight  class number -> weight
+        resume     the file of a callbacks.Checkpoint: the training that it is of goes on, up to `epochs` in all, to the
+                   same bits as if it had never stopped. Give the same net, data and callbacks; without `optim` and
+                   `loss`, those in the file. Where there is no file yet, the training begins.
 
         Ctrl-C ends the training after the step under way. DivergenceError when a loss or a parameter is no longer
         finite: the net, the optimizer and the running statistics go back to the end of the last good epoch.
@@ -356,6 +361,10 @@ class Model(_layers.Chain):
             _layers._count(name, value)
         if steps_per_epoch is not None:
             _layers._count("steps_per_epoch", steps_per_epoch)
+        saved = self._training_in(resume)
+        if saved is not None:
+            optim = checkpoint.made(saved["optim"], "optim") if optim is None else optim
+            loss = checkpoint.made(saved["loss"], "loss") if loss is None else loss
         optim = optim if optim is not None else self.optim if self.optim is not None else _optim.Adam()
         loss = loss if loss is not None else self.loss if self.loss is not None else self._usual_loss()
         _check_callable("optim", optim, "optim.Adam()")
@@ -406,11 +415,35 @@ class Model(_layers.Chain):
 
         if self.input_shape is None:
             self.build(input_shape)
+        run = (Run if self.copies is None else StackRun)(self, optim, loss, chosen, watchers, epochs)
+        if saved is not None:
+            checkpoint.check(saved, run, resume)
+            checkpoint.restore(saved, run)
+            for name, buffer in self._named("buffers").items():
+                buffer[...] = saved["buffers"][name]
+            self.seeds, run.resumed = saved["seeds"], saved
         if hasattr(optim, "prepare"):
             optim.prepare(self)
         self.optim, self.loss = optim, loss
-        run = Run if self.copies is None else StackRun
-        return run(self, optim, loss, chosen, watchers, epochs).over(rows, unseen, shuffle, verbose)
+        return run.over(rows, unseen, shuffle, verbose)
+
+    def _training_in(self, path: Any) -> dict[str, Any] | None:
+        """The state of the training in a file; None where there is no file yet."""
+        if path is None:
+            return None
+        try:
+            header, arrays = files.read(path)
+        except FileNotFoundError:
+            files.check_place(path)
+            return None
+        if "training" not in header:
+            raise ValueError(f"{path} holds a net and no training: resume takes what callbacks.Checkpoint wrote.")
+        described = json.loads(json.dumps(_described(self, {})))
+        if described | {"seed": None} != header["model"] | {"seed": None}:
+            raise ValueError(f"{path} is of another net than this one: make the same layers.")
+        saved = files.unpacked(header["training"], arrays)
+        seed = header["model"]["seed"]
+        return saved | {"buffers": arrays, "seeds": [seed] if self.copies is None else seed}
 
     def _usual_loss(self) -> Any:
         return _loss.CrossEntropy() if self._ends_in_softmax else _loss.MSE()
@@ -450,15 +483,22 @@ class Model(_layers.Chain):
     def save(self, path: Any) -> None:
         """Architecture, weights, running statistics and seed in one file: `.npz`, or `.safetensors` with that
         extra. An own layer's class, and an own function, is named in it and given again to `load`."""
+        files.write(path, *self._contents())
+
+    def _contents(self) -> tuple[dict[str, Any], dict[str, Array]]:
+        """The header and the arrays of the net's file."""
         if self.input_shape is None:
             raise ValueError("the net has no weights to save yet: call build(input_shape), or train it.")
-        arrays = {}
+        arrays = self._named("parameters") | self._named("buffers")
+        return {"model": _described(self, {}), "input_shape": self.input_shape}, arrays
+
+    def _named(self, what: str) -> dict[str, Array]:
+        """ "layers.0.w" -> array, of the parameters or the buffers of all layers."""
+        named: dict[str, Array] = {}
         for leaf in self.leaves():
             place = leaf.path.removeprefix(f"{self.path}.")  # this net may stand in another
-            for name, value in (leaf.parameters | leaf.buffers).items():
-                arrays[f"{place}.{name}"] = value
-        header = {"model": _described(self, {}), "input_shape": self.input_shape}
-        files.write(path, header, arrays)
+            named |= {f"{place}.{name}": value for name, value in getattr(leaf, what).items()}
+        return named
 
 
 def _seeds(seed: Any, copies: int | None) -> list[int]:
@@ -761,6 +801,11 @@ class Run:
         self.epochs = epochs
         self.epoch = 0
         self.step = 0
+        self.epoch_began = 0  # the number of steps then, and the state of the generators of the order
+        self.order_began: list[Any] | None = None
+        self.resumed: dict[str, Any] | None = None  # the state that it goes on from
+        self.callbacks = [watcher.callback for watcher in watchers]
+        self._to_save: list[Any] = []
         self._chosen = chosen
         self._watchers = watchers
         self._steppers = [watcher.step for watcher in watchers if watcher.step]
@@ -776,9 +821,12 @@ class Run:
             self._interrupt = interrupt
             try:
                 try:
+                    self.rows = rows
                     for watcher in self._watchers:
                         if watcher.begin:
                             watcher.begin(self)
+                    if self.resumed is not None:
+                        checkpoint.restore_callbacks(self.resumed, self)
                     self._epochs(rows, unseen, shuffle)
                 finally:  # before `end`, which may put other weights there
                     if hasattr(self.optim, "finish"):
@@ -827,12 +875,24 @@ class Run:
         order = self.net._order if shuffle else None
         history = self.history
         vector = self.net.vector.reshape(-1)
-        totals = self._totals(self.loss, self._chosen)
-        for _ in range(self.epochs):
+        totals = self.totals = self._totals(self.loss, self._chosen)
+        watched = bool(self._watchers) and rows.draws and order is not None
+        skip, stopped = 0, False
+        if self.resumed is not None:
+            skip, stopped = self.resumed["batches"], self.resumed["stopped"]
+            if stopped and not skip:
+                return
+        for _ in range(self.epoch, self.epochs):
             began = time.perf_counter()
             totals.restart()
+            self.epoch_began = self.step - skip
+            if watched:
+                self.order_began = [rng.bit_generator.state for rng in order or ()]
+            if skip and self.resumed is not None:
+                vars(totals).update(self.resumed["totals"])
             try:
-                stopped = self._steps(rows.epoch(order), totals)
+                stopped = stopped or self._steps(rows.epoch(order, skip), totals)
+                skip = 0
                 if self._interrupt.asked:
                     history.interrupted = True
                     return
@@ -862,6 +922,11 @@ class Run:
             for watcher in self._watchers:
                 if watcher.epoch and _ends(watcher.epoch(self, logs)):
                     stopped = True
+            if self._to_save:
+                self.epoch_began = self.step
+                if watched:
+                    self.order_began = [rng.bit_generator.state for rng in order or ()]
+                self._save(stopped)
             if stopped:
                 return
             if self._interrupt.asked:
@@ -892,11 +957,32 @@ class Run:
             totals.add(value, pred, y, weight)
             if bar is not None and clock() - bar.drawn > 0.1:
                 bar.show(self.step, self.epoch + 1, totals.means())
-            if steppers and any([_ends(step(self)) for step in steppers]):
+            if steppers and self._after_step(steppers):
                 return True
             if interrupt.asked:
                 return False
         return False
+
+    def _after_step(self, steppers: list[Any]) -> bool:
+        """What the callbacks do after a step; True if one ends the training."""
+        ends = any([_ends(step(self)) for step in steppers])
+        if self._to_save:
+            self._save(ends)
+        return ends
+
+    def save_when_done(self, path: Any) -> None:
+        """Write the net and the state of the training, as soon as all callbacks have done their part of this step or
+        epoch: it goes on from there."""
+        self._to_save.append(path)
+
+    def _save(self, stopped: bool) -> None:
+        paths, self._to_save = self._to_save, []
+        training: dict[str, Array] = {}
+        packed = files.packed(checkpoint.state_of(self, stopped), training, "training")
+        with self._evaluation(self.net):
+            header, arrays = self.net._contents()
+            for path in paths:
+                files.write(path, header | {"training": packed}, arrays | training)
 
     def _where(self, what: str, step: int) -> str:
         return (
@@ -963,7 +1049,7 @@ class StackRun(Run):
             totals.add(value, pred, y, weight)
             if bar is not None and time.perf_counter() - bar.drawn > 0.1:
                 bar.show(self.step, self.epoch + 1, totals.means())
-            if any([_ends(step(self)) for step in self._steppers]) or stopped.all():
+            if self._after_step(self._steppers) or stopped.all():
                 return True
             if self._interrupt.asked:
                 return False
@@ -1058,6 +1144,7 @@ def load(path: Any, custom: dict[str, Any] | None = None) -> Model:
     a file is executed. FileNotFoundError for no file.
     """
     header, arrays = files.read(path)
+    arrays = {name: array for name, array in arrays.items() if not name.startswith("training.")}
     try:
         net = _Maker(custom or {}).make(header["model"])
         if not isinstance(net, Model):

@@ -97,16 +97,21 @@ class Rows:
         ]
         self._whole = [self._batch(None, 0, self.n)] if len(self.bounds) == self.steps == 1 else None
 
-    def epoch(self, rngs: list[np.random.Generator] | None) -> Iterable[Batch]:
-        """The batches of one epoch, shuffled where generators are given: of several, for a stack of copies, each has
-        an order of its own, and the arrays have one more axis in front, `of_each_copy`."""
+    @property
+    def draws(self) -> bool:
+        """Whether an epoch that is shuffled draws random numbers."""
+        return len(self.bounds) > 1
+
+    def epoch(self, rngs: list[np.random.Generator] | None, skip: int = 0) -> Iterable[Batch]:
+        """The batches of one epoch but the first `skip`, shuffled where generators are given: of several, for a stack
+        of copies, each has an order of its own, and the arrays have one more axis in front, `of_each_copy`."""
         self.of_each_copy = rngs is not None and len(rngs) > 1 and len(self.bounds) > 1
         # One batch that holds every row is the same in any order: it needs no shuffling and no copy.
         if self._whole is not None and all(self._in_memory):
-            return self._whole
-        return self._batches(rngs if len(self.bounds) > 1 else None)
+            return self._whole[skip:]
+        return self._batches(rngs if self.draws else None, skip)
 
-    def _batches(self, rngs: list[np.random.Generator] | None) -> Iterator[Batch]:
+    def _batches(self, rngs: list[np.random.Generator] | None, skip: int) -> Iterator[Batch]:
         taken = 0
         while taken < self.steps:
             order = None
@@ -116,7 +121,8 @@ class Rows:
                     order = np.stack([order, *(rng.permutation(self.n) for rng in rngs[1:])])
             for start, stop in self.bounds[: self.steps - taken]:
                 taken += 1
-                yield self._batch(order, start, stop)
+                if taken > skip:
+                    yield self._batch(order, start, stop)
 
     def _batch(self, order: Array | None, start: int, stop: int) -> Batch:
         return tuple(self._rows(place, order, start, stop) for place in range(3))  # type: ignore[return-value]
@@ -166,7 +172,9 @@ class Stream:
         self.first = check(first)
         self._looked_at: list[Batch] = [self.first] if self._once is not None else []
 
-    def epoch(self, rngs: list[np.random.Generator] | None) -> Iterator[Batch]:
+    draws = False
+
+    def epoch(self, rngs: list[np.random.Generator] | None, skip: int = 0) -> Iterator[Batch]:
         source = self._once or iter(self._data)
         served = 0
         while self.steps is None or served < self.steps:

@@ -185,23 +185,41 @@ class ReduceOnPlateau:
 
 
 class Checkpoint:
-    """Save the net after each epoch; with `monitor`, after each that is better than all before.
+    """Save the net after each epoch; with `monitor`, after each that is better than all before. It is written when all
+    callbacks have done their part of the epoch, so that their state in it is that of one moment.
 
     path  as for net.save; {epoch} in it, and the names of the logs, are filled in: "net-{epoch:03d}-{loss:.3f}.npz".
           Without them the file is replaced, in one step, so that there is always a whole one.
     mode  "min", "max" or None: see Monitor
+    every also after so many steps, within an epoch; for arrays, whose order is kept, and a path without braces
 
-    Afterwards `best` is the best value. ValueError, before the first step, for a suffix that is not one of
+    model.load gives the net; train(..., resume=path) goes on with the training, to the same bits as if it had never
+    stopped. Afterwards `best` is the best value. ValueError, before the first step, for a suffix that is not one of
     net.save's; FileNotFoundError for a folder that is not there.
     """
 
-    def __init__(self, path: str | os.PathLike[str], monitor: str | None = None, mode: str | None = None) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        monitor: str | None = None,
+        mode: str | None = None,
+        every: int | None = None,
+    ) -> None:
         self.path = os.fspath(path)
         self.monitor = None if monitor is None else Monitor(monitor, mode)
+        self.every = None if every is None else layers._count("every", every)
+        if every is not None and (monitor is not None or "{" in self.path):
+            raise ValueError("every goes with one path, without braces, and without monitor.")
 
     def begin(self, run: Any) -> None:
         files.check_place(self.path)
+        if self.every is not None and not hasattr(run.rows, "bounds"):
+            raise ValueError("an iterable of batches has no place to go on from but an epoch's start: leave out every.")
         self.best = None if self.monitor is None else self.monitor.worst
+
+    def step(self, run: Any) -> None:
+        if self.every is not None and run.step % self.every == 0:
+            run.save_when_done(self.path)
 
     def epoch(self, run: Any, logs: Logs) -> None:
         if self.monitor is not None and self.best is not None:
@@ -216,8 +234,7 @@ class Checkpoint:
             raise ValueError(
                 f"the path {self.path!r} can't be filled in ({error!r}): in braces stand names, of {', '.join(names)}."
             ) from None
-        with _evaluation_weights(run):
-            run.net.save(path)
+        run.save_when_done(path)
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best}

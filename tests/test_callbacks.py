@@ -281,19 +281,12 @@ def test_the_time_limit_ends_a_training_that_would_not(net):
 # Checkpoint, CSVLogger ---------------------------------------------------------------------------------------
 
 
-def test_checkpoint_keeps_the_net_of_the_last_epoch(net, tmp_path):
-    path = tmp_path / "net.npz"
+def test_checkpoint_keeps_the_net_of_each_epoch(net, tmp_path):
     predictions = []
-
-    def compare(run):
-        predictions.append(np.array_equal(model.load(path).predict(X), run.net.predict(X)))
-
-    class Compare:
-        def epoch(self, run, logs):
-            compare(run)
-
-    train(net, [Checkpoint(path), Compare()])
-    assert predictions == [True] * 5
+    train(net, [Checkpoint(tmp_path / "{epoch}.npz"), lambda net, logs: predictions.append(net.predict(X))])
+    assert len(predictions) == 5
+    for epoch, expected in enumerate(predictions, 1):
+        np.testing.assert_array_equal(model.load(tmp_path / f"{epoch}.npz").predict(X), expected)
 
 
 def test_checkpoint_saves_the_weights_that_are_evaluated(net, tmp_path):

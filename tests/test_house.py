@@ -30,8 +30,9 @@ ALLOWED: dict[str, set[str]] = {
     "metrics": set(),
     "files": set(),
     "batches": set(),
+    "checkpoint": {"files", "loss", "optim", "schedules"},
     "datasets": set(),
-    "model": {"layers", "loss", "optim", "batches", "files", "metrics", "threads"},
+    "model": {"layers", "loss", "optim", "batches", "checkpoint", "files", "metrics", "threads"},
 }
 
 

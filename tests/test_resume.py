@@ -1,0 +1,242 @@
+"""A training that was stopped, or killed, goes on from its file to the same bits as one that never was."""
+
+import copy
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import golden
+import numpy as np
+import pytest
+
+import layers
+import loss
+import model
+import optim
+from layerwise import schedules
+from layerwise.callbacks import Checkpoint, EarlyStopping
+
+ROOT = Path(__file__).resolve().parent.parent
+RNG = np.random.default_rng(5)
+X = RNG.standard_normal((37, 3)).astype(np.float32)
+Y = np.stack([X[:, 0] * X[:, 1], np.sin(X[:, 2])], 1)
+EPOCHS = 4
+
+
+class Stop(Exception):
+    """What stands in for a kill: nothing that comes after it is done."""
+
+
+def make(seed=3, **kwargs):
+    return layers.Model(
+        [layers.Linear(6), layers.BatchNorm(), layers.Tanh(), layers.Dropout(0.3), layers.Linear(2)], seed, **kwargs
+    )
+
+
+def train(net, rule, path, epochs=EPOCHS, callbacks=(), **kwargs):
+    settings = dict(loss=loss.MSE(), epochs=epochs, batch_size=8, validation=(X[:9], Y[:9]), verbose=False)
+    return net.train(X, Y, optim=rule, callbacks=[Checkpoint(path, every=kwargs.pop("every", None)), *callbacks],
+                     **settings | kwargs)  # fmt: skip
+
+
+def same(net, history, other, others_history):
+    np.testing.assert_array_equal(net.vector, other.vector)
+    for leaf, twin in zip(net.leaves(), other.leaves(), strict=True):
+        for name, value in leaf.buffers.items():
+            np.testing.assert_array_equal(value, twin.buffers[name])
+    assert history.keys() == others_history.keys()
+    for name in set(history) - {"seconds"}:
+        np.testing.assert_array_equal(history[name], others_history[name], err_msg=name)
+
+
+def rules():
+    named = {name: lambda name=name: getattr(optim, name)() for name in golden.NAMES if name not in WRAPPED}
+    return named | WRAPPED
+
+
+WRAPPED = {
+    "Clip": lambda: optim.Clip(optim.Momentum(0.05), norm=0.5),
+    "Accumulate": lambda: optim.Accumulate(optim.Adam(), 3),
+    "Average": lambda: optim.Average(optim.Clip(optim.Adam(), norm=1.0), decay=0.9),
+    "Lookahead": lambda: optim.Lookahead(optim.SGD(0.1, 0.9)),
+    "SAM": lambda: optim.SAM(optim.SGD(0.1)),
+    "PerLayer": lambda: optim.PerLayer({"layers.0*": optim.SGD(0.1, 0.9), "*": optim.Adam()}),
+    "of a schedule": lambda: optim.AdamW(schedules.Warmup(schedules.Cosine(0.1, 0.0, steps=30), steps=5)),
+}
+
+
+@pytest.fixture(params=rules())
+def rule(request):
+    return rules()[request.param]
+
+
+@pytest.mark.parametrize("suffix", ["npz", "safetensors"])
+def test_it_goes_on_from_an_epochs_end(rule, tmp_path, suffix):
+    whole, parted, again = make(), make(), make(seed=77)
+    history = train(whole, rule(), tmp_path / f"whole.{suffix}")
+    path = tmp_path / f"parted.{suffix}"
+    train(parted, rule(), path, epochs=2)
+    same(whole, history, again, train(again, rule(), path, resume=path))
+
+
+@pytest.mark.parametrize("stop", [3, 5, 8, 19])
+def test_it_goes_on_from_within_an_epoch(rule, stop, tmp_path):
+    def kill(run):
+        if run.step == stop:
+            raise Stop
+
+    class Kill:
+        def step(self, run):
+            pass
+
+    killer, bystander = Kill(), Kill()
+    killer.step = kill
+    whole, parted, again = make(), make(), make(seed=77)
+    history = train(whole, rule(), tmp_path / "whole.npz", callbacks=[bystander], every=2)
+    path = tmp_path / "parted.npz"
+    with pytest.raises(Stop):
+        train(parted, rule(), path, callbacks=[killer], every=2)
+    same(whole, history, again, train(again, rule(), path, callbacks=[bystander], every=2, resume=path))
+
+
+def test_the_file_makes_the_optimizer_and_the_loss(tmp_path):
+    path = tmp_path / "net.npz"
+    rule = optim.Average(optim.AdamW(schedules.Cosine(0.1, 0.0, steps=30), weight_decay=0.1), decay=0.9)
+    whole, again = make(), make()
+    history = train(whole, copy.deepcopy(rule), tmp_path / "whole.npz", loss=loss.Huber(0.7))
+    train(make(), rule, path, epochs=1, loss=loss.Huber(0.7))
+    same(whole, history, again, train(again, None, path, loss=None, resume=path))
+    assert repr(again.loss) == repr(loss.Huber(0.7))
+
+
+def test_a_stack_of_nets_goes_on(tmp_path):
+    rates = np.array([0.01, 0.1, 1e30])  # the last one diverges
+    whole, again = make_stack(), make_stack()
+    with np.errstate(all="ignore"):
+        history = train(whole, optim.SGD(rates), tmp_path / "whole.npz")
+        train(make_stack(), optim.SGD(rates), tmp_path / "net.npz", epochs=2)
+        others = train(again, optim.SGD(rates), tmp_path / "net.npz", resume=tmp_path / "net.npz")
+    assert others.diverged.tolist() == [False, False, True]
+    same(whole, history, again, others)
+
+
+def make_stack():
+    return layers.Model([layers.Linear(4), layers.Tanh(), layers.Dropout(0.2), layers.Linear(2)], seed=3, copies=3)
+
+
+def test_the_callbacks_go_on(tmp_path):
+    """An EarlyStopping counts on, stops where it would have, and a training that it ended stays ended."""
+    path = tmp_path / "net.npz"
+
+    def early():
+        return [EarlyStopping("loss", patience=2, min_delta=10)]
+
+    whole, again, ended = make(), make(), make()
+    history = train(whole, optim.SGD(), tmp_path / "whole.npz", callbacks=early())
+    assert history.epochs == 3
+    train(make(), optim.SGD(), path, epochs=2, callbacks=early())
+    same(whole, history, again, train(again, optim.SGD(), path, callbacks=early(), resume=path))
+    assert train(ended, optim.SGD(), path, callbacks=early(), resume=path).epochs == 3
+    same(whole, history, ended, history)
+
+
+def test_without_a_file_the_training_begins(tmp_path):
+    net, other = make(), make()
+    first = train(net, optim.Adam(), tmp_path / "a.npz", resume=tmp_path / "none.npz")
+    same(net, first, other, train(other, optim.Adam(), tmp_path / "b.npz"))
+
+
+def test_load_gives_the_net_of_a_checkpoint(tmp_path):
+    net = make()
+    train(net, optim.Average(optim.Adam(), decay=0.5), tmp_path / "net.npz")
+    np.testing.assert_array_equal(model.load(tmp_path / "net.npz").predict(X), net.predict(X))
+
+
+def double(steps):
+    return 0.01 * 2.0**-steps
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (dict(rule=optim.SGD()), "by .'Adam'., this one is by .'SGD'."),
+        (dict(rule=None), "'double', of one's own: give it"),
+        (dict(callbacks=[EarlyStopping("loss")]), "the callbacks .'Checkpoint'., this one has"),
+        (dict(net=layers.Model([layers.Linear(2)], seed=0)), "of another net"),
+    ],
+)
+def test_what_does_not_fit_is_refused_and_nothing_changes(change, words, tmp_path):
+    path = tmp_path / "net.npz"
+    train(make(), optim.Adam(double), path, epochs=1)
+    net, rule = change.get("net") or make(), change.get("rule", optim.Adam(double))
+    net.build((3,))
+    before, seed = net.vector.copy(), net.seed
+    with pytest.raises(ValueError, match=words):
+        train(net, rule, path, callbacks=change.get("callbacks", ()), resume=path)
+    np.testing.assert_array_equal(net.vector, before)
+    assert net.seed == seed
+
+
+def test_a_file_of_a_net_alone_is_refused(tmp_path):
+    net = make()
+    net.build((3,))
+    net.save(tmp_path / "net.npz")
+    with pytest.raises(ValueError, match=r"no training: resume takes what callbacks\.Checkpoint wrote"):
+        train(net, optim.Adam(), tmp_path / "b.npz", resume=tmp_path / "net.npz")
+
+
+def test_an_iterable_has_no_place_within_an_epoch(tmp_path):
+    with pytest.raises(ValueError, match="leave out every"):
+        make().train([(X, Y)], callbacks=Checkpoint(tmp_path / "net.npz", every=2), verbose=False)
+
+
+KILLED = """
+    import sys
+    import numpy as np
+    import layers, loss, optim
+    from layerwise.callbacks import Checkpoint
+    path, out = sys.argv[1:]
+    rng = np.random.default_rng(5)
+    x = rng.standard_normal((200, 8)).astype(np.float32)
+    y = np.tanh(x[:, :2])
+    net = layers.Model([layers.Linear(32), layers.BatchNorm(), layers.Tanh(), layers.Dropout(0.2), layers.Linear(2)], 1)
+    print("begins", flush=True)
+    net.train(x, y, optim=optim.Adam(), loss=loss.MSE(), epochs=12, batch_size=8, verbose=False,
+              callbacks=Checkpoint(path, every=3), resume=path)
+    np.save(out, net.vector)
+"""
+
+
+def test_killed_at_any_moment_it_goes_on_to_the_same_bits(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(textwrap.dedent(KILLED))
+
+    def start(name):
+        command = [sys.executable, script, tmp_path / f"{name}.npz", tmp_path / f"{name}.npy"]
+        return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, env={"PYTHONPATH": str(ROOT)}, text=True)
+
+    whole = start("whole")
+    assert whole.wait(60) == 0
+    whole.stdout.close()
+    kills = 0
+    for delay in np.random.default_rng(0).uniform(0.02, 0.5, 40):
+        run = start("killed")
+        assert run.stdout.readline() == "begins\n"
+        time.sleep(delay)
+        run.send_signal(signal.SIGKILL)
+        run.stdout.close()
+        if run.wait(60) == 0:
+            break
+        kills += 1
+        if (tmp_path / "killed.npz").exists():
+            model.load(tmp_path / "killed.npz")  # always whole
+        if kills == 6:
+            run = start("killed")
+            assert run.wait(60) == 0
+            run.stdout.close()
+            break
+    assert kills > 0
+    np.testing.assert_array_equal(np.load(tmp_path / "killed.npy"), np.load(tmp_path / "whole.npy"))
