@@ -1,4 +1,4 @@
-"""MNIST with a convolutional net: two convolutions, as in the Keras example, about 99 % after six epochs.
+"""MNIST with a convolutional net: the two convolutions of the Keras example.
 
 MNIST comes from the folder that $LAYERWISE_DATA names, else it is downloaded once.
 """
