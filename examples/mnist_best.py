@@ -4,9 +4,7 @@ They are turned, moved and stretched at random; the learning rate rises and fall
 smoothed. `--holdout 5000` tests on images held out of the training set: whoever changes something chooses by these.
 """
 
-import argparse
-
-from mnist_cnn import images, report
+from mnist_cnn import images, options, report
 
 import layers
 import loss
@@ -20,13 +18,8 @@ def convolution(filters):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=13, help="rounds of training (default 13)")
-    parser.add_argument("--rows", type=int, default=60_000, help="how many of the training images (default all)")
+    parser = options(__doc__, epochs=13)
     parser.add_argument("--holdout", type=int, default=0, help="test on so many of the training images instead")
-    parser.add_argument("--seed", type=int, default=0, help="decides the weights and the order (default 0)")
-    parser.add_argument("--save", metavar="FILE", help="where the trained net goes, .npz or .safetensors")
-    parser.add_argument("--plot", metavar="PICTURE", help="draw the filters and the misread digits here")
     arguments = parser.parse_args()
 
     (x, y), (x_test, y_test) = images()

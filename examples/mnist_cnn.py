@@ -14,13 +14,7 @@ from layerwise import datasets
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=6, help="rounds of training (default 6)")
-    parser.add_argument("--rows", type=int, default=60_000, help="how many of the training images (default all)")
-    parser.add_argument("--seed", type=int, default=0, help="decides the weights and the order (default 0)")
-    parser.add_argument("--save", metavar="FILE", help="where the trained net goes, .npz or .safetensors")
-    parser.add_argument("--plot", metavar="PICTURE", help="draw the filters and the misread digits here")
-    arguments = parser.parse_args()
+    arguments = options(__doc__, epochs=6).parse_args()
 
     (x, y), (x_test, y_test) = images()
     x, y = x[: arguments.rows], y[: arguments.rows]
@@ -53,6 +47,17 @@ def main():
         metrics="accuracy",
     )
     report(net, x_test, y_test, arguments)
+
+
+def options(description, epochs):
+    """What can be said on the command line."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--epochs", type=int, default=epochs, help=f"rounds of training (default {epochs})")
+    parser.add_argument("--rows", type=int, default=60_000, help="how many of the training images (default all)")
+    parser.add_argument("--seed", type=int, default=0, help="decides the weights and the order (default 0)")
+    parser.add_argument("--save", metavar="FILE", help="where the trained net goes, .npz or .safetensors")
+    parser.add_argument("--plot", metavar="PICTURE", help="draw the filters and the misread digits here")
+    return parser
 
 
 def images():

@@ -733,10 +733,12 @@ class Pool(Windowed):
         return x_gradient
 
     def _pool(self, x: Array, y: Array, rows: Axis, columns: Axis) -> None:
-        raise NotImplementedError
+        """Fill y with what the windows of some images give."""
+        raise TypeError(f"{type(self).__name__} has no _pool(self, x, y, rows, columns): write it.")
 
     def _pool_backward(self, grad: Array, x: Array, y: Array, x_gradient: Array, rows: Axis, columns: Axis) -> None:
-        raise NotImplementedError
+        """Fill x_gradient for the same images from dL/dy."""
+        raise TypeError(f"{type(self).__name__} has no _pool_backward(self, grad, ...): write it.")
 
 
 class MaxPool2D(Pool):
