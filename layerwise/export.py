@@ -353,7 +353,9 @@ def to_onnx(
     input_shape: Sequence[int] | None = None,
     custom: Mapping[str, Exporter] | None = None,
 ) -> None:
-    """Write the net as it is in `predict`, frozen or not, in its own dtype, as an ONNX file (opset 20).
+    """Write the net as it is in `predict`, frozen or not, as an ONNX file (opset 20) in the net's own dtype.
+
+    onnxruntime runs few layers in float64: to_onnx(net.copy(dtype="float32"), ...).
 
     "input" has shape (batch, *input_shape), int64 where the net takes integers, "output" (batch, ...). input_shape, as
     of `net.build`, may be left out if the net is built; one that is not stays so. The arrays have the names of
