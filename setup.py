@@ -8,10 +8,11 @@ extras = {
     "demo": ["scikit-learn>=1.5", "matplotlib>=3.8", "threadpoolctl>=3.2"],
     "compare": ["matplotlib>=3.8", "joblib>=1.3", "threadpoolctl>=3.2"],
     "safetensors": ["safetensors>=0.4.3"],
+    "onnx": ["onnx>=1.16", "onnxruntime>=1.18"],
 }
 extras["test"] = [
     "pytest>=8", "sybil>=8", "scikit-learn>=1.5", "joblib>=1.3", "matplotlib>=3.8", "safetensors>=0.4.3",
-    "threadpoolctl>=3.2",
+    "threadpoolctl>=3.2", *extras["onnx"],
 ]  # fmt: skip
 extras["dev"] = [*extras["test"], *extras["compare"], "ruff>=0.9", "mypy>=1.14"]
 

@@ -62,6 +62,7 @@ def exported(net, path, x, input_shape=None, custom=None):
         ["input"],
         ["output"],
     )
+    assert np.ptp(net.predict(x), axis=0).max() > 1000 * CLOSE  # a net that died agrees with anything
     run, reference = in_onnxruntime(path), ReferenceEvaluator(file)
     for rows in (x[:3], x[:1]):
         for results in (run(None, {"input": rows}), reference.run(None, {"input": rows})):
@@ -121,6 +122,21 @@ def test_large_numbers(path, name):
     to_onnx(net, path)
     found, expected = in_onnxruntime(path)(None, {"input": x})[0], net.predict(x)
     np.testing.assert_allclose(found, expected, rtol=CLOSE, atol=CLOSE)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        layers.ConvTranspose2D(3, (1, 2), stride=3, padding="same"),  # windows with gaps between them, also at the end
+        layers.ConvTranspose2D(3, 3, stride=2, padding=1),
+        Conv2D(3, 2, stride=3),  # rows at the end that no window covers
+        layers.AveragePool2D(3, stride=2, padding="same"),
+        MaxPool2D(2, stride=3, padding=1),
+    ],
+    ids=repr,
+)
+def test_windows_at_the_edge(path, layer):
+    exported(Model([layer], seed=0).build((6, 7, 2)), path, images(3, 6, 7, 2))
 
 
 # ---- Nets ----
