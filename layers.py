@@ -91,11 +91,13 @@ class Store:
             return np.empty(shape, self.dtype)
         place = self.taken
         self.taken = place + 1
-        if place == len(self.pool):
-            self.pool.append(aligned(shape, self.dtype))
-        array = self.pool[place]
-        if array.shape != shape:
-            array = self.pool[place] = aligned(shape, self.dtype)
+        try:
+            array = self.pool[place]
+            if array.shape == shape:
+                return array
+        except IndexError:
+            self.pool.append(np.empty(0))
+        array = self.pool[place] = aligned(shape, self.dtype)
         return array
 
     def for_reading(self) -> Store:
@@ -543,8 +545,8 @@ def _rows(x: Array) -> Array:
 
 
 @functools.lru_cache
-def _ones(size: int, dtype: np.dtype) -> Array:
-    ones = np.ones(size, dtype)
+def _ones(shape: int | Shape, dtype: np.dtype) -> Array:
+    ones = np.ones(shape, dtype)
     ones.flags.writeable = False
     return ones
 
@@ -556,10 +558,14 @@ def _column_sums(x: Array, out: Array) -> None:
 
 
 def _row_sums(x: Array) -> Array:
-    """Sums over the last axis, which is kept with size 1."""
-    return x.dot(_ones(x.shape[-1], x.dtype))[..., None]
+    """Sums over the last axis, to calculate with x: that axis is kept, with size 1 or, where it is short, whole."""
+    size = x.shape[-1]
+    if size <= SHORT and x.ndim == 2:
+        return x.dot(_ones((size, size), x.dtype))
+    return x.dot(_ones(size, x.dtype))[..., None]
 
 
+SHORT = 16  # numbers of a row, up to which a sum for each of them is cheaper than one that NumPy has to stretch
 PART = 100_000  # numbers of a part of a large batch: they stay in the cache from one pass to the next
 MANY = 300_000  # numbers from which on the parts are shared among threads
 
@@ -630,7 +636,7 @@ class Linear(Layer):
         x, w = self.kept, self.w
         if w.ndim == 3:
             return self._backward_stack(grad)
-        rows = _rows(np.asarray(grad, w.dtype))
+        rows = grad if grad.ndim == 2 and grad.dtype is w.dtype else _rows(np.asarray(grad, w.dtype))
         x.T.dot(rows, self.w_gradient)
         if self.bias:
             _ones(len(rows), w.dtype).dot(rows, self.b_gradient)

@@ -678,7 +678,10 @@ class _Totals:
             self.metrics[name] += float(metric(pred, y)) * n
 
     def means(self) -> dict[str, float]:
-        return {"loss": self.loss / (self.weight or 1), **{k: v / self.rows for k, v in self.metrics.items()}}
+        means = {"loss": self.loss / (self.weight or 1)}
+        for name, total in self.metrics.items():
+            means[name] = total / self.rows
+        return means
 
 
 class _StackTotals(_Totals):
