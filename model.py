@@ -265,9 +265,9 @@ class Model(_layers.Chain):
         if self.input_shape is None:
             self._check_first(loss, arrays[0][:batch_size])
             self.build(arrays[0].shape[1:])
-        return self._evaluate(rows, loss, chosen)
+        return self._evaluated(rows, loss, chosen).means()
 
-    def _evaluate(self, rows: Any, loss: Any, chosen: dict[str, Any]) -> dict[str, float]:
+    def _evaluated(self, rows: Any, loss: Any, chosen: dict[str, Any]) -> _Totals:
         totals = (_Totals if self.copies is None else _StackTotals)(loss, chosen)
         store = self._store.for_reading()
         twin = self._twin(store)
@@ -279,7 +279,7 @@ class Model(_layers.Chain):
                 pred = twin.forward(x, False)
                 value = _value_of(loss, pred, y, weight, store.copies)
             totals.add(value, pred, y, weight)
-        return totals.means()
+        return totals
 
     def sweep(self, loss: Any) -> None:
         """Backpropagation as an optimizer does it: the gradient of every parameter that is not frozen, from the
@@ -415,7 +415,8 @@ class Model(_layers.Chain):
 
         if self.input_shape is None:
             self.build(input_shape)
-        run = (Run if self.copies is None else StackRun)(self, optim, loss, chosen, watchers, epochs)
+        kind = Run if self.copies is None else StackRun
+        run = getattr(optim, "run_type", kind)(self, optim, loss, chosen, watchers, epochs)
         if saved is not None:
             checkpoint.check(saved, run, resume)
             checkpoint.restore(saved, run)
@@ -914,7 +915,7 @@ class Run:
             logs = totals.means()
             if unseen is not None:
                 with self._evaluation(self.net):
-                    logs |= {f"val_{k}": v for k, v in self.net._evaluate(unseen, self.loss, self._chosen).items()}
+                    logs |= {f"val_{k}": v for k, v in self._look_at(unseen).means().items()}
             logs["seconds"] = time.perf_counter() - began
             snapshot.take()
             self.epoch += 1
@@ -925,6 +926,7 @@ class Run:
             for watcher in self._watchers:
                 if watcher.epoch and _ends(watcher.epoch(self, logs)):
                     stopped = True
+            stopped = self._agreed(stopped)
             if self._to_save:
                 self.epoch_began = self.step
                 if watched:
@@ -938,6 +940,13 @@ class Run:
 
     def _finite(self) -> bool:
         return bool(np.isfinite(self.net.vector).all())
+
+    def _look_at(self, unseen: Any) -> _Totals:
+        return self.net._evaluated(unseen, self.loss, self._chosen)
+
+    def _agreed(self, ends: bool) -> bool:
+        """What the callbacks say; where several processes train one net, what is done in all of them."""
+        return ends
 
     def _steps(self, epoch: Iterator[batches.Batch], totals: _Totals) -> bool:
         """The steps of one epoch; True if a callback ends the training."""
@@ -968,7 +977,7 @@ class Run:
 
     def _after_step(self, steppers: list[Any]) -> bool:
         """What the callbacks do after a step; True if one ends the training."""
-        ends = any([_ends(step(self)) for step in steppers])
+        ends = self._agreed(any([_ends(step(self)) for step in steppers]))
         if self._to_save:
             self._save(ends)
         return ends

@@ -216,6 +216,7 @@ class Optimizer:
     # rule that does no arithmetic among them, where float32 would round it.
     as_arrays = False
     again = False  # evaluates net and loss, or a function, more than once a step
+    outermost = False  # goes around all others, and nothing around it
 
     def __init__(self, **hyper: Any) -> None:
         self.t = 0  # steps taken
@@ -2023,6 +2024,9 @@ class Wrapper(Optimizer):
                 f"{type(self).__name__} goes around an Optimizer, got {optimizer!r}{hint}. A plain function "
                 f"(net, loss) can't be wrapped: it does not tell backpropagation from update."
             )
+        if optimizer.outermost:
+            outer, own, rule = type(optimizer).__name__, type(self).__name__, optimizer.config()["optimizer"]
+            raise ValueError(f"{outer} goes around all others: write {outer}({own}({rule!r}, ...)).")
         if self.changes_gradient and optimizer._needs_exact_gradient():
             raise ValueError(
                 f"{type(self).__name__} changes the gradient, and {optimizer!r} needs it as it is: use it bare."
@@ -2309,7 +2313,7 @@ class PerLayer(Optimizer):
         for each in given:
             if not isinstance(each, Optimizer):
                 raise TypeError(f"PerLayer takes an Optimizer, or None, for each pattern, got {each!r}.")
-            if each._needs_value() or isinstance(each, PerLayer):
+            if each._needs_value() or each.outermost or isinstance(each, PerLayer):
                 raise ValueError(f"{each!r} needs the whole net: it can't serve a part of it.")
         if len({id(each) for each in given}) < len(given):
             raise ValueError("PerLayer takes another instance for each pattern: one keeps the state of one part.")

@@ -71,6 +71,8 @@ class Rows:
     in memory were checked whole. A rest of fewer rows than `smallest` joins the batch before.
     """
 
+    part: Callable[[int], slice] | None = None  # of n rows of a batch those that this process takes, where several do
+
     def __init__(
         self,
         arrays: list[Array | None],
@@ -107,7 +109,7 @@ class Rows:
         of copies, each has an order of its own, and the arrays have one more axis in front, `of_each_copy`."""
         self.of_each_copy = rngs is not None and len(rngs) > 1 and len(self.bounds) > 1
         # One batch that holds every row is the same in any order: it needs no shuffling and no copy.
-        if self._whole is not None and all(self._in_memory):
+        if self._whole is not None and self.part is None and all(self._in_memory):
             return self._whole[skip:]
         return self._batches(rngs if self.draws else None, skip)
 
@@ -125,6 +127,9 @@ class Rows:
                     yield self._batch(order, start, stop)
 
     def _batch(self, order: Array | None, start: int, stop: int) -> Batch:
+        if self.part is not None:
+            order = (np.arange(self.n) if order is None else order)[start:stop][self.part(stop - start)]
+            start, stop = 0, len(order)
         return tuple(self._rows(place, order, start, stop) for place in range(3))  # type: ignore[return-value]
 
     def _rows(self, place: int, order: Array | None, start: int, stop: int) -> Array | None:
@@ -144,7 +149,7 @@ class Rows:
             rows = array.take(order[..., start:stop], 0, self._buffers[key], "clip")
         if not in_memory:
             rows = converted("xyw"[place], rows, self.dtypes[place])
-            if place == 1:
+            if place == 1 and len(rows):
                 self.check_real(rows)
         return rows
 
@@ -173,6 +178,7 @@ class Stream:
         self._looked_at: list[Batch] = [self.first] if self._once is not None else []
 
     draws = False
+    part: Callable[[int], slice] | None = None  # as of Rows
 
     def epoch(self, rngs: list[np.random.Generator] | None, skip: int = 0) -> Iterator[Batch]:
         source = self._once or iter(self._data)
@@ -191,4 +197,7 @@ class Stream:
                     )
                 batch = self.check(raw)
             served += 1
+            if self.part is not None:
+                mine = self.part(len(batch[0]))
+                batch = tuple(None if each is None else np.ascontiguousarray(each[mine]) for each in batch)  # type: ignore[assignment]
             yield batch

@@ -13,7 +13,8 @@ A callback of one's own is a callable (net, logs), called after each epoch, or a
 
 `step` and `epoch` end the training by returning True. `run` is the training: net, optim, loss, history, epochs,
 and epoch and step, the numbers of those finished. With `state_dict()` and `load_state_dict(state)` a callback
-goes on where it was when a training is taken up again; the latter is called after `begin`, which starts anew.
+goes on where it was when a training is taken up again; the latter is called after `begin`, which starts anew. One that
+`writes` files is called, where several processes train one net, in the first alone.
 """
 
 from __future__ import annotations
@@ -198,6 +199,8 @@ class Checkpoint:
     net.save's; FileNotFoundError for a folder that is not there.
     """
 
+    writes = True
+
     def __init__(
         self,
         path: str | os.PathLike[str],
@@ -249,6 +252,8 @@ class CSVLogger:
     A file that is there already goes on; ValueError, and it stays as it is, if its header is another.
     FileNotFoundError, before the first step, for a folder that is not there.
     """
+
+    writes = True
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)

@@ -22,12 +22,17 @@ _here = threading.local()
 _lock = threading.Lock()
 _single = 0  # how many tasks need BLAS in one thread at this moment
 _limits: Any = None  # what puts it back
+_alone = 0  # how many trainings in this process are to keep to one core
+
+
+def workers() -> int:
+    """How many threads to use: the cores that this process may use, or what OMP_NUM_THREADS or OPENBLAS_NUM_THREADS
+    says where that is less (as it is in the workers of a sweep); one within `alone`."""
+    return 1 if _alone else _cores()
 
 
 @functools.cache
-def workers() -> int:
-    """How many threads to use: the cores that this process may use, or what OMP_NUM_THREADS or OPENBLAS_NUM_THREADS
-    says where that is less (as it is in the workers of a sweep)."""
+def _cores() -> int:
     asked = (os.environ.get(name, "") for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"))
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
@@ -99,17 +104,45 @@ def _blas() -> Any:
 def single_blas() -> Iterator[bool]:
     """BLAS in one thread each, for matrix products in several threads at once; False where threadpoolctl is missing,
     and one thread is to do it all. May be entered by several threads."""
-    global _single, _limits
     blas = _blas()
     if blas is None or workers() == 1:
         yield False
         return
+    with _limited(blas):
+        yield True
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """All work in one thread, that of BLAS too: where processes beside this one have the other cores. ImportError where
+    that needs threadpoolctl, and it is missing."""
+    global _alone
+    blas = _blas()
+    if blas is None and _cores() > 1:
+        raise ImportError(
+            'one BLAS thread for each process needs a package: pip install "layerwise[mpi]"; or set OMP_NUM_THREADS=1 '
+            "in the command."
+        )
+    with contextlib.nullcontext() if blas is None else _limited(blas):
+        with _lock:
+            _alone += 1
+        try:
+            yield
+        finally:
+            with _lock:
+                _alone -= 1
+
+
+@contextlib.contextmanager
+def _limited(blas: Any) -> Iterator[None]:
+    """BLAS in one thread, until the last that asked for it is done."""
+    global _single, _limits
     with _lock:
         if _single == 0:
             _limits = blas.limit(limits=1)
         _single += 1
     try:
-        yield True
+        yield
     finally:
         with _lock:
             _single -= 1

@@ -1,0 +1,382 @@
+"""One net trained by several processes, on one machine or many: `net.train(x, y, optim=Distributed(Adam()))`.
+
+    mpiexec -n 4 python -m mpi4py script.py
+
+Every process, a rank, runs the whole script, has a copy of the net and is given all of the data. Of each batch it
+takes every size-th row from its own number on; the gradients of all ranks are summed before the update, so that each
+makes the step that one process would have made with the whole batch (synchronous data-parallel training). `-m mpi4py`
+sees to it that a rank that fails ends the others; without it, they wait for ever.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+import os
+import time
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from layerwise import loss as losses
+from layerwise import model, optim, threads
+
+Array = np.ndarray
+
+
+class DistributedRun(model.Run):
+    """A training by all ranks: what they see of a batch is put together in two sums a step, a few numbers before
+    backpropagation and the gradient after it.
+
+    `optim` is the optimizer within, so that the file of a Checkpoint says nothing of the number of processes.
+    """
+
+    def __init__(
+        self, net: Any, optim: Distributed, loss: Any, chosen: dict[str, Any], watchers: list[Any], epochs: int
+    ) -> None:
+        self.group = optim
+        first = optim.rank == 0
+        here = [each for each in watchers if first or not getattr(each.callback, "writes", False)]
+        super().__init__(net, optim.optimizer, loss, chosen, here, epochs)
+        self.callbacks = [each.callback for each in watchers]
+        self._asks = any(each.step for each in watchers)
+
+    def over(self, rows: Any, unseen: Any, shuffle: bool, verbose: bool) -> model.History:
+        group = self.group
+        group.refuse_others(
+            "every rank is given all of it, in the same order, and takes its part of each batch",
+            rows=getattr(rows, "n", None),
+            batches=rows.steps,
+            epochs=self.epochs,
+            shuffle=shuffle,
+            metrics=list(self._chosen),
+            data=_checksum(rows),
+        )
+        self._follow(shuffle)
+        rows.part = functools.partial(_part, group, self.net.smallest_batch)
+        if unseen is not None:
+            unseen.part = functools.partial(_part, group, 1)
+        with threads.alone():
+            return super().over(rows, unseen, shuffle, verbose and group.rank == 0)
+
+    def _follow(self, shuffle: bool) -> None:
+        """The place in the training, and in the random numbers of the order, are those of rank 0: the others may have
+        another seed, and no file to go on from."""
+        needed = ("batches", "stopped", "totals", "callbacks")
+        resumed = self.resumed and {name: self.resumed[name] for name in needed}
+        order = [rng.bit_generator.state for rng in self.net._order] if shuffle else []
+        of_first = self.group.comm.bcast((self.epoch, self.step, dict(self.history), resumed, order))
+        if self.group.rank:
+            self.epoch, self.step, history, self.resumed, order = of_first
+            self.history.clear()
+            self.history.update(history)
+            for rng, state in zip(self.net._order, order, strict=False):
+                rng.bit_generator.state = state
+
+    def _epochs(self, rows: Any, unseen: Any, shuffle: bool) -> None:
+        # Ctrl-C reaches the ranks at different moments: what ends the training is what they told each other of it.
+        self._asked, self._interrupt = self._interrupt, _Agreed()  # type: ignore[assignment]
+        super()._epochs(rows, unseen, shuffle)
+
+    def _steps(self, epoch: Iterator[Any], totals: Any) -> bool:
+        net, loss, optim, bar, group = self.net, self.loss, self.optim, self._bar, self.group
+        sums = self._sums = _Sums(group, net, self._chosen)
+        for batch in itertools.chain(epoch, (None,)):
+            n, share = self._see(batch, totals.summed)
+            group.add_up(sums.numbers)
+            ended, asked, rows, whole, total = sums.numbers[:5].tolist()
+            if ended == group.size:
+                return False
+            if ended:
+                raise ValueError(
+                    f"the batches of {ended:.0f} of the {group.size} ranks came to an end before those of the others: "
+                    f"give every rank the same iterable."
+                )
+            self._interrupt.asked = self._interrupt.asked or asked > 0
+            value = total if totals.summed else total / (whole or 1.0)
+            if not math.isfinite(value):
+                if n:
+                    self._batch = batch[:2]
+                raise model.DivergenceError(self._where(f"the loss is {value}", self.step + 1))
+            sums.share_statistics(rows)
+            if self._ours:
+                loss.value = value
+            if n:
+                optim.backward(net, loss)
+            group.add_gradients(net, 1.0 if totals.summed else share / (whole or 1.0), n > 0)
+            optim.update(net)
+            self.step += 1
+            totals.rows += int(rows)
+            totals.weight += whole
+            totals.loss += total
+            for name, metric in zip(self._chosen, sums.metrics.tolist(), strict=True):
+                totals.metrics[name] += metric
+            if bar is not None and time.perf_counter() - bar.drawn > 0.1:
+                bar.show(self.step, self.epoch + 1, totals.means())
+            if self._asks and self._after_step(self._steppers):
+                return True
+            if self._interrupt.asked:
+                return False
+        return False
+
+    def _see(self, batch: Any, summed: bool) -> tuple[int, float]:
+        """The forward pass of this rank's rows, of which there may be none; how many they are and what they weigh in
+        the mean. None for a batch: the epoch has come to its end."""
+        store, loss, sums = self.net._store, self.loss, self._sums
+        sums.numbers.fill(0)
+        sums.numbers[:2] = batch is None, self._asked.asked
+        if batch is None or not len(batch[0]):
+            return 0, 0.0
+        x, y, weight = batch
+        store.taken = 0
+        store.lending = True
+        try:
+            pred = self.net.forward(x, True)
+            store.lending = self._ours
+            value = loss(pred, y) if weight is None else loss(pred, y, weight)
+        finally:
+            store.lending = False
+        n = len(x)
+        share = n if summed or weight is None else float(np.add.reduce(weight))
+        sums.numbers[2:5] = n, share, value if summed else value * share
+        sums.metrics[:] = [float(metric(pred, y)) * n for metric in self._chosen.values()]
+        for part, array in sums.statistics:
+            np.multiply(array.reshape(-1), n, part)
+        return n, share
+
+    def _look_at(self, unseen: Any) -> Any:
+        totals = self.net._evaluated(_WithRows(unseen), self.loss, self._chosen)
+        numbers = np.array([totals.rows, totals.weight, totals.loss, *totals.metrics.values()], np.float64)
+        self.group.add_up(numbers)
+        totals.rows, totals.weight, totals.loss, *metrics = numbers.tolist()
+        totals.metrics = dict(zip(totals.metrics, metrics, strict=True))
+        return totals
+
+    def _agreed(self, ends: bool) -> bool:
+        return bool(self.group.comm.bcast(ends))
+
+    def _save(self, stopped: bool) -> None:
+        if self.group.rank == 0:
+            super()._save(stopped)
+        self._to_save = []
+
+
+class Distributed(optim.Wrapper):
+    """An optimizer, around all others, that trains one net in all processes of an MPI communicator.
+
+        g <- sum over the ranks of g (rows of the rank) / (rows of all)      weighted: by the sums of the weights
+
+    Its step is that of the optimizer within on the batch of all ranks together. `prepare` makes the copies equal:
+    weights, running statistics, optimizer state and seed are those of rank 0. comm is an mpi4py communicator; None:
+    COMM_WORLD. `rank` is the number of this process, `size` how many there are.
+
+    In `train`, batch_size counts the rows of all ranks, the History is that of the whole batch on each, and rank 0
+    alone draws the bar and writes files. In a loop of one's own every rank gives rows of its own, more or fewer, and
+    calls `prepare(net)` first. ImportError without mpi4py and an MPI; ValueError for a rule that evaluates again.
+    """
+
+    outermost = True
+    run_type = DistributedRun
+
+    def __init__(self, optimizer: optim.Optimizer, comm: Any = None) -> None:
+        if isinstance(optimizer, optim.Optimizer) and optimizer._needs_value():
+            raise ValueError(
+                f"{type(optimizer).__name__} asks for the loss itself, or evaluates a batch again, and no rank has the "
+                f"whole batch: take a rule that needs the gradient alone, Distributed(Accumulate(Clip(rule)))."
+            )
+        super().__init__(optimizer)
+        self.comm = _world() if comm is None else comm
+
+    @property
+    def rank(self) -> int:
+        return self.comm.Get_rank()
+
+    @property
+    def size(self) -> int:
+        return self.comm.Get_size()
+
+    @property
+    def t(self) -> int:
+        return self.optimizer.t
+
+    @t.setter
+    def t(self, steps: int) -> None:
+        """It counts no steps of its own."""
+
+    def _update(self, net: Any) -> None:
+        if net.layout is not self._layout or net is not self._served:
+            self._bind(net)
+        self.optimizer._update(net)
+
+    def backward(self, net: Any, loss: Any) -> None:
+        """The gradient over the rows of all ranks; each has called the net and the loss with its own."""
+        if not isinstance(loss, losses.Loss) or loss.pred is None:
+            raise TypeError(
+                "outside train, Distributed needs a loss of ours, or a subclass of Loss, after loss(pred, real): it "
+                "tells how many rows this rank has."
+            )
+        self.optimizer.backward(net, loss)
+        scale = 1.0
+        if loss.reduction == "mean":
+            share = len(loss.pred) if loss.sample_weight is None else float(np.add.reduce(loss.sample_weight))
+            scale = share / (self.comm.allreduce(share) or 1.0)
+        self.add_gradients(net, scale)
+
+    def add_gradients(self, net: Any, scale: float, some: bool = True) -> None:
+        """The gradients of all ranks, summed in place, this rank's times `scale`; without `some`, it has none."""
+        if self.size == 1:
+            return
+        with np.errstate(all="ignore"):  # a number that is too large is met by the optimizer, on every rank
+            for g in net.layout.gradients:
+                if some:
+                    g *= scale
+                else:
+                    g.fill(0)
+                self.add_up(g)
+
+    def add_up(self, numbers: Array) -> None:
+        """The sum over all ranks, in place; every rank gets the same bits."""
+        if self.size > 1:
+            self.comm.Allreduce(_mpi().IN_PLACE, numbers)
+
+    def refuse_others(self, hint: str, **facts: Any) -> None:
+        """ValueError, on every rank, where something is not the same on all of them."""
+        of_all = self.comm.allgather(facts)
+        for name in facts:
+            values = [each[name] for each in of_all]
+            if any(value != values[0] for value in values):
+                raise ValueError(f"the ranks were given different {name}, {values}: {hint}.")
+
+    def prepare(self, net: Any) -> None:
+        self._bind(net)
+        self.optimizer.prepare(net)
+        if self.size == 1:
+            return
+        comm, rank = self.comm, self.rank
+        moving = [(each.names[0], each.shape) for each in net.layout.parameters if each.movable]
+        self.refuse_others(
+            "make the same net and the same optimizer on each", nets=(moving, net.dtype.name), optimizers=_nest(self)
+        )
+        comm.Bcast(net.vector)
+        random: list[np.random.Generator] = []
+        for leaf in net.leaves():
+            for array in leaf.buffers.values():
+                comm.Bcast(array)
+            random += leaf.rngs if leaf.random else []
+        state = self.optimizer.state_dict() if rank == 0 else None
+        drawn = [rng.bit_generator.state for rng in random]
+        net.seeds, state, drawn = comm.bcast((net.seeds, state, drawn))
+        if rank:
+            self.optimizer.load_state_dict(state)
+            # Other rows get other masks: a part of rank 0's random numbers that it never comes to.
+            for rng, of_first in zip(random, drawn, strict=True):
+                rng.bit_generator.state = of_first
+                rng.bit_generator.state = rng.bit_generator.jumped(rank).state
+
+    def finish(self, net: Any) -> None:
+        self.optimizer.finish(net)
+
+    def evaluation_weights(self, net: Any) -> Any:
+        return self.optimizer.evaluation_weights(net)
+
+    # A communicator is of this process: a copy has the same, what is read from a pickle has all processes.
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in super().__getstate__().items() if name != "comm"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.comm = _world()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        other = super().__deepcopy__(memo)
+        other.comm = self.comm
+        return other
+
+
+class _Sums:
+    """What the ranks add up before the backward pass of a step, as one array.
+
+    ended, asked       whether a rank has no more batches; whether it got a Ctrl-C
+    rows, share, loss  how many rows, what they weigh in the mean, their loss times that
+    metrics            each times the rows
+    statistics         the running ones times the rows, so that what comes back are means
+    """
+
+    def __init__(self, group: Distributed, net: Any, chosen: dict[str, Any]) -> None:
+        moving = (leaf for leaf in net.leaves() if group.size > 1 and not leaf._frozen)
+        arrays = [array for leaf in moving for array in leaf.buffers.values()]
+        stops = list(itertools.accumulate([5 + len(chosen), *(array.size for array in arrays)]))
+        self.numbers = np.zeros(stops[-1])
+        self.metrics = self.numbers[5 : stops[0]]
+        parts = (self.numbers[start:stop] for start, stop in itertools.pairwise(stops))
+        self.statistics = list(zip(parts, arrays, strict=True))
+
+    def share_statistics(self, rows: float) -> None:
+        for part, array in self.statistics:
+            array[...] = (part / rows).reshape(array.shape)
+
+
+class _Agreed:
+    """What all ranks know of a Ctrl-C."""
+
+    asked = False
+
+
+class _WithRows:
+    """The batches of which this rank has rows: to look at, a rank needs no others."""
+
+    def __init__(self, rows: Any) -> None:
+        self.rows = rows
+
+    def epoch(self, rngs: Any) -> Iterator[Any]:
+        return (batch for batch in self.rows.epoch(rngs) if len(batch[0]))
+
+
+def _part(group: Distributed, smallest: int, n: int) -> slice:
+    """Which of n rows are this rank's: so many ranks take part that each has at least `smallest`."""
+    parts = min(group.size, max(1, n // smallest))
+    return slice(group.rank, None, parts) if group.rank < parts else slice(0, 0)
+
+
+def _checksum(rows: Any) -> int:
+    """Of the first and the last rows that there are."""
+    arrays = getattr(rows, "arrays", None) or rows.first
+    ends = [np.ascontiguousarray(part) for each in arrays if each is not None for part in (each[:50], each[-50:])]
+    return zlib.crc32(b"".join(part.tobytes() for part in ends))
+
+
+def _nest(rule: Any) -> list[str]:
+    """The classes of an optimizer and of what it goes around."""
+    names = [type(rule).__name__]
+    while "optimizer" in rule.__dict__:
+        rule = rule.optimizer
+        names.append(type(rule).__name__)
+    return names
+
+
+@functools.cache
+def _mpi() -> Any:
+    try:
+        from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:  # the latter where it finds no MPI library
+        raise ImportError('Distributed needs MPI: pip install "layerwise[mpi]"') from error
+    return MPI
+
+
+def _world() -> Any:
+    """All processes that mpiexec started. RuntimeError where each is by itself, though there are several."""
+    world = _mpi().COMM_WORLD
+    started = max(int(os.environ.get(name, 1)) for name in ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE"))
+    if world.Get_size() == 1 < started:
+        raise RuntimeError(
+            f"{started} processes were started and each finds itself alone: mpiexec is of another MPI than mpi4py's, "
+            f"{_mpi().Get_library_version().splitlines()[0]!r}; use the one beside this python."
+        )
+    return world
+
+
+__all__ = ["Distributed", "DistributedRun"]
