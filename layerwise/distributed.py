@@ -273,8 +273,9 @@ class Distributed(optim.Wrapper):
             self.optimizer.load_state_dict(state)
             # Other rows get other masks: a part of rank 0's random numbers that it never comes to.
             for rng, of_first in zip(random, drawn, strict=True):
-                rng.bit_generator.state = of_first
-                rng.bit_generator.state = rng.bit_generator.jumped(rank).state
+                bits: Any = rng.bit_generator
+                bits.state = of_first
+                bits.state = bits.jumped(rank).state
 
     def finish(self, net: Any) -> None:
         self.optimizer.finish(net)
