@@ -23,7 +23,9 @@ def main():
     parser.add_argument("--epochs", type=int, help="rounds of training (default: 3 for mnist, 30 for digits)")
     parser.add_argument("--seed", type=int, default=0, help="decides the weights and the order (default 0)")
     parser.add_argument(
-        "--checkpoint", metavar="FILE", help="save the training here after each epoch, as in net.npz, and go on from there"
+        "--checkpoint",
+        metavar="FILE",
+        help="save the training here after each epoch, as in net.npz, and go on from there",
     )
     arguments = parser.parse_args()
 
@@ -50,7 +52,9 @@ def main():
     )
     if rule.rank == 0:
         steps = history.epochs * -(-len(x) // batch_size)
-        print(f"{rule.size} ranks: {1000 * sum(history['seconds']) / steps:.2f} ms a step, looking at the test included")
+        print(
+            f"{rule.size} ranks: {1000 * sum(history['seconds']) / steps:.2f} ms a step, looking at the test included"
+        )
         print(f"{data}: {history['val_accuracy'][-1]:.2%} of the {len(y_test):,} test digits are read right")
 
 

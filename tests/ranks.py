@@ -151,7 +151,11 @@ def statistics(rank, folder):
     found = np.concatenate([each for leaf in net.leaves() for each in leaf.buffers.values()])
     # A batch of 5 rows: two of them at least for each rank that takes part.
     fit(net, net.optim, x=X[:5], y=Y[:5], batch_size=5, epochs=2)
-    return {"apart": float(np.abs(found - sums).max()), "bits": bits(net), "finite": bool(np.isfinite(net.vector).all())}
+    return {
+        "apart": float(np.abs(found - sums).max()),
+        "bits": bits(net),
+        "finite": bool(np.isfinite(net.vector).all()),
+    }
 
 
 @check
@@ -162,7 +166,9 @@ def masks(rank, folder):
 
     class Look:
         def step(self, run):
-            drawn.append(int((run.net[2].kept != 0).sum()) + zlib.crc32(np.ascontiguousarray(run.net[2].kept).tobytes()))
+            drawn.append(
+                int((run.net[2].kept != 0).sum()) + zlib.crc32(np.ascontiguousarray(run.net[2].kept).tobytes())
+            )
 
     fit(net, Distributed(optim.SGD(0.1)), callbacks=[Look()], epochs=2)
     return {"masks": drawn, "bits": bits(net)}

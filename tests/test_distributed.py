@@ -5,6 +5,7 @@ import importlib.util
 import json
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -29,20 +30,19 @@ needs_mpi = pytest.mark.skipif(
     reason='needs mpi4py and mpiexec: pip install "layerwise[mpi]"',
 )
 
-# One BLAS thread each from the start. Where ranks outnumber the cores, MPICH's ranks that wait are to sleep for a moment
-# instead of looking again and again: it takes a third of the time.
+# One BLAS thread each from the start. Where ranks outnumber the cores, those that wait are to sleep for a moment instead
+# of looking again and again, as MPICH's do: it takes a third of the time.
 QUIET = {"OMP_NUM_THREADS": "1", "MPIR_CVAR_ENABLE_HEAVY_YIELD": "1", "MPIR_CVAR_POLLS_BEFORE_YIELD": "50"}
 
 
-def mpi(ranks, *arguments):
-    done = subprocess.run(
+def mpi(ranks, *arguments, **environment):
+    return subprocess.run(
         [MPIEXEC, "-n", str(ranks), sys.executable, "-W", "error", "-m", "mpi4py", *map(str, arguments)],
-        env=os.environ | {"PYTHONPATH": str(ROOT)} | QUIET,
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | QUIET | environment,
         capture_output=True,
         text=True,
         timeout=90,
     )
-    return done
 
 
 def run(ranks, folder, *checks):
@@ -205,6 +205,20 @@ def test_a_rank_that_fails_ends_the_others(tmp_path):
     done = mpi(2, ROOT / "tests" / "ranks.py", tmp_path, "fails")
     assert done.returncode != 0
     assert "ZeroDivisionError" in done.stderr
+
+
+@needs_mpi
+def test_the_example(tmp_path):
+    path = tmp_path / "net.npz"
+    arguments = (ROOT / "examples" / "mnist_distributed.py", "--epochs", 12, "--checkpoint", path)
+    done = mpi(2, *arguments, LAYERWISE_DATA=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert path.exists()
+    lines = done.stdout.splitlines()
+    assert sum(line.startswith("digits: ") for line in lines) == 1  # of two ranks one speaks
+    found = re.match(r"digits: ([\d.]+)% of the 450", lines[-1])
+    assert found, lines[-1]
+    assert float(found[1]) >= 95
 
 
 # What needs no MPI.

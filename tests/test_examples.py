@@ -38,7 +38,7 @@ def number(pattern, line):
 
 
 def test_every_example_is_tested():
-    source = "".join(path.read_text() for path in Path(__file__).parent.glob("test_examples*.py"))
+    source = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
     assert [name for name in EXAMPLES if f'"{name}"' not in source] == []
 
 
