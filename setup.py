@@ -9,10 +9,11 @@ extras = {
     "compare": ["matplotlib>=3.8", "joblib>=1.3", "threadpoolctl>=3.2"],
     "safetensors": ["safetensors>=0.4.3"],
     "onnx": ["onnx>=1.16", "onnxruntime>=1.18"],
-    "mpi": ["mpi4py>=4", "mpich>=4; platform_system != 'Windows'", "threadpoolctl>=3.2"],
+    # scikit-learn brings the data of the example.
+    "mpi": ["mpi4py>=4", "mpich>=4; platform_system != 'Windows'", "threadpoolctl>=3.2", "scikit-learn>=1.5"],
 }
 extras["test"] = [
-    "pytest>=8", "sybil>=8", "scikit-learn>=1.5", "joblib>=1.3", "matplotlib>=3.8", "safetensors>=0.4.3",
+    "pytest>=8", "sybil>=8", "joblib>=1.3", "matplotlib>=3.8", "safetensors>=0.4.3",
     *extras["onnx"], *extras["mpi"],
 ]  # fmt: skip
 extras["dev"] = [*extras["test"], *extras["compare"], "ruff>=0.9", "mypy>=1.14"]

@@ -47,13 +47,14 @@ class DistributedRun(model.Run):
     def over(self, rows: Any, unseen: Any, shuffle: bool, verbose: bool) -> model.History:
         group = self.group
         group.refuse_others(
-            "every rank is given all of it, in the same order, and takes its part of each batch",
+            "call train with the same on each; every rank is given all rows, and takes its part of each batch",
             rows=getattr(rows, "n", None),
             batches=rows.steps,
             epochs=self.epochs,
             shuffle=shuffle,
             metrics=list(self._chosen),
             data=_checksum(rows),
+            validation=None if unseen is None else (unseen.n, _checksum(unseen)),
         )
         self._follow(shuffle)
         rows.part = functools.partial(_part, group, self.net.smallest_batch)
@@ -64,13 +65,13 @@ class DistributedRun(model.Run):
 
     def _follow(self, shuffle: bool) -> None:
         """The place in the training, and in the random numbers of the order, are those of rank 0: the others may have
-        another seed, and no file to go on from."""
+        another seed, and no file to go on from. Its callbacks are those that may end the training."""
         needed = ("batches", "stopped", "totals", "callbacks")
         resumed = self.resumed and {name: self.resumed[name] for name in needed}
         order = [rng.bit_generator.state for rng in self.net._order] if shuffle else []
-        of_first = self.group.comm.bcast((self.epoch, self.step, dict(self.history), resumed, order))
+        of_first = self.group.comm.bcast((self.epoch, self.step, dict(self.history), resumed, order, self._asks))
         if self.group.rank:
-            self.epoch, self.step, history, self.resumed, order = of_first
+            self.epoch, self.step, history, self.resumed, order, self._asks = of_first
             self.history.clear()
             self.history.update(history)
             for rng, state in zip(self.net._order, order, strict=False):

@@ -31,7 +31,7 @@ needs_mpi = pytest.mark.skipif(
 )
 
 # One BLAS thread each from the start. Where ranks outnumber the cores, those that wait are to sleep for a moment instead
-# of looking again and again, as MPICH's do: it takes a third of the time.
+# of looking again and again, as MPICH's do: it takes half the time.
 QUIET = {"OMP_NUM_THREADS": "1", "MPIR_CVAR_ENABLE_HEAVY_YIELD": "1", "MPIR_CVAR_POLLS_BEFORE_YIELD": "50"}
 
 
