@@ -415,8 +415,10 @@ class Model(_layers.Chain):
 
         if self.input_shape is None:
             self.build(input_shape)
-        kind = Run if self.copies is None else StackRun
-        run = getattr(optim, "run_type", kind)(self, optim, loss, chosen, watchers, epochs)
+        kind = getattr(
+            optim, "run_type", Run if self.copies is None else StackRun
+        )  # one that spans processes has its own
+        run = kind(self, optim, loss, chosen, watchers, epochs)
         if saved is not None:
             checkpoint.check(saved, run, resume)
             checkpoint.restore(saved, run)
@@ -942,6 +944,7 @@ class Run:
         return bool(np.isfinite(self.net.vector).all())
 
     def _look_at(self, unseen: Any) -> _Totals:
+        """The validation."""
         return self.net._evaluated(unseen, self.loss, self._chosen)
 
     def _agreed(self, ends: bool) -> bool:

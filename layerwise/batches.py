@@ -128,7 +128,8 @@ class Rows:
 
     def _batch(self, order: Array | None, start: int, stop: int) -> Batch:
         if self.part is not None:
-            order = (np.arange(self.n) if order is None else order)[start:stop][self.part(stop - start)]
+            numbers = np.arange(start, stop) if order is None else order[start:stop]
+            order = numbers[self.part(stop - start)]
             start, stop = 0, len(order)
         return tuple(self._rows(place, order, start, stop) for place in range(3))  # type: ignore[return-value]
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ import pytest
 import layers
 import loss
 import optim
-from layerwise import threads
+from layerwise import distributed, threads
 from layerwise.distributed import Distributed
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -30,8 +31,8 @@ needs_mpi = pytest.mark.skipif(
     reason='needs mpi4py and mpiexec: pip install "layerwise[mpi]"',
 )
 
-# One BLAS thread each from the start. Where ranks outnumber the cores, those that wait are to sleep for a moment instead
-# of looking again and again, as MPICH's do: it takes half the time.
+# Where ranks outnumber the cores, those that wait are to sleep for a moment instead of looking again and again, as
+# MPICH's do: it takes half the time.
 QUIET = {"OMP_NUM_THREADS": "1", "MPIR_CVAR_ENABLE_HEAVY_YIELD": "1", "MPIR_CVAR_POLLS_BEFORE_YIELD": "50"}
 
 
@@ -81,7 +82,7 @@ def test_the_weights_are_those_of_one_process(found):
     for name, (apart, _, steps) in same.items():
         assert steps == 60
         # In float32 a gradient that is almost 0 may get another sign, which rules that divide by its size show.
-        limit = 1e-9 if "float64" in name else 1e-6 if name.endswith(("SGD", "Momentum")) else 1e-4
+        limit = 1e-9 if "float64" in name else 1e-6 if name.endswith(("SGD", "Momentum")) else 1e-5
         assert apart < limit, name
 
 
@@ -210,7 +211,7 @@ def test_a_rank_that_fails_ends_the_others(tmp_path):
 @needs_mpi
 def test_the_example(tmp_path):
     path = tmp_path / "net.npz"
-    arguments = (ROOT / "examples" / "mnist_distributed.py", "--epochs", 12, "--checkpoint", path)
+    arguments = (ROOT / "examples" / "mnist_distributed.py", "--epochs", 8, "--checkpoint", path)
     done = mpi(2, *arguments, LAYERWISE_DATA=str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert path.exists()
@@ -277,8 +278,19 @@ def test_a_loop_of_ones_own_needs_a_loss_that_tells_its_rows():
 @pytest.mark.parametrize("missing", ["mpi4py", "mpi4py.MPI"])
 def test_a_missing_package_is_named(monkeypatch, missing):
     monkeypatch.setitem(sys.modules, missing, None)
+    distributed._mpi.cache_clear()
     with pytest.raises(ImportError, match=r'pip install "layerwise\[mpi\]"'):
         Distributed(optim.SGD())
+
+
+def test_an_mpiexec_of_another_mpi_is_noticed(monkeypatch):
+    mpi = SimpleNamespace(COMM_WORLD=Alone(), Get_library_version=lambda: "MPICH Version: 5\nmore")
+    monkeypatch.setattr(distributed, "_mpi", lambda: mpi)
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "3")
+    with pytest.raises(RuntimeError, match=r"3 processes were started and each finds itself alone.*'MPICH Version: 5'"):
+        Distributed(optim.SGD())
+    monkeypatch.delenv("OMPI_COMM_WORLD_SIZE")
+    assert Distributed(optim.SGD()).size == 1
 
 
 def test_several_blas_threads_for_each_rank_are_refused(monkeypatch):
