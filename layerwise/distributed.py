@@ -284,19 +284,9 @@ class Distributed(optim.Wrapper):
     def evaluation_weights(self, net: Any) -> Any:
         return self.optimizer.evaluation_weights(net)
 
-    # A communicator is of this process: a copy has the same, what is read from a pickle has all processes.
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in super().__getstate__().items() if name != "comm"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self.comm = _world()
-
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        other = super().__deepcopy__(memo)
-        other.comm = self.comm
-        return other
+        memo[id(self.comm)] = self.comm  # of the copy too: it is not a thing that can be doubled by itself
+        return super().__deepcopy__(memo)
 
 
 class _Sums:

@@ -5,8 +5,10 @@ folder gets, of each, a list with what each rank found. Checks may be named: `ra
 """
 
 import contextlib
+import copy
 import json
 import os
+import pickle
 import signal
 import sys
 import zlib
@@ -397,6 +399,16 @@ def frozen(rank, folder):
         fit(net, rule, epochs=3)
         nets.append(net)
     return apart(*nets)
+
+
+@check
+def copies(rank, folder):
+    """Size, steps and rate of what is read from a pickle, of a copy, and of one with another communicator."""
+    world, single = (Distributed(optim.Adam(0.25), comm) for comm in (None, MPI.COMM_SELF))
+    for rule in (world, single):
+        fit(classifier(), rule, epochs=2)
+    others = [pickle.loads(pickle.dumps(world)), copy.deepcopy(world), copy.deepcopy(single)]
+    return [[other.size, other.t, other.lr] for other in others]
 
 
 ALL = list(CHECKS)  # those below are called by name
