@@ -53,6 +53,21 @@ class History(dict[str, list[float]]):
     def epochs(self) -> int:
         return len(self.get("seconds", ()))
 
+    def to_frame(self) -> Any:
+        """A pandas DataFrame: a row for each epoch, from 1 on, a column for each quantity; of a stack of copies one for
+        each copy, "loss 0", "loss 1", ..."""
+        try:
+            from pandas import DataFrame, RangeIndex
+        except ImportError:
+            raise ImportError("to_frame needs a package: pip install pandas") from None
+        columns: dict[str, Any] = {}
+        for name, values in self.items():
+            if np.ndim(values) == 1:
+                columns[name] = values
+            else:
+                columns |= {f"{name} {copy}": each for copy, each in enumerate(np.transpose(values))}
+        return DataFrame(columns, index=RangeIndex(1, self.epochs + 1, name="epoch"))
+
     def plot(self) -> Any:
         """The curves as a matplotlib Figure: the loss, and beside it the metrics; training and validation."""
         try:

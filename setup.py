@@ -5,16 +5,18 @@ from pathlib import Path
 from setuptools import setup
 
 extras = {
-    "demo": ["scikit-learn>=1.5", "matplotlib>=3.8", "threadpoolctl>=3.2"],
+    "demo": ["scikit-learn>=1.6", "matplotlib>=3.8", "threadpoolctl>=3.2"],
     "compare": ["matplotlib>=3.8", "joblib>=1.3", "threadpoolctl>=3.2"],
     "safetensors": ["safetensors>=0.4.3"],
     "onnx": ["onnx>=1.16", "onnxruntime>=1.18"],
+    "sklearn": ["scikit-learn>=1.6"],
+    "tensorboard": ["tensorboardX>=2.6"],
     # scikit-learn brings the data of the example.
-    "mpi": ["mpi4py>=4", "mpich>=4; platform_system != 'Windows'", "threadpoolctl>=3.2", "scikit-learn>=1.5"],
+    "mpi": ["mpi4py>=4", "mpich>=4; platform_system != 'Windows'", "threadpoolctl>=3.2", "scikit-learn>=1.6"],
 }
 extras["test"] = [
-    "pytest>=8", "sybil>=8", "joblib>=1.3", "matplotlib>=3.8", "safetensors>=0.4.3",
-    *extras["onnx"], *extras["mpi"],
+    "pytest>=8", "sybil>=8", "joblib>=1.3", "matplotlib>=3.8", "safetensors>=0.4.3", "pandas>=2.2",
+    *extras["onnx"], *extras["mpi"], *extras["tensorboard"],
 ]  # fmt: skip
 extras["dev"] = [*extras["test"], *extras["compare"], "ruff>=0.9", "mypy>=1.14"]
 

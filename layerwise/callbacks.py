@@ -2,7 +2,7 @@
 
     end it       EarlyStopping, StopOnTarget, TimeLimit
     steer it     ReduceOnPlateau
-    keep a trace Checkpoint, CSVLogger, UpdateStats
+    keep a trace Checkpoint, CSVLogger, TensorBoard, UpdateStats
 
 A callback of one's own is a callable (net, logs), called after each epoch, or an object with any of
 
@@ -276,6 +276,64 @@ class CSVLogger:
             rows.writerow([run.epoch, *logs.values()])
 
 
+class TensorBoard:
+    """Write each epoch's numbers for TensorBoard, as soon as they are known: `tensorboard --logdir folder` shows them.
+
+    folder  where the runs are; it is made
+    name    of this run, a folder within; each training has a name of its own, None: the time of its begin
+
+    A blank in the name of a quantity becomes "_"; of a stack of copies, each has its own: "loss/0", "loss/1", ... A
+    training that is resumed goes on with the epoch after the checkpoint's, and tells TensorBoard to leave out what was
+    written of later ones. Needs the extra `tensorboard`: ImportError when the callback is made without it.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], name: str | None = None) -> None:
+        _tensorboard()
+        self.folder = Path(folder)
+        self.name = name
+        self.file: Any = None
+
+    def begin(self, run: Any) -> None:
+        self.end(run)  # a training that ended by an error left it open
+        self.run_name = self.name or time.strftime("%Y-%m-%d %H.%M.%S")
+        self.written, self.resumed = 0, False
+
+    def epoch(self, run: Any, logs: Logs) -> None:
+        writer, events, summary = _tensorboard()
+        if self.file is None:  # not in `begin`, which does not know yet whether the training is resumed
+            place = self.folder / self.run_name
+            place.mkdir(parents=True, exist_ok=True)
+            # The name tells the second only: a second file within it is not to take the first one's place.
+            self.file = writer(str(place / "events"), f".{time.time_ns()}")
+            if self.resumed:
+                start = events.SessionLog(status=events.SessionLog.START)
+                self._write(events.Event(step=self.written + 1, session_log=start))
+        values = []
+        for name, value in logs.items():
+            tag = name.replace(" ", "_")
+            tags = [tag] if np.ndim(value) == 0 else [f"{tag}/{copy}" for copy in range(np.size(value))]
+            for tag, each in zip(tags, np.ravel(value).tolist(), strict=True):
+                values.append(summary.Value(tag=tag, simple_value=each))
+        self._write(events.Event(step=run.epoch, summary=summary(value=values)))
+        self.written = run.epoch
+
+    def _write(self, event: Any) -> None:
+        event.wall_time = time.time()
+        self.file.write_event(event)
+        self.file.flush()
+
+    def end(self, run: Any) -> None:
+        if self.file is not None:
+            self.file.close()
+            self.file = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"written": self.written, "name": self.run_name}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.written, self.run_name, self.resumed = state["written"], state["name"], True
+
+
 class UpdateStats:
     """Write into the History, and the logs, how each layer moved: means over the steps of each epoch.
 
@@ -381,6 +439,17 @@ def _epochs(name: str, value: Any) -> int:
     return 0 if value == 0 and value is not False else layers._count(name, value)
 
 
+def _tensorboard() -> tuple[Any, Any, Any]:
+    """What writes a file of events, and what these are made of. SummaryWriter has a thread that writes them some time
+    later, after a checkpoint maybe, and those of a killed training would be missing."""
+    try:
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto import event_pb2, summary_pb2
+    except ImportError:
+        raise ImportError('TensorBoard needs a package: pip install "layerwise[tensorboard]"') from None
+    return EventsWriter, event_pb2, summary_pb2.Summary
+
+
 def _within(rule: Any) -> Iterator[Any]:
     """An optimizer, and all that it goes around."""
     yield rule
@@ -407,6 +476,6 @@ def _evaluation_weights(run: Any) -> Any:
 
 
 __all__ = [
-    "CSVLogger", "Checkpoint", "EarlyStopping", "Monitor", "ReduceOnPlateau", "StopOnTarget", "TimeLimit",
-    "UpdateStats",
+    "CSVLogger", "Checkpoint", "EarlyStopping", "Monitor", "ReduceOnPlateau", "StopOnTarget", "TensorBoard",
+    "TimeLimit", "UpdateStats",
 ]  # fmt: skip

@@ -19,6 +19,18 @@ def run(folder, *arguments):
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
 
 
+def test_grid_searches_beside_scikit_learns(tmp_path):
+    script = RUN.with_name("estimators.py")
+    command = [sys.executable, "-W", "error", str(script), "--rounds", "1", "--folds", "2", "--epochs", "1"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    only, median = ([float(cell) for cell in row.split("|")[2:-1]] for row in done.stdout.splitlines()[2:])
+    assert only == median
+    seconds, score, their_seconds, their_score, ratio = only
+    assert 0.1 < min(score, their_score) <= 1
+    assert ratio == pytest.approx(seconds / their_seconds, rel=0.5)
+
+
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp("benchmarks")

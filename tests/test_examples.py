@@ -74,6 +74,12 @@ def test_digits(tmp_path):
     assert number(r"^([\d.]+)% of the 450", run(tmp_path, "digits.py", "--epochs", "15")[-1]) >= 96
 
 
+def test_sklearn_pipeline(tmp_path):
+    *_, chosen, last = run(tmp_path, "sklearn_pipeline.py", "--epochs", "10")
+    assert "optim__lr" in chosen
+    assert number(r"^([\d.]+)% of the 450", last) >= 94
+
+
 def test_custom_layer_and_optimizer(tmp_path):
     check, last = run(tmp_path, "custom_layer_and_optimizer.py")
     assert number(r"by ([\d.e-]+)", check) < 1e-6

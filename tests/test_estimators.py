@@ -1,0 +1,421 @@
+"""The estimators: scikit-learn's own checks, and what those do not look at."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils import compute_sample_weight
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+import layers
+import loss
+import optim
+from layerwise import datasets
+from layerwise.estimators import NetClassifier, NetRegressor
+
+# One batch holds all rows of the checks: a weight of 2 is then a row that comes twice, and float64 as near as they ask.
+CHECKED = {"hidden_layer_sizes": (8,), "batch_size": 200, "dtype": "float64", "max_iter": 60}
+
+
+@parametrize_with_checks([NetClassifier(**CHECKED), NetRegressor(**CHECKED)])
+def test_scikit_learns_checks(estimator, check):
+    before = np.random.get_state()  # noqa: NPY002
+    check(estimator)
+    np.random.set_state(before)  # noqa: NPY002 (the checks draw from it themselves)
+
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(120, 5))
+NUMBERS = (X[:, 0] + X[:, 1] > 0).astype(int) + (X[:, 2] > 0.5)
+LABELS = np.array(["ash", "beech", "oak"])[NUMBERS]
+YES = np.where(X[:, 0] + X[:, 1] > 0, "yes", "no")
+COLUMNS = (X[:, :3] > 0).astype(int)
+Y = np.stack([X[:, 0] + np.abs(X[:, 1]), X[:, 2] * X[:, 3]], 1)
+QUICK = {"hidden_layer_sizes": (16,), "max_iter": 40, "optim": optim.Adam(lr=0.01), "random_state": 0}
+ONCE = {"hidden_layer_sizes": (4,), "max_iter": 3, "random_state": 0}
+
+
+def bits(estimator):
+    return estimator.net_.vector.tobytes()
+
+
+# What comes out ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("y", [LABELS, YES, NUMBERS], ids=["strings", "two", "numbers"])
+@pytest.mark.parametrize(
+    "given",
+    [
+        None, loss.CrossEntropy(from_logits=True), loss.CrossEntropy(label_smoothing=0.1), loss.BinaryCrossEntropy(),
+        loss.BinaryCrossEntropy(from_logits=True), loss.MSE(), loss.KLDivergence(),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_classes(y, given):
+    clf = NetClassifier(**QUICK, loss=given).fit(X, y)
+    assert np.array_equal(clf.classes_, np.unique(y))
+    p = clf.predict_proba(X)
+    assert p.shape == (len(X), len(clf.classes_))
+    assert p.min() >= 0
+    assert np.allclose(p.sum(1), 1, atol=1e-5)
+    assert np.array_equal(clf.predict(X), clf.classes_[p.argmax(1)])
+    assert clf.score(X, y) > 0.9
+
+
+def test_hinge_has_no_probabilities():
+    clf = NetClassifier(**QUICK, loss=loss.Hinge()).fit(X, LABELS)
+    assert clf.score(X, LABELS) > 0.9
+    assert not hasattr(clf, "predict_proba")
+
+
+@pytest.mark.parametrize("given", [None, loss.BinaryCrossEntropy(from_logits=True)], ids=repr)
+def test_labels_in_columns(given):
+    clf = NetClassifier(**QUICK, loss=given).fit(X, COLUMNS)
+    p = clf.predict_proba(X)
+    assert np.array_equal(clf.predict(X), p > 0.5)
+    assert (clf.predict(X) == COLUMNS).mean() > 0.95
+    assert p.sum(1).max() > 1.5  # each column has a probability of its own
+
+
+def test_numbers_keep_their_shape():
+    one, two = (NetRegressor(**QUICK).fit(X, y) for y in (Y[:, 0], Y))
+    assert one.predict(X).shape == (120,)
+    assert two.predict(X).shape == (120, 2)
+    assert min(one.score(X, Y[:, 0]), two.score(X, Y)) > 0.9
+    assert NetRegressor(**QUICK).fit(X, Y[:, :1]).predict(X).shape == (120, 1)
+
+
+def test_the_scale_of_the_targets_does_not_matter():
+    told = {**ONCE, "dtype": "float64"}
+    small, large = (NetRegressor(**told).fit(X, y).predict(X) for y in (Y, Y * [1000, 0.001] - 7))
+    assert np.allclose(large, small * [1000, 0.001] - 7, rtol=1e-9)
+    raw = NetRegressor(**told, scale_targets=False).fit(X, Y)
+    assert np.array_equal(raw.predict(X), raw.net_.predict(X))
+
+
+def test_a_constant_target_is_predicted():
+    pred = NetRegressor(**ONCE).fit(X, np.full(120, 5.0)).predict(X)
+    assert np.abs(pred - 5).max() < 1
+
+
+def test_counts():
+    rates = np.exp(X[:, 0])
+    reg = NetRegressor(**QUICK, loss=loss.PoissonNLL()).fit(X, RNG.poisson(rates))
+    pred = reg.predict(X)
+    assert pred.min() > 0
+    assert np.corrcoef(pred, rates)[0, 1] > 0.8
+
+
+@pytest.mark.parametrize("given", [loss.MAE(), loss.Huber(), loss.LogCosh()], ids=repr)
+def test_losses_of_numbers(given):
+    assert NetRegressor(**QUICK, loss=given).fit(X, Y).score(X, Y) > 0.85
+
+
+# The net -------------------------------------------------------------------------------------------------------
+
+
+def test_each_hidden_layer_has_its_own():
+    clf = NetClassifier((8, 6, 4), ("gelu", layers.LeakyReLU(0.2), "identity"), dropout=(0.1, 0, 0.5), max_iter=1)
+    names = [repr(layer) for layer in clf.fit(X, LABELS).net_]
+    wanted = [
+        layers.Linear(8), layers.GELU(), layers.Dropout(0.1), layers.Linear(6), layers.LeakyReLU(0.2),
+        layers.Linear(4), layers.Dropout(0.5), layers.Linear(3), layers.Softmax(),
+    ]  # fmt: skip
+    assert names == [repr(layer) for layer in wanted]
+
+
+def test_a_list_of_layers_is_copied():
+    given = [layers.Reshape((8, 8, 1)), layers.Conv2D(4, 3, stride=2), layers.ReLU(), layers.Flatten()]
+    x, y = datasets.digits()
+    clf = NetClassifier(layers=given, max_iter=3, optim=optim.Adam(lr=0.01), random_state=0)
+    assert clf.fit(x[:600], y[:600]).score(x[600:900], y[600:900]) > 0.7
+    assert [layer.input_shape for layer in given] == [None] * 4
+    assert bits(clone(clf).fit(x[:600], y[:600])) == bits(clf)
+
+
+def test_layers_that_have_learned_go_on():
+    first = NetRegressor(**ONCE).fit(X, Y)
+    taken = first.net_[0]
+    second = NetRegressor(layers=[taken, layers.ReLU()], max_iter=1, optim=optim.SGD(lr=1e-9)).fit(X, Y)
+    assert np.allclose(second.net_[0].w, taken.w, atol=1e-6)
+    assert second.net_[0] is not taken
+
+
+def test_words_by_number():
+    words = RNG.integers(0, 20, (200, 4))
+    y = (words == 3).any(1)
+    told = {"max_iter": 60, "optim": optim.Adam(lr=0.02), "random_state": 0}
+    clf = NetClassifier(layers=[layers.Embedding(20, 6), layers.Flatten()], **told).fit(words, y)
+    assert clf.score(words, y) > 0.95
+
+
+# The optimizer -------------------------------------------------------------------------------------------------
+
+
+def test_no_fit_changes_the_optimizer_that_was_given(snapshot):
+    rule = optim.Adam(lr=0.01)
+    before = snapshot(None, rule)
+    alone = NetClassifier(**{**ONCE, "optim": rule}).fit(X, LABELS)
+    other = NetRegressor(**{**ONCE, "optim": rule}).fit(X, Y)
+    again = NetClassifier(**{**ONCE, "optim": rule}).fit(X, LABELS)
+    assert snapshot(None, rule) == before
+    assert bits(alone) == bits(again)
+    assert other.net_.optim is not rule
+
+
+def test_an_optimizer_that_has_served_starts_anew():
+    used = NetClassifier(**ONCE).fit(X, LABELS).net_.optim
+    assert used.t > 0
+    fresh, again = (NetClassifier(**{**ONCE, "optim": each}).fit(X, LABELS) for each in (optim.Adam(), used))
+    assert bits(fresh) == bits(again)
+
+
+def test_hyper_parameters_are_parameters():
+    clf = NetClassifier(optim="sgd")
+    assert clf.get_params()["optim__lr"] == optim.SGD().lr
+    assert not any(name.startswith("optim__") for name in clf.get_params(deep=False))
+    clf.set_params(optim__lr=0.5, optim__weight_decay=0.01)
+    twin = clone(clf).set_params(optim__lr=0.25)
+    assert (clf.optim.lr, clf.optim.weight_decay) == (0.5, 0.01)
+    assert (twin.optim.lr, twin.optim.weight_decay) == (0.25, 0.01)
+    clf.set_params(optim__lr=0.1, optim="rmsprop", optim__momentum=0.9)
+    assert (type(clf.optim), clf.optim.lr, clf.optim.momentum) == (optim.RMSProp, 0.1, 0.9)
+
+
+def test_hyper_parameters_within_a_wrapper():
+    rule = optim.Average(optim.Clip(optim.Adam(), norm=1.0), decay=0.9)
+    clf = NetClassifier(optim=rule, **{k: v for k, v in ONCE.items() if k != "optim"})
+    clf.set_params(optim__lr=0.5, optim__norm=2.0, optim__decay=0.5)
+    assert (clf.optim.optimizer.optimizer.lr, clf.optim.optimizer.norm, clf.optim.decay) == (0.5, 2.0, 0.5)
+    assert (rule.optimizer.optimizer.lr, rule.optimizer.norm, rule.decay) == (optim.Adam().lr, 1.0, 0.9)
+    assert {"optim__lr", "optim__norm", "optim__decay"} <= set(clf.get_params())
+
+
+def test_a_function_as_optimizer():
+    def plain(net, loss):
+        net.sweep(loss)
+        net.vector[...] -= 0.1 * net.gradient
+
+    clf = NetClassifier(**{**ONCE, "optim": plain, "max_iter": 30}).fit(X, LABELS)
+    assert clf.loss_curve_[-1] < clf.loss_curve_[0]
+    assert not any(name.startswith("optim__") for name in clf.get_params())
+
+
+# In scikit-learn's company -------------------------------------------------------------------------------------
+
+
+def test_grid_search_over_two_processes():
+    pipe = make_pipeline(StandardScaler(), NetClassifier(**ONCE))
+    grid = {"netclassifier__optim__lr": [1e-6, 0.05], "netclassifier__hidden_layer_sizes": [(4,), (8, 4)]}
+    found = GridSearchCV(pipe, grid, cv=3, n_jobs=2, error_score="raise").fit(X, LABELS)
+    assert found.best_params_["netclassifier__optim__lr"] == 0.05
+    assert found.best_estimator_.predict(X).dtype == LABELS.dtype
+
+
+def test_cross_validation():
+    clf = make_pipeline(StandardScaler(), NetClassifier(**QUICK))
+    assert cross_val_score(clf, X, YES, scoring="roc_auc").mean() > 0.9
+    assert cross_val_score(clf, X, LABELS, scoring="neg_log_loss").mean() > -0.6
+
+
+@pytest.mark.parametrize("through", ["pickle", "joblib", "deepcopy"])
+def test_a_copy_goes_on_as_the_first_would(tmp_path, through):
+    import joblib
+
+    clf = NetClassifier(**ONCE, optim="adam", dropout=0.2).fit(X, LABELS)
+    if through == "joblib":
+        joblib.dump(clf, tmp_path / "net")
+        twin = joblib.load(tmp_path / "net")
+    else:
+        twin = pickle.loads(pickle.dumps(clf)) if through == "pickle" else copy.deepcopy(clf)
+    assert np.array_equal(twin.predict_proba(X), clf.predict_proba(X))
+    assert (twin.n_iter_, twin.loss_curve_) == (clf.n_iter_, clf.loss_curve_)
+    assert bits(twin.partial_fit(X, LABELS)) == bits(clf.partial_fit(X, LABELS))
+
+
+def test_a_pickle_holds_no_data():
+    x = np.repeat(X, 50, 0)
+    clf = NetClassifier(**ONCE, batch_size=1000).fit(x, np.repeat(LABELS, 50))
+    assert len(pickle.dumps(clf)) < 20_000
+
+
+def test_names_of_columns():
+    pandas = pytest.importorskip("pandas", reason="the names of columns are those of a data frame")
+    frame = pandas.DataFrame(X, columns=list("abcde"))
+    clf = NetClassifier(**ONCE).fit(frame, pandas.Series(LABELS))
+    assert clf.feature_names_in_.tolist() == list("abcde")
+    assert clf.n_features_in_ == 5
+    assert np.array_equal(clf.predict(frame), clf.fit(X, LABELS).predict(X))
+    reg = NetRegressor(**ONCE).fit(frame, pandas.DataFrame(Y, columns=["u", "v"]))
+    assert reg.predict(frame).shape == (120, 2)
+    with pytest.raises(ValueError, match="feature names should match"):
+        reg.predict(frame[list("abced")])
+
+
+# Training ------------------------------------------------------------------------------------------------------
+
+
+def test_random_state_decides_everything():
+    first, again, other = (NetClassifier(**{**ONCE, "random_state": s, "dropout": 0.3}) for s in (1, 1, 2))
+    assert bits(first.fit(X, LABELS)) == bits(again.fit(X, LABELS)) != bits(other.fit(X, LABELS))
+    assert bits(copy.deepcopy(first).fit(X, LABELS)) == bits(first)
+    drawn = NetClassifier(**{**ONCE, "random_state": np.random.RandomState(0)})
+    assert bits(drawn.fit(X, LABELS)) != bits(copy.deepcopy(drawn).fit(X, LABELS))
+    unseeded = NetClassifier(**{**ONCE, "random_state": None})
+    assert bits(unseeded.fit(X, LABELS)) != bits(copy.deepcopy(unseeded).fit(X, LABELS))
+
+
+@pytest.mark.parametrize(("make", "y"), [(NetClassifier, LABELS), (NetRegressor, Y)])
+def test_epochs_one_by_one_are_the_same_training(make, y):
+    whole, parts = make(**ONCE, dropout=0.2).fit(X, y), make(**ONCE, dropout=0.2)
+    for _ in range(3):
+        parts.partial_fit(X, y)
+    assert bits(whole) == bits(parts)
+    assert whole.loss_curve_ == parts.loss_curve_
+    assert whole.n_iter_ == parts.n_iter_ == 3
+
+
+def test_partial_fit_is_told_the_classes():
+    clf = NetClassifier(**ONCE)
+    clf.partial_fit(X[NUMBERS > 0], LABELS[NUMBERS > 0], classes=["oak", "ash", "beech"])
+    assert clf.classes_.tolist() == ["ash", "beech", "oak"]
+    clf.partial_fit(X, LABELS)
+    with pytest.raises(ValueError, match=r"the net was made for \['ash', 'beech', 'oak'\]"):
+        clf.partial_fit(X, np.where(NUMBERS, LABELS, "elm"))
+    with pytest.raises(ValueError, match="since the first fit"):
+        clf.partial_fit(X, LABELS, classes=["ash", "oak"])
+
+
+def test_warm_start_goes_on_and_without_it_all_is_new():
+    cold, warm = (NetRegressor(**ONCE, warm_start=each).fit(X, Y) for each in (False, True))
+    first = bits(cold)
+    assert bits(cold.fit(X, Y)) == first == bits(warm)
+    net = warm.net_
+    warm.set_params(optim__lr=0.01).fit(X, Y)
+    assert warm.net_ is net
+    assert net.optim.lr == 0.01
+    assert warm.n_iter_ == len(warm.loss_curve_) == 6
+    assert warm.loss_curve_[3] < warm.loss_curve_[0]
+
+
+def test_a_training_ends_when_nothing_is_gained():
+    clf = NetClassifier(**{**ONCE, "max_iter": 500, "tol": 10.0, "n_iter_no_change": 4}).fit(X, LABELS)
+    assert clf.n_iter_ == 5
+    clf.set_params(n_iter_no_change=np.inf, max_iter=8).fit(X, LABELS)
+    assert clf.n_iter_ == 8
+
+
+def test_early_stopping_looks_at_rows_held_out():
+    class Held:
+        def begin(self, run):
+            self.rows = len(run.rows.arrays[0])
+
+    held = Held()
+    told = {**QUICK, "max_iter": 500, "early_stopping": True, "callbacks": held}
+    noise = RNG.permutation(LABELS)
+    clf = NetClassifier(**told, validation_fraction=0.25, n_iter_no_change=3).fit(X, noise)
+    assert held.rows == 90
+    assert len(clf.history_["val_loss"]) == clf.n_iter_ < 500
+    assert np.argmin(clf.history_["val_loss"]) == clf.n_iter_ - 4
+
+
+def test_a_history_has_a_number_for_each_epoch():
+    clf = NetClassifier(**{**ONCE, "early_stopping": True}).fit(X, LABELS)
+    clf.partial_fit(X, LABELS)
+    held = clf.history_["val_loss"]
+    assert len(held) == clf.n_iter_ == 4
+    assert np.isnan(held).tolist() == [False] * 3 + [True]
+
+
+def test_weights_of_classes_are_weights_of_rows():
+    by_class = {"ash": 1.0, "beech": 0.5, "oak": 4.0}
+    rows = RNG.uniform(0.5, 2, len(X))
+    for given in (by_class, "balanced"):
+        weighted = NetClassifier(**ONCE, class_weight=given).fit(X, LABELS, sample_weight=rows)
+        plain = NetClassifier(**ONCE).fit(X, LABELS, sample_weight=rows * compute_sample_weight(given, LABELS))
+        assert bits(weighted) == bits(plain)
+    assert bits(plain) != bits(NetClassifier(**ONCE).fit(X, LABELS))
+
+
+def test_nothing_is_printed_unless_asked_for(capsys):
+    NetClassifier(**ONCE).fit(X, LABELS)
+    assert capsys.readouterr() == ("", "")
+    NetClassifier(**ONCE, verbose=True).fit(X, LABELS)
+    assert "loss=" in capsys.readouterr().err
+
+
+# What can't be -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "y", "error", "told"),
+    [
+        ({"activation": "rellu"}, LABELS, ValueError, r"one of elu, .*, got 'rellu'"),
+        ({"activation": ("relu", "tanh")}, LABELS, ValueError, "activation has 2 values, and there are 1 hidden"),
+        ({"dropout": (0.1, 0.2)}, LABELS, ValueError, "dropout has 2 values"),
+        ({"dropout": 1.5}, LABELS, ValueError, "1.5"),
+        ({"hidden_layer_sizes": (4, 0)}, LABELS, ValueError, "hidden_layer_sizes is a positive integer, got 0"),
+        ({"hidden_layer_sizes": "8"}, LABELS, TypeError, "a tuple of integers, got '8'"),
+        ({"layers": layers.Linear(3)}, LABELS, TypeError, "layers is a list of layers"),
+        ({"layers": [layers.Linear]}, LABELS, TypeError, "not a Layer"),
+        ({"optim": "adamm"}, LABELS, ValueError, "there is no optimizer 'adamm'; there are "),
+        ({"optim": optim.Adam}, LABELS, TypeError, "an instance"),
+        ({"loss": loss.MSE}, LABELS, TypeError, "an instance"),
+        ({"loss": loss.MSE()}, COLUMNS, ValueError, "whose loss is BinaryCrossEntropy"),
+        ({}, np.full(120, "oak"), ValueError, r"one class, \['oak'\]"),
+        ({}, NUMBERS[:, None] + [[0, 1]], ValueError, "one label a row, or columns of 0 and 1"),
+        ({"class_weight": "balanced"}, None, ValueError, "needs all rows at once"),
+        ({"max_iter": 0}, LABELS, ValueError, "epochs is a positive integer"),
+        ({"early_stopping": True, "validation_fraction": 2.0}, LABELS, ValueError, "test_size"),
+    ],
+)
+def test_bad_arguments_leave_what_was_fitted(arguments, y, error, told):
+    clf = NetClassifier(**ONCE).fit(X, LABELS)
+    before, classes = bits(clf), clf.classes_
+    clf.set_params(**arguments)
+    with pytest.raises(error, match=told):
+        clf.partial_fit(X, LABELS) if y is None else clf.fit(X, y)
+    assert bits(clf) == before
+    assert clf.classes_ is classes
+
+
+def test_a_fit_that_fails_leaves_what_was_fitted_to_other_columns():
+    clf = NetClassifier(**ONCE).fit(X, LABELS)
+    before = clf.predict(X)
+    with pytest.raises(ValueError, match="got one class"):
+        clf.fit(X[:, :3], np.full(120, "oak"))
+    assert clf.n_features_in_ == 5
+    assert np.array_equal(clf.predict(X), before)
+
+
+def test_a_parameter_that_the_optimizer_does_not_have():
+    clf = NetClassifier(optim="sgd")
+    with pytest.raises(ValueError, match=r"no parameter optim__beta1; it has optim__lr, "):
+        clf.set_params(optim__beta1=0.5)
+    with pytest.raises(ValueError, match="SGD: lr is a number"):
+        clf.set_params(optim__lr=-1.0)
+    assert clf.optim == "sgd"
+
+
+def test_columns_of_y_stay():
+    reg = NetRegressor(**ONCE, warm_start=True).fit(X, Y)
+    with pytest.raises(ValueError, match="y has 1 columns, and the net was made for 2"):
+        reg.fit(X, Y[:, 0])
+
+
+def test_not_fitted():
+    with pytest.raises(NotFittedError):
+        NetClassifier().predict_proba(X)
+
+
+def test_scikit_learn_comes_with_the_wing_and_is_told_of_when_missing(python):
+    done = python("import sys, layerwise, layers, layerwise.callbacks; print('sklearn' in sys.modules)")
+    assert (done.stdout, done.stderr) == ("False\n", "")
+    done = python("import sys; sys.modules['sklearn'] = None; import layerwise.estimators")
+    assert done.stderr.splitlines()[-1].endswith('needs scikit-learn 1.6: pip install "layerwise[sklearn]"')
