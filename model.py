@@ -457,7 +457,7 @@ class Model(_layers.Chain):
         if "training" not in header:
             raise ValueError(f"{path} holds a net and no training: resume takes what callbacks.Checkpoint wrote.")
         described = json.loads(json.dumps(_described(self, {})))
-        if described | {"seed": None} != header["model"] | {"seed": None}:
+        if _seedless(described) != _seedless(header["model"]):
             raise ValueError(f"{path} is of another net than this one: make the same layers.")
         saved = files.unpacked(header["training"], arrays)
         seed = header["model"]["seed"]
@@ -1120,6 +1120,15 @@ def _described(value: Any, functions: dict[str, Any]) -> Any:
     if not isinstance(value, (str, int, float, type(None))):
         raise TypeError(f"a file holds numbers, strings, lists and dicts as arguments of a layer, got {value!r}.")
     return value
+
+
+def _seedless(described: Any) -> Any:
+    """A description without its seeds: one that was not given was drawn, and that of a net within decides nothing."""
+    if isinstance(described, list):
+        return [_seedless(each) for each in described]
+    if not isinstance(described, dict):
+        return described
+    return {name: _seedless(each) for name, each in described.items() if name != "seed" or "layers" not in described}
 
 
 class _Maker:
