@@ -55,11 +55,11 @@ def __getattr__(name: str) -> Any:
 _versions = itertools.count()
 
 
-def aligned(shape: Shape, dtype: np.dtype) -> Array:
-    """np.empty, beginning where a cache line does: passes over arrays that straddle lines take up to three times as
-    long."""
+def aligned(shape: Shape, dtype: np.dtype, make: Callable[..., Array] = np.empty) -> Array:
+    """np.empty, or np.zeros, beginning where a cache line does: passes over arrays that straddle lines take up to three
+    times as long."""
     size = math.prod(shape) * dtype.itemsize
-    raw = np.empty(size + 63, np.uint8)
+    raw = make(size + 63, np.uint8)
     start = -raw.ctypes.data % 64
     return raw[start : start + size].view(dtype).reshape(shape)
 
@@ -78,8 +78,8 @@ class Store:
         self.copies = copies
         self.lead = () if copies is None else (copies,)
         self.vector = aligned((*self.lead, size), self.dtype)
-        self.gradient = aligned((*self.lead, size), self.dtype)
-        self.gradient.fill(0)
+        # Zeros take no memory until they are written: a net that only predicts has its parameters once.
+        self.gradient = aligned((*self.lead, size), self.dtype, np.zeros)
         self.version = next(_versions)
         self.lending = False
         self.taken = 0
@@ -289,6 +289,13 @@ class Layer:
 
         ValueError if the shape can't be, or is not the one that the layer was built for.
         """
+        shape = self._possible(input_shape)
+        if self.input_shape is None:
+            self._build(shape)
+        return self
+
+    def _possible(self, input_shape: Sequence[int]) -> Shape:
+        """The shape as a tuple, if inputs can have it; nothing is made yet."""
         try:
             shape = tuple(operator.index(size) for size in input_shape)
         except TypeError:
@@ -297,10 +304,8 @@ class Layer:
             ) from None
         if any(size < 1 for size in shape):
             raise ValueError(f"every size of an input shape is positive, got {shape}.")
-        self.output_shape(shape)  # before anything is made
-        if self.input_shape is None:
-            self._build(shape)
-        return self
+        self.output_shape(shape)
+        return shape
 
     def copy(self, dtype: Any = None) -> Any:
         """A copy that belongs to no net, with the same values; in another dtype where one is given."""

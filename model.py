@@ -2,7 +2,7 @@
 
 In this file, in this order:
   what is raised     DivergenceError, ModelFileError
-  what comes back    History
+  what comes back    LoadedState, History
   the net            Model
   a training         Run and what serves it
   files              load
@@ -17,8 +17,8 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -38,6 +38,13 @@ class DivergenceError(ArithmeticError):
     of the epochs until then."""
 
     history: Any = None
+
+
+class LoadedState(NamedTuple):
+    """What `load_state_dict` found: names of the net that the state lacks, and names that the net lacks."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
 
 
 class History(dict[str, list[float]]):
@@ -498,6 +505,48 @@ class Model(_layers.Chain):
 
     # Files.
 
+    def state_dict(self) -> dict[str, Array]:
+        """Name -> a copy of the array, of all parameters and running statistics, by the names that a file has:
+        "layers.0.w"; of a stack (S, ...). The net must be built."""
+        return {name: array.copy() for name, array in self._built_arrays().items()}
+
+    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> LoadedState:
+        """Copy the arrays of `state`, as `state_dict` gives them, into the net, by their names.
+
+        ValueError that names all that is missing, unexpected, or of another shape, and nothing is loaded; with
+        strict=False only for another shape: the rest is loaded, and the names that did not meet are returned. Frozen
+        layers are loaded too; the optimizer's state stays as it is.
+        """
+        arrays = self._built_arrays()
+        if not isinstance(state, Mapping):
+            raise TypeError(f"a state is a dict, name -> array, as state_dict() gives it, got {type(state).__name__}.")
+        missing = [name for name in arrays if name not in state]
+        unexpected = [name for name in state if name not in arrays]
+        given = {name: np.asarray(state[name]) for name in arrays if name in state}
+        wrong = [
+            f"{name} is {value.dtype} {value.shape}, expected {arrays[name].dtype} {arrays[name].shape}"
+            for name, value in given.items()
+            if value.shape != arrays[name].shape or value.dtype.kind not in "biuf"
+        ]
+        if wrong or (strict and (missing or unexpected)):
+            told = [f"missing are {missing}"] if missing else []
+            told += [f"unexpected are {unexpected}"] if unexpected else []
+            hint = "" if wrong or not strict else " strict=False loads what fits by name."
+            raise ValueError(f"the state is not of this net, and nothing was loaded: {'; '.join(told + wrong)}.{hint}")
+        with np.errstate(all="ignore"):
+            for name, value in given.items():
+                arrays[name][...] = value
+        self.stopped = None  # a copy that is not finite still stops at its next step
+        return LoadedState(missing, unexpected)
+
+    def _built_arrays(self) -> dict[str, Array]:
+        if self.input_shape is None:
+            raise ValueError(
+                f"{self.label} has no parameters yet: call build(input_shape), such as build((784,)), or pass a batch "
+                f"through."
+            )
+        return self._arrays()
+
     def save(self, path: Any) -> None:
         """Architecture, weights, running statistics and seed in one file: `.npz`, or `.safetensors` with that
         extra. An own layer's class, and an own function, is named in it and given again to `load`."""
@@ -507,8 +556,11 @@ class Model(_layers.Chain):
         """The header and the arrays of the net's file."""
         if self.input_shape is None:
             raise ValueError("the net has no weights to save yet: call build(input_shape), or train it.")
-        arrays = self._named("parameters") | self._named("buffers")
-        return {"model": _described(self, {}), "input_shape": self.input_shape}, arrays
+        return {"model": _described(self, {}), "input_shape": self.input_shape}, self._arrays()
+
+    def _arrays(self) -> dict[str, Array]:
+        """Every array that a file holds, by its name there: the parameters, then the buffers."""
+        return self._named("parameters") | self._named("buffers")
 
     def _named(self, what: str) -> dict[str, Array]:
         """ "layers.0.w" -> array, of the parameters or the buffers of all layers."""
@@ -1182,28 +1234,33 @@ def load(path: Any, custom: dict[str, Any] | None = None) -> Model:
     ModelFileError for a file that is damaged, foreign or newer, or names a layer that is not known; nothing in
     a file is executed. FileNotFoundError for no file.
     """
-    header, arrays = files.read(path)
-    arrays = {name: array for name, array in arrays.items() if not name.startswith("training.")}
-    try:
-        net = _Maker(custom or {}).make(header["model"])
-        if not isinstance(net, Model):
-            raise ModelFileError(f"{path} holds no Model.")
-        net.build(header["input_shape"])
-        for leaf in net.leaves():
-            for name, value in (leaf.parameters | leaf.buffers).items():
-                stored = arrays.pop(f"{leaf.path}.{name}")
-                if stored.shape != value.shape or stored.dtype != value.dtype:
-                    raise ModelFileError(
-                        f"{path}: {leaf.path}.{name} is {stored.dtype} {stored.shape}, expected {value.dtype} "
-                        f"{value.shape}."
-                    )
-                value[...] = stored
-    except ModelFileError:
-        raise
-    except (KeyError, TypeError, ValueError) as error:
-        raise ModelFileError(f"{path} does not describe a net: {error}.") from error
-    if arrays:
-        raise ModelFileError(f"{path} holds arrays that no layer has: {sorted(arrays)}.")
+    with files.Saved(path) as saved:
+        stored = {name: place for name, place in saved.places.items() if not name.startswith("training.")}
+        try:
+            net = _Maker(custom or {}).make(saved.header["model"])
+            if not isinstance(net, Model):
+                raise ModelFileError(f"{path} holds no Model.")
+            input_shape = net._possible(saved.header["input_shape"])
+            net._declare(input_shape)
+            # All is checked before memory is taken: a small file may describe a net that is too large for it.
+            for leaf in net.leaves():
+                shapes = {name: (*net._store.lead, *shape) for name, (shape, _) in leaf._declared.items()}
+                for name, shape in (shapes | {name: value.shape for name, value in leaf.buffers.items()}).items():
+                    place = stored.pop(f"{leaf.path}.{name}")
+                    if place.shape != shape or place.dtype != net.dtype:
+                        raise ModelFileError(
+                            f"{path}: {leaf.path}.{name} is {place.dtype} {place.shape}, expected {net.dtype} {shape}."
+                        )
+                leaf._declared = {name: (shape, 0.0) for name, (shape, _) in leaf._declared.items()}  # nothing is drawn
+            if stored:
+                raise ModelFileError(f"{path} holds arrays that no layer has: {sorted(stored)}.")
+            net._build(input_shape)
+        except ModelFileError:
+            raise
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelFileError(f"{path} does not describe a net: {error}.") from error
+        for name, array in net._arrays().items():
+            saved.array(name, out=array)
     return net
 
 

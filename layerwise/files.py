@@ -6,13 +6,17 @@ Nothing in a file is ever executed: no pickle, and no name in it is imported. Kn
 from __future__ import annotations
 
 import contextlib
+import io
 import json
+import math
 import os
+import struct
 import tempfile
+import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,7 +24,12 @@ Array = np.ndarray
 
 FORMAT = "layerwise"
 VERSION = 1
+PIECE = 1 << 20  # bytes that are read or written at a time
 _HEADER = "header"
+# What .safetensors calls the dtypes.
+_KINDS = {"|b1": "BOOL", "|i1": "I8", "|u1": "U8"} | {
+    f"<{kind}{size}": f"{kind.upper()}{8 * size}" for kind in "fiu" for size in (2, 4, 8)
+}
 
 
 class ModelFileError(ValueError):
@@ -40,18 +49,17 @@ def check_place(path: str | os.PathLike[str]) -> Path:
 
 
 def write(path: str | os.PathLike[str], header: dict[str, Any], arrays: Mapping[str, Array]) -> None:
-    """Write the file beside its place, flush it to disk, then put it there in one step.
+    """Write the file beside its place, flush it to disk, then put it there in one step. The arrays go to the disk
+    piece by piece, without a second copy of them.
 
     ValueError for another suffix; OSError (no folder, a full disk, a read-only one) leaves what was there as it was.
     """
     path = check_place(path)
     writer = _write_npz if path.suffix == ".npz" else _write_safetensors
-    # Some writers store an array that is not C-contiguous in the wrong order.
-    arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-    checks = _checks(arrays)
-    text = json.dumps({"format": FORMAT, "version": VERSION, **header, "checks": checks})
+    # Both formats are little-endian here, whatever the machine.
+    arrays = {name: np.asarray(array, np.asarray(array).dtype.newbyteorder("<")) for name, array in arrays.items()}
     with replaced(path) as file:
-        writer(file, text, arrays)
+        writer(file, {"format": FORMAT, "version": VERSION, **header}, arrays)
 
 
 def packed(value: Any, arrays: dict[str, Array], name: str) -> Any:
@@ -107,66 +115,214 @@ def replaced(path: str | os.PathLike[str]) -> Iterator[Any]:
 
 
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Array]]:
-    """The header and the arrays. ModelFileError for what `write` did not write, or what was altered since;
-    FileNotFoundError for no file."""
-    path = Path(path)
-    reader = {".npz": _read_npz, ".safetensors": _read_safetensors}.get(path.suffix)
-    if reader is None:
-        raise ModelFileError(f"a net is loaded from .npz or .safetensors, got {str(path)!r}.")
-    if not path.exists():
-        raise FileNotFoundError(f"there is no file {str(path)!r}.")
-    try:
-        text, arrays = reader(path)
-        header = json.loads(text)
+    """The header and all arrays; errors as of `Saved`."""
+    with Saved(path) as saved:
+        return saved.header, {name: saved.array(name) for name in saved.places}
+
+
+class Place(NamedTuple):
+    """Where an array stands in a file. Of a zip's member: its checksum up to there, and to the end."""
+
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    start: int
+    check_before: int = 0
+    check_whole: int | None = None
+
+
+class Saved:
+    """A file that `write` wrote, open: `with Saved(path) as saved`. Only its header has been read.
+
+    header  what was given to `write`
+    places  name -> Place, of every array; they are read by `array`, and by nothing else
+
+    ModelFileError for what `write` did not write, or what was altered since; FileNotFoundError for no file.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = path = Path(path)
+        opener = {".npz": _open_npz, ".safetensors": _open_safetensors}.get(path.suffix)
+        if opener is None:
+            raise ModelFileError(f"a net is loaded from .npz or .safetensors, got {str(path)!r}.")
+        if not path.exists():
+            raise FileNotFoundError(f"there is no file {str(path)!r}.")
+        with self._blamed(), contextlib.ExitStack() as undo:
+            self._file = undo.enter_context(path.open("rb"))
+            text, self.places = opener(path, self._file)
+            self.header = self._checked(json.loads(text))
+            end = os.fstat(self._file.fileno()).st_size
+            for name, place in self.places.items():
+                if place.dtype.hasobject or place.start + _size(place) > end:  # before memory is taken for it
+                    raise ModelFileError(f"{path} is damaged: {name!r} is said to be {place.dtype} {place.shape}.")
+            undo.pop_all()
+
+    def __enter__(self) -> Saved:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._file.close()
+
+    def _checked(self, header: Any) -> dict[str, Any]:
         if not isinstance(header, dict) or header.get("format") != FORMAT:
-            raise ModelFileError(f"{path} was not written by layerwise.")
+            raise ModelFileError(f"{self.path} was not written by layerwise.")
         version = header.get("version")
         if not isinstance(version, int) or version > VERSION:
             raise ModelFileError(
-                f"{path} has format version {version!r}, newer than this layerwise reads ({VERSION}): upgrade it."
+                f"{self.path} has format version {version!r}, newer than this layerwise reads ({VERSION}): upgrade it."
             )
-        if _checks(arrays) != header.get("checks"):
-            raise ModelFileError(f"{path} was altered: the checksum of an array does not match.")
-    except (ModelFileError, ImportError):
-        raise
-    except Exception as error:  # the readers raise a dozen types, according to where the damage sits
-        raise ModelFileError(f"{path} is damaged or not a saved net: {error or type(error).__name__}.") from error
-    return header, arrays
+        if self.places.keys() != header["checks"].keys():
+            raise ModelFileError(f"{self.path} was altered: its arrays are not those that it names.")
+        return header
+
+    @contextlib.contextmanager
+    def _blamed(self) -> Iterator[None]:
+        try:
+            yield
+        except (ModelFileError, ImportError):
+            raise
+        except Exception as error:  # the readers raise a dozen types, according to where the damage sits
+            raise ModelFileError(
+                f"{self.path} is damaged or not a saved net: {error or type(error).__name__}."
+            ) from error
+
+    def array(self, name: str, out: Array | None = None) -> Array:
+        """An array of the file. Into `out`, of its dtype and shape, its bytes are read piece by piece, without a
+        second copy."""
+        place = self.places[name]
+        with self._blamed():
+            array = np.empty(place.shape, place.dtype) if out is None else out
+            self._file.seek(place.start)
+            check, whole = 0, place.check_before
+            for piece in _pieces(array):
+                if self._file.readinto(piece) != len(piece):
+                    raise EOFError("it ends too early")
+                check = zlib.crc32(piece, check)
+                if place.check_whole is not None:
+                    whole = zlib.crc32(piece, whole)
+            if check != self.header["checks"][name] or place.check_whole not in (None, whole):
+                raise ModelFileError(f"{self.path} was altered: the checksum of {name!r} does not match.")
+        return array
 
 
-def _checks(arrays: Mapping[str, Array]) -> dict[str, int]:
-    return {name: zlib.crc32(array.data) for name, array in arrays.items()}
+def _size(place: Place) -> int:
+    return math.prod(place.shape) * place.dtype.itemsize
 
 
-def _write_npz(file: Any, text: str, arrays: Mapping[str, Array]) -> None:
-    every: dict[str, Any] = {_HEADER: np.frombuffer(text.encode(), np.uint8), **arrays}
-    np.savez(file, **every)
+def _pieces(array: Array) -> Iterator[memoryview]:
+    """The bytes of an array in C order, as many at a time as stay in the cache. They are the array's own where it is
+    contiguous, or where each of its rows is, as in a stack of nets; else those of a copy."""
+    if array.flags.c_contiguous:
+        rows = [array]
+    else:
+        rows = list(array) if array.ndim > 1 and array[0].flags.c_contiguous else [np.ascontiguousarray(array)]
+    for row in rows:
+        whole = row.reshape(-1).view(np.uint8).data
+        for start in range(0, len(whole), PIECE):
+            yield whole[start : start + PIECE]
 
 
-def _read_npz(path: Path) -> tuple[str, dict[str, Array]]:
-    # Opened here: of a damaged file, np.load leaves its own open.
-    with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-        arrays = {name: file[name] for name in file.files}
-    return arrays.pop(_HEADER).tobytes().decode(), arrays
+def _put(array: Array, file: Any) -> int:
+    """Write the bytes of an array; their checksum."""
+    check = 0
+    for piece in _pieces(array):
+        file.write(piece)
+        check = zlib.crc32(piece, check)
+    return check
+
+
+# A zip of .npy files, none compressed, as np.savez writes and np.load reads it.
+
+
+def _write_npz(file: Any, header: dict[str, Any], arrays: Mapping[str, Array]) -> None:
+    checks: dict[str, int] = {}
+    with zipfile.ZipFile(file, "w") as whole:
+
+        def put(name: str, array: Array) -> int:
+            with whole.open(f"{name}.npy", "w", force_zip64=True) as member:
+                told = np.lib.format.header_data_from_array_1_0(array)
+                np.lib.format.write_array_header_1_0(member, told | {"fortran_order": False})
+                return _put(array, member)
+
+        for name, array in arrays.items():
+            checks[name] = put(name, array)
+        put(_HEADER, np.frombuffer(json.dumps(header | {"checks": checks}).encode(), np.uint8))
+
+
+def _open_npz(path: Path, file: Any) -> tuple[str, dict[str, Place]]:
+    places = {}
+    with zipfile.ZipFile(file) as whole:
+        for member in whole.infolist():
+            name = member.filename.removesuffix(".npy")
+            if member.compress_type != zipfile.ZIP_STORED:
+                raise ModelFileError(f"{path} was not written by layerwise: it is compressed.")
+            if name == _HEADER:
+                continue
+            file.seek(member.header_offset)
+            local = file.read(30)  # of the zip: it ends with the lengths of two fields before the .npy
+            begin = member.header_offset + 30 + sum(struct.unpack("<HH", local[26:]))
+            file.seek(begin)
+            reader = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+            shape, turned, dtype = reader[np.lib.format.read_magic(file)](file)
+            start = file.tell()
+            file.seek(begin)
+            place = Place(dtype, shape, start, zlib.crc32(file.read(start - begin)), member.CRC)
+            if turned or start + _size(place) != begin + member.file_size:
+                raise ModelFileError(f"{path} is damaged: {name!r} is not stored as it is said to be.")
+            places[name] = place
+        text = np.lib.format.read_array(io.BytesIO(whole.read(f"{_HEADER}.npy")), allow_pickle=False)
+    return text.tobytes().decode(), places
+
+
+# Eight bytes of length, a JSON of what stands where, and the arrays' bytes: github.com/huggingface/safetensors.
 
 
 def _safetensors() -> Any:
     try:
-        import safetensors.numpy
+        import safetensors
     except ImportError:
         raise ImportError('.safetensors files need a package: pip install "layerwise[safetensors]"') from None
     return safetensors
 
 
-def _write_safetensors(file: Any, text: str, arrays: Mapping[str, Array]) -> None:
-    metadata = {_HEADER: text, "check": str(zlib.crc32(text.encode()))}
-    file.write(_safetensors().numpy.save(dict(arrays), metadata=metadata))
+def _write_safetensors(file: Any, header: dict[str, Any], arrays: Mapping[str, Array]) -> None:
+    told: dict[str, Any] = {}
+    end = 0
+    names = sorted(arrays, key=lambda name: -arrays[name].dtype.itemsize)  # each begins where its dtype may
+    for name in names:
+        array = arrays[name]
+        if array.dtype.str not in _KINDS:
+            raise TypeError(f".safetensors files hold numbers, {name!r} is an array of {array.dtype}: save as .npz.")
+        told[name] = {
+            "dtype": _KINDS[array.dtype.str],
+            "shape": array.shape,
+            "data_offsets": [end, end + array.nbytes],
+        }
+        end += array.nbytes
+
+    def head(checks: dict[str, int]) -> bytes:
+        text = json.dumps(header | {"checks": checks})
+        metadata = {_HEADER: text, "check": str(zlib.crc32(text.encode()))}
+        return json.dumps({"__metadata__": metadata} | told).encode()
+
+    # The checksums stand before the arrays, and are known after them: room for ten digits each is left.
+    length = -(-(len(head(dict.fromkeys(names, 2**32 - 1))) + 10) // 8) * 8
+    file.seek(8 + length)
+    checks = {name: _put(arrays[name], file) for name in names}
+    file.seek(0)
+    file.write(length.to_bytes(8, "little") + head(checks).ljust(length))
 
 
-def _read_safetensors(path: Path) -> tuple[str, dict[str, Array]]:
-    with _safetensors().safe_open(path, "np") as file:
-        metadata = file.metadata() or {}
-        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+def _open_safetensors(path: Path, file: Any) -> tuple[str, dict[str, Place]]:
+    with _safetensors().safe_open(path, "np") as whole:  # refuses what is cut, has gaps, or is of another format
+        metadata = whole.metadata() or {}
     if metadata.get("check") != str(zlib.crc32(metadata.get(_HEADER, "").encode())):
         raise ModelFileError(f"{path} was altered, or was not written by layerwise: its header does not match.")
-    return metadata[_HEADER], arrays
+    length = int.from_bytes(file.read(8), "little")
+    told = json.loads(file.read(length))
+    del told["__metadata__"]
+    dtypes = {kind: np.dtype(dtype) for dtype, kind in _KINDS.items()}
+    places = {
+        name: Place(dtypes[each["dtype"]], tuple(each["shape"]), 8 + length + each["data_offsets"][0])
+        for name, each in told.items()
+    }
+    return metadata[_HEADER], places

@@ -5,6 +5,7 @@ import os
 import pickle
 import stat
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
@@ -250,7 +251,7 @@ def rewritten(path, change):
     """The same file with its header changed, and its checksum right."""
     header, arrays = files.read(path)
     change(header, arrays)
-    header["checks"] = files._checks(arrays)
+    header["checks"] = {name: zlib.crc32(array.data) for name, array in arrays.items()}
     text = np.frombuffer(json.dumps(header).encode(), np.uint8)
     np.savez(path, header=text, **arrays)
 

@@ -1,4 +1,4 @@
-"""Make the files of this version in tests/reference/files, which every later version is to load: once per release, with its version.
+"""Make the files of this version in tests/reference/files, which every later version is to load: once per release.
 
     python tests/reference/make_files.py 0.1.0
 
