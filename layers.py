@@ -409,7 +409,7 @@ class Layer:
                 view = store.vector[..., span].reshape(*store.lead, *shape)
                 if name in old:
                     view[...] = old[name]
-                else:
+                elif initial is not ...:  # else a file that is read gives the values
                     for copy, rng in zip(view if store.lead else [view], rngs, strict=True):
                         copy[...] = _initial(initial, shape, rng)
                 leaf._declared[name] = shape, None  # has values now

@@ -1251,7 +1251,7 @@ def load(path: Any, custom: dict[str, Any] | None = None) -> Model:
                         raise ModelFileError(
                             f"{path}: {leaf.path}.{name} is {place.dtype} {place.shape}, expected {net.dtype} {shape}."
                         )
-                leaf._declared = {name: (shape, 0.0) for name, (shape, _) in leaf._declared.items()}  # nothing is drawn
+                leaf._declared = {name: (shape, ...) for name, (shape, _) in leaf._declared.items()}  # nothing is drawn
             if stored:
                 raise ModelFileError(f"{path} holds arrays that no layer has: {sorted(stored)}.")
             net._build(input_shape)

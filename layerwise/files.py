@@ -1,6 +1,6 @@
 """One file for one net: a JSON header and named arrays, in `.npz` or `.safetensors`. The suffix decides.
 
-Nothing in a file is ever executed: no pickle, and no name in it is imported. Knows no other module.
+Nothing in a file is ever executed: no pickle, and no name in it is imported.
 """
 
 from __future__ import annotations
@@ -9,22 +9,25 @@ import contextlib
 import io
 import json
 import math
+import operator
 import os
 import struct
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from layerwise import threads
+
 Array = np.ndarray
 
 FORMAT = "layerwise"
 VERSION = 1
-PIECE = 1 << 20  # bytes that are read or written at a time
+PIECE = 1 << 19  # bytes that are read or written at a time
 _HEADER = "header"
 # What .safetensors calls the dtypes.
 _KINDS = {"|b1": "BOOL", "|i1": "I8", "|u1": "U8"} | {
@@ -186,20 +189,25 @@ class Saved:
             ) from error
 
     def array(self, name: str, out: Array | None = None) -> Array:
-        """An array of the file. Into `out`, of its dtype and shape, its bytes are read piece by piece, without a
-        second copy."""
+        """An array of the file. Into `out`, whose dtype and shape the caller has compared with those of `places`, its
+        bytes are read piece by piece, without a second copy."""
         place = self.places[name]
         with self._blamed():
             array = np.empty(place.shape, place.dtype) if out is None else out
+            # The sum over the whole member shows that its dtype and shape were not altered; it takes as long again.
+            summed = out is None and place.check_whole is not None
             self._file.seek(place.start)
-            check, whole = 0, place.check_before
-            for piece in _pieces(array):
+            whole = place.check_before
+
+            def fill(piece: memoryview) -> None:
+                nonlocal whole
                 if self._file.readinto(piece) != len(piece):
                     raise EOFError("it ends too early")
-                check = zlib.crc32(piece, check)
-                if place.check_whole is not None:
+                if summed:
                     whole = zlib.crc32(piece, whole)
-            if check != self.header["checks"][name] or place.check_whole not in (None, whole):
+
+            check = _through(array, fill)
+            if check != self.header["checks"][name] or (summed and whole != place.check_whole):
                 raise ModelFileError(f"{self.path} was altered: the checksum of {name!r} does not match.")
         return array
 
@@ -221,12 +229,24 @@ def _pieces(array: Array) -> Iterator[memoryview]:
             yield whole[start : start + PIECE]
 
 
-def _put(array: Array, file: Any) -> int:
-    """Write the bytes of an array; their checksum."""
+def _through(array: Array, do: Callable[[memoryview], Any]) -> int:
+    """Let `do` read or write the bytes of an array, piece by piece; their checksum, which another thread makes of one
+    piece while the next is under way."""
     check = 0
-    for piece in _pieces(array):
-        file.write(piece)
+
+    def add(piece: memoryview) -> None:
+        nonlocal check
         check = zlib.crc32(piece, check)
+
+    done = None
+    for piece in _pieces(array):
+        if done is None:
+            do(piece)
+        else:
+            threads.over(operator.call, [(do, piece), (add, done)])
+        done = piece
+    if done is not None:
+        add(done)
     return check
 
 
@@ -241,7 +261,7 @@ def _write_npz(file: Any, header: dict[str, Any], arrays: Mapping[str, Array]) -
             with whole.open(f"{name}.npy", "w", force_zip64=True) as member:
                 told = np.lib.format.header_data_from_array_1_0(array)
                 np.lib.format.write_array_header_1_0(member, told | {"fortran_order": False})
-                return _put(array, member)
+                return _through(array, member.write)
 
         for name, array in arrays.items():
             checks[name] = put(name, array)
@@ -307,7 +327,7 @@ def _write_safetensors(file: Any, header: dict[str, Any], arrays: Mapping[str, A
     # The checksums stand before the arrays, and are known after them: room for ten digits each is left.
     length = -(-(len(head(dict.fromkeys(names, 2**32 - 1))) + 10) // 8) * 8
     file.seek(8 + length)
-    checks = {name: _put(arrays[name], file) for name in names}
+    checks = {name: _through(arrays[name], file.write) for name in names}
     file.seek(0)
     file.write(length.to_bytes(8, "little") + head(checks).ljust(length))
 

@@ -28,7 +28,7 @@ ALLOWED: dict[str, set[str]] = {
     "optim": {"threads"},
     "schedules": set(),
     "metrics": set(),
-    "files": set(),
+    "files": {"threads"},
     "batches": set(),
     "checkpoint": {"files", "loss", "optim", "schedules"},
     "datasets": set(),
