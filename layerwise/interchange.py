@@ -1,0 +1,428 @@
+"""Weights from and to PyTorch's nn.Sequential and Keras's Sequential, for the layers that both sides have.
+
+    from_torch(net, sequential)    to_torch(net, sequential)
+    from_keras(net, sequential)    to_keras(net, sequential)
+
+Both nets exist and are built. They are gone through side by side, layer by layer, and all is checked before anything
+is copied: the kinds of the layers, the shapes, and whatever else changes a result (epsilon, momentum, slopes, windows).
+Afterwards both predict the same. What does nothing in prediction (dropout, noise) may stand on one side only.
+
+Here and in Keras the channels are the last axis, in PyTorch the first: images and sequences are to be turned by the
+caller, x.transpose(0, 3, 1, 2). Weights are turned here, also those of a Linear after a Flatten, whose inputs PyTorch
+counts channel by channel. Neither library is imported: the nets are asked for their weights.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from layerwise import layers as _layers
+from layerwise import model as _model
+
+Array = np.ndarray
+
+
+class Kind(NamedTuple):
+    """A layer that others have too: its names there ("" where it has none), and the arguments that must be equal:
+    our name, that of PyTorch, that of Keras."""
+
+    torch: str = ""
+    keras: str = ""
+    equal: tuple[tuple[str, str, str], ...] = ()
+
+
+_EPSILON = ("epsilon", "eps", "epsilon")
+
+# In Keras activations are functions, by name, beside a few layers.
+KINDS = {
+    "Linear": Kind("Linear", "Dense"),
+    "Embedding": Kind("Embedding", "Embedding"),
+    "Conv1D": Kind("Conv1d", "Conv1D"),
+    "Conv2D": Kind("Conv2d", "Conv2D"),
+    "DepthwiseConv2D": Kind("Conv2d", "DepthwiseConv2D"),
+    "ConvTranspose2D": Kind("ConvTranspose2d", "Conv2DTranspose"),
+    "MaxPool1D": Kind("MaxPool1d", "MaxPooling1D"),
+    "MaxPool2D": Kind("MaxPool2d", "MaxPooling2D"),
+    "AveragePool1D": Kind("AvgPool1d", "AveragePooling1D"),
+    "AveragePool2D": Kind("AvgPool2d", "AveragePooling2D"),
+    "GlobalAveragePool1D": Kind("AdaptiveAvgPool1d", "GlobalAveragePooling1D"),
+    "GlobalAveragePool2D": Kind("AdaptiveAvgPool2d", "GlobalAveragePooling2D"),
+    "GlobalMaxPool1D": Kind("AdaptiveMaxPool1d", "GlobalMaxPooling1D"),
+    "GlobalMaxPool2D": Kind("AdaptiveMaxPool2d", "GlobalMaxPooling2D"),
+    "ZeroPad2D": Kind("ZeroPad2d", "ZeroPadding2D"),
+    "UpSample2D": Kind("Upsample", "UpSampling2D"),
+    "Flatten": Kind("Flatten", "Flatten"),
+    "BatchNorm": Kind("BatchNorm", "BatchNormalization", (_EPSILON, ("momentum", "momentum", "momentum"))),
+    "LayerNorm": Kind("LayerNorm", "LayerNormalization", (_EPSILON,)),
+    "GroupNorm": Kind("GroupNorm", "GroupNormalization", (_EPSILON, ("groups", "num_groups", "groups"))),
+    "RMSNorm": Kind("RMSNorm", "RMSNormalization", (_EPSILON,)),
+    "PReLU": Kind("PReLU", "PReLU"),
+    "LeakyReLU": Kind("LeakyReLU", "LeakyReLU", (("slope", "negative_slope", "negative_slope"),)),
+    "ELU": Kind("ELU", "ELU", (("alpha", "alpha", "alpha"),)),
+    "GELU": Kind("GELU", "gelu", (("approximate", "approximate", "approximate"),)),
+    "Softmax": Kind("Softmax", "Softmax"),
+    "LogSoftmax": Kind("LogSoftmax", "log_softmax"),
+    "ReLU": Kind("ReLU", "ReLU"),
+    "Sigmoid": Kind("Sigmoid", "sigmoid"),
+    "Tanh": Kind("Tanh", "tanh"),
+    "SELU": Kind("SELU", "selu"),
+    "SiLU": Kind("SiLU", "silu"),
+    "Softplus": Kind("Softplus", "softplus"),
+    "Softsign": Kind("Softsign", "softsign"),
+    "Mish": Kind("Mish", "mish"),
+    "HardSigmoid": Kind("Hardsigmoid", "hard_sigmoid"),
+    "HardSwish": Kind("Hardswish", "hard_silu"),
+}
+
+# What changes no prediction, on any side.
+IDLE = {"Dropout", "GaussianNoise", "SpatialDropout", "Identity", "GaussianDropout", "AlphaDropout"}
+IDLE |= {f"{name}{axes}" for name in ("Dropout", "SpatialDropout") for axes in ("1d", "2d", "1D", "2D")}
+
+# What must have one of these values on the other side, where that has it as an argument.
+AS_HERE: dict[str, dict[str, tuple[Any, ...]]] = {
+    "torch": {
+        "padding_mode": ("zeros",),
+        "ceil_mode": (False,),
+        "return_indices": (False,),
+        "divisor_override": (None,),
+        "start_dim": (1,),
+        "end_dim": (-1,),
+        "max_norm": (None,),
+        "mode": ("nearest",),
+        "beta": (1,),
+        "output_size": (1, (1,), (1, 1)),
+    },
+    "keras": {
+        "data_format": ("channels_last",),
+        "keepdims": (False,),
+        "interpolation": ("nearest",),
+        "max_value": (None,),
+        "threshold": (0,),
+        "output_padding": (None, (None, None)),
+    },
+}
+
+_TORCH_NAMES = {"w": "weight", "b": "bias", "running_mean": "running_mean", "running_variance": "running_var"}
+
+
+def from_torch(net: _model.Model, sequential: Any) -> None:
+    """Copy the weights and running statistics of a PyTorch nn.Sequential into the net.
+
+    ValueError, before anything is copied, for layers that differ or have no counterpart.
+    """
+    _copy_here([(ours, tensor.detach().cpu().numpy()) for ours, tensor in _torch_arrays(net, sequential)])
+
+
+def to_torch(net: _model.Model, sequential: Any) -> None:
+    """The reverse: copy the weights and running statistics of the net into a PyTorch nn.Sequential."""
+    for ours, tensor in _torch_arrays(net, sequential):
+        values = np.ascontiguousarray(ours).reshape(tuple(tensor.shape))
+        tensor.copy_(tensor.new_tensor(values))  # a state_dict shares its memory with the module
+
+
+def from_keras(net: _model.Model, sequential: Any) -> None:
+    """Copy the weights and running statistics of a built Keras Sequential into the net.
+
+    ValueError, before anything is copied, for layers that differ or have no counterpart. Our momentum is 1 - Keras's.
+    Both then predict the same; in training Keras's running variance is moved by that of the batch without n / (n - 1).
+    """
+    _copy_here([pair for _, pairs in _keras_arrays(net, sequential) for pair in pairs])
+
+
+def to_keras(net: _model.Model, sequential: Any) -> None:
+    """The reverse: copy the weights and running statistics of the net into a built Keras Sequential."""
+    for layer, pairs in _keras_arrays(net, sequential):
+        layer.set_weights([ours.reshape(theirs.shape) for ours, theirs in pairs])
+
+
+def _copy_here(pairs: list[tuple[Array, Array]]) -> None:
+    with np.errstate(all="ignore"):
+        for ours, theirs in pairs:
+            ours[...] = theirs.reshape(ours.shape)
+
+
+# Layer by layer ----------------------------------------------------------------------------------------------
+
+Pair = tuple[_layers.Layer, Any]
+
+
+def _leaves(chain: Any) -> Iterator[_layers.Layer]:
+    for layer in chain.layers:
+        if isinstance(layer, (_model.Model, _layers.Chain)) and type(layer).forward is _layers.Chain.forward:
+            yield from _leaves(layer)
+        else:
+            yield layer
+
+
+def _paired(net: Any, others: Iterator[tuple[str, Any]], side: str) -> list[Pair]:
+    """Our layers beside the others, (name, layer), of the same kinds and with equal arguments."""
+    if not isinstance(net, _model.Model):
+        raise TypeError(f"the first argument is the Model of ours, got {type(net).__name__}.")
+    if net.input_shape is None:
+        raise ValueError("the net has no weights yet: call build(input_shape), such as build((784,)).")
+    if net.copies is not None:
+        raise ValueError("the net is a stack of copies: net.copy(s) is the one of them to copy from or to.")
+    ours = [layer for layer in _leaves(net) if type(layer).__name__ not in IDLE]
+    ours = [layer for layer in ours if not (isinstance(layer, _layers.Flatten) and len(layer.input_shape or ()) == 1)]
+    theirs = [(name, layer) for name, layer in others if name not in IDLE]
+    names = []
+    for layer in ours:
+        kind = KINDS.get(type(layer).__name__, Kind())
+        names.append(getattr(kind, side))
+        if not names[-1] or getattr(_layers, type(layer).__name__, None) is not type(layer):
+            raise ValueError(f"{layer.label} has no counterpart in {_TITLES[side]}.")
+    if names != [name for name, _ in theirs]:
+        raise ValueError(
+            f"the layers differ: here {[type(layer).__name__ for layer in ours]}, which are {names} in "
+            f"{_TITLES[side]}, and there {[name for name, _ in theirs]}."
+        )
+    pairs = list(zip(ours, (layer for _, layer in theirs), strict=True))
+    for layer, other in pairs:
+        _check_equal(layer, other, side)
+    return pairs
+
+
+def _check_equal(layer: Any, other: Any, side: str) -> None:
+    """ValueError unless all arguments that change a result are the same."""
+    for name, here, there in (*_arguments(layer, other, side), *_windows(layer, other, side)):
+        both = isinstance(here, (int, float)) and isinstance(there, (int, float))
+        if not (math.isclose(here, there, rel_tol=1e-6) if both else here == there):
+            raise ValueError(f"{layer.label}: {name} is {here!r} here and {there!r} in {_TITLES[side]}.")
+    for name, values in AS_HERE[side].items():
+        if hasattr(other, name) and getattr(other, name) not in values:
+            raise ValueError(
+                f"{layer.label}: in {_TITLES[side]} {name} is {getattr(other, name)!r}, and here only {values[0]!r} is."
+            )
+
+
+def _arguments(layer: Any, other: Any, side: str) -> Iterator[tuple[str, Any, Any]]:
+    kind = type(layer).__name__
+    for name, *others in KINDS[kind].equal:
+        there = getattr(other, others[side == "keras"])
+        if (side, name) == ("keras", "momentum"):
+            there = 1 - there
+        elif name == "approximate":
+            there = None if there in ("none", False) else there
+        yield name, getattr(layer, name), there
+    if side == "keras":
+        last = len(layer.input_shape)
+        axis = getattr(other, "axis", -1)
+        axis = axis[0] if isinstance(axis, (list, tuple)) and len(axis) == 1 else axis
+        yield "axis", -1, -1 if axis == last else axis
+        if kind == "ReLU":
+            yield "negative_slope", 0, getattr(other, "negative_slope", 0)
+        if kind == "LayerNorm":
+            yield "rms_scaling", False, bool(getattr(other, "rms_scaling", False))
+    if kind == "LayerNorm" and side == "torch":
+        yield "normalized_shape", layer.input_shape[-1:], tuple(other.normalized_shape)
+    if kind == "UpSample2D":
+        factor = other.scale_factor if side == "torch" else other.size
+        yield "factor", layer._factors, tuple(_several(factor, 2))
+    if kind == "ZeroPad2D":
+        sides = other.padding
+        if side == "torch":
+            left, right, top, bottom = _several(sides, 4)
+            sides = ((top, bottom), (left, right))
+        yield "padding", layer._sides, tuple(map(tuple, sides))
+
+
+def _several(value: Any, count: int) -> tuple[Any, ...]:
+    return tuple(value) if isinstance(value, (list, tuple)) else (value,) * count
+
+
+def _windows(layer: Any, other: Any, side: str) -> Iterator[tuple[str, Any, Any]]:
+    """Size, stride, dilation and padding of a convolution or pooling, as they lie on the inputs that the net has."""
+    if not hasattr(layer, "_axes_on"):
+        return
+    n, kind = layer.axes, type(layer).__name__
+    if not hasattr(layer, "_size"):
+        return
+    rows = layer._axes_on(layer.input_shape)[:n]
+    transposed = kind == "ConvTranspose2D"
+
+    def theirs(*names: str) -> tuple[Any, ...]:
+        found = next((getattr(other, name) for name in names if getattr(other, name, None) is not None), 1)
+        return _several(found, n)
+
+    taps, strides = theirs("kernel_size", "pool_size"), theirs("stride", "strides")
+    steps = theirs("dilation", "dilation_rate")
+    yield "size", tuple(row.taps for row in rows), taps
+    yield "stride", tuple(row.stride for row in rows), strides
+    yield "dilation", tuple(row.step for row in rows), steps
+    if hasattr(other, "groups"):
+        yield (
+            "groups",
+            layer.input_shape[-1] if kind == "DepthwiseConv2D" else getattr(layer, "groups", 1),
+            other.groups,
+        )
+    spans = [(k - 1) * d + 1 for k, d in zip(taps, steps, strict=True)]
+    sizes, outputs = [row.size for row in rows], [row.outputs for row in rows]
+    if transposed:
+        sizes, outputs = outputs, sizes
+    if side == "keras":
+        here = layer._padding if isinstance(layer._padding, str) or any(layer._padding[:n]) else "valid"
+        yield "padding", here, other.padding
+        if transposed and here == "valid":
+            wide = [size * s + max(k - s, 0) for size, s, k in zip(sizes, strides, spans, strict=True)]
+            yield "the size of the output", outputs, wide
+        return
+    pads = _several(0 if other.padding == "valid" else other.padding, n)
+    if other.padding == "same":  # of stride 1 only
+        pads = tuple((k - 1) // 2 for k in spans)
+        there = sizes
+    elif transposed:
+        more = zip(sizes, strides, pads, spans, _several(other.output_padding, n), strict=True)
+        there = [(size - 1) * s - 2 * p + k + extra for size, s, p, k, extra in more]
+    else:
+        there = [(size + 2 * p - k) // s + 1 for size, p, k, s in zip(sizes, pads, spans, strides, strict=True)]
+    yield "padding before", tuple(-row.offset for row in rows), pads
+    yield "the size of the output", outputs, there
+    if kind.startswith("Average") and any(pads):
+        yield "count_include_pad", False, other.count_include_pad
+
+
+_TITLES = {"torch": "PyTorch", "keras": "Keras"}
+
+
+# PyTorch -----------------------------------------------------------------------------------------------------
+
+
+def _torch_layers(sequential: Any) -> Iterator[tuple[str, Any]]:
+    if type(sequential).__name__ != "Sequential":
+        raise TypeError(f"the second argument is an nn.Sequential, got {type(sequential).__name__}.")
+    follows_pooling = False
+    for module in sequential:
+        name = type(module).__name__
+        if name == "Sequential":
+            yield from _torch_layers(module)
+        elif not (name == "Flatten" and follows_pooling):  # a global pooling of ours has no axes left to flatten
+            yield "BatchNorm" if name in ("BatchNorm1d", "BatchNorm2d") else name, module
+        follows_pooling = name.startswith("Adaptive")
+
+
+def _torch_arrays(net: Any, sequential: Any) -> list[tuple[Array, Any]]:
+    """(array of ours, turned as PyTorch has it; tensor) for all weights and statistics, checked."""
+    found: list[tuple[Array, Any]] = []
+    first: bool | None = None  # whether PyTorch has the channels first here, once a layer decides it
+    flat = None  # the shape that was flattened, while the features are in another order there
+    pairs = _paired(net, _torch_layers(sequential), "torch")
+    for layer, module in pairs:
+        kind, shape = type(layer).__name__, layer.input_shape or ()
+        if len(shape) > 1 and kind in _DECIDE:
+            if first not in (None, _DECIDE[kind]):
+                raise ValueError(f"{layer.label} works on the channels here, and in PyTorch they are on another axis.")
+            first = _DECIDE[kind]
+        if kind == "Embedding":
+            first = False
+        if kind in ("Softmax", "LogSoftmax"):
+            there = 1 if module.dim is None or (first and len(shape) > 1) else len(shape)
+            if (there if module.dim is None else module.dim % (len(shape) + 1)) != there:
+                raise ValueError(f"{layer.label}: dim is {module.dim} in PyTorch, and the classes are on axis {there}.")
+        if kind == "Flatten":  # images have their channels first unless a layer said otherwise
+            turned = first if first is not None else len(shape) == 3
+            flat = shape if turned and 1 not in (shape[-1], math.prod(shape[:-1])) else None
+        if flat is not None and kind == "GroupNorm":
+            raise ValueError(f"{layer.label} groups the features, which are in another order in PyTorch after Flatten.")
+        tensors = module.state_dict()
+        tensors.pop("num_batches_tracked", None)
+        arrays = {_TORCH_NAMES[name]: (name, array) for name, array in (layer.parameters | layer.buffers).items()}
+        if arrays.keys() != tensors.keys():
+            raise ValueError(
+                f"{layer.label} has {sorted(arrays)} here, as PyTorch calls them, and {sorted(tensors)} there."
+            )
+        for key, (name, array) in arrays.items():
+            view = _turned(kind, name, array, flat)
+            there = (view.shape[0], math.prod(view.shape[1:])) if kind == "Linear" and name == "w" else view.shape
+            there = (array.size,) if kind in _OF_FEATURES else there
+            given = tuple(tensors[key].shape)
+            if given != there:
+                raise ValueError(f"{layer.label}.{name} has shape {array.shape}, in PyTorch {there}, got {given}.")
+            found.append((view, tensors[key]))
+        if kind == "Linear":
+            flat = None
+    if flat is not None:
+        raise ValueError(
+            "the net ends with flattened channels, which PyTorch counts in another order: no Linear follows."
+        )
+    return found
+
+
+# Whether a layer works on the axis that PyTorch has first, or on its last.
+_DECIDE = (
+    dict.fromkeys(["Linear", "LayerNorm", "RMSNorm"], False)
+    | dict.fromkeys(
+        [name for name in KINDS if "Conv" in name or "Pool" in name or name in ("ZeroPad2D", "UpSample2D")], True
+    )
+    | {"BatchNorm": True, "GroupNorm": True}
+)
+_OF_FEATURES = ("BatchNorm", "LayerNorm", "RMSNorm")
+
+
+def _turned(kind: str, name: str, array: Array, flat: Any) -> Array:
+    """A view of one of our arrays with its axes as PyTorch has them: outputs, inputs, then the places of a window, or
+    those of the image that was flattened, whose channels count as inputs."""
+    if kind == "Embedding" or (kind == "Linear" and name == "b"):
+        return array
+    if kind == "DepthwiseConv2D" and name == "w":
+        array = array.reshape(*array.shape[:2], 1, -1)
+    if flat is not None and kind in ("Linear", *_OF_FEATURES):
+        array = array.reshape(*flat, *array.shape[1:])
+    ahead = min(1 if kind in _OF_FEATURES else 2, array.ndim)
+    last = range(array.ndim - 1, array.ndim - 1 - ahead, -1)
+    return array.transpose(*last, *range(array.ndim - ahead))
+
+
+# Keras -------------------------------------------------------------------------------------------------------
+
+# Activations that Keras names by functions, which have these arguments.
+_FUNCTIONS: dict[str, tuple[str, dict[str, Any]]] = {
+    "relu": ("ReLU", {}),
+    "softmax": ("Softmax", {}),
+    "elu": ("ELU", {"alpha": 1.0}),
+    "leaky_relu": ("LeakyReLU", {"negative_slope": 0.2}),
+    "gelu": ("gelu", {"approximate": False}),
+}
+
+
+def _keras_layers(sequential: Any) -> Iterator[tuple[str, Any]]:
+    """Name and layer, and after each layer its activation as one of its own."""
+    if type(sequential).__name__ != "Sequential":
+        raise TypeError(f"the second argument is a Sequential of Keras, got {type(sequential).__name__}.")
+    for layer in sequential.layers:
+        name = type(layer).__name__
+        if name == "Sequential":
+            yield from _keras_layers(layer)
+            continue
+        if name not in ("Activation", "InputLayer"):
+            yield name, layer
+        function = getattr(getattr(layer, "activation", None), "__name__", "linear")
+        if function != "linear":
+            name, arguments = _FUNCTIONS.get(function, (function, {}))
+            yield name, SimpleNamespace(get_weights=list, **arguments)
+
+
+def _keras_arrays(net: Any, sequential: Any) -> list[tuple[Any, list[tuple[Array, Array]]]]:
+    """(layer of Keras, [(array of ours, its own)]) for all with weights, checked. Keras has ours axes and order."""
+    found = []
+    for layer, other in _paired(net, _keras_layers(sequential), "keras"):
+        ours = layer.parameters | layer.buffers
+        theirs = other.get_weights()
+        shapes = [array.shape for array in theirs]
+        if type(layer).__name__ == "PReLU" and theirs and theirs[0].size == 1:
+            shapes = [(1,)]
+        if [array.shape for array in ours.values()] != shapes:
+            raise ValueError(
+                f"{layer.label} has { {name: array.shape for name, array in ours.items()} }, and in Keras the shapes "
+                f"are {shapes}" + ("." if theirs else ": build it there, by calling it on a batch.")
+            )
+        if theirs:
+            found.append((other, list(zip(ours.values(), theirs, strict=True))))
+    return found
+
+
+__all__ = ["from_keras", "from_torch", "to_keras", "to_torch"]
