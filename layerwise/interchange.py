@@ -337,11 +337,11 @@ def _torch_arrays(net: Any, sequential: Any) -> list[tuple[Array, Any]]:
             )
         for key, (name, array) in arrays.items():
             view = _turned(kind, name, array, flat)
-            there = (view.shape[0], math.prod(view.shape[1:])) if kind == "Linear" and name == "w" else view.shape
-            there = (array.size,) if kind in _OF_FEATURES else there
-            given = tuple(tensors[key].shape)
-            if given != there:
-                raise ValueError(f"{layer.label}.{name} has shape {array.shape}, in PyTorch {there}, got {given}.")
+            wanted, given = view.shape, tuple(tensors[key].shape)
+            if kind in ("Linear", *_OF_FEATURES):
+                wanted = array.shape[::-1]
+            if given != wanted:
+                raise ValueError(f"{layer.label}.{name} has shape {array.shape}, in PyTorch {wanted}, got {given}.")
             found.append((view, tensors[key]))
         if kind == "Linear":
             flat = None

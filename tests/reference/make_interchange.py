@@ -15,6 +15,7 @@ import keras
 import numpy as np
 import torch
 from keras import layers as kl
+from keras.src.backend.common import dtypes
 from torch import nn
 
 N = 4
@@ -28,19 +29,23 @@ TORCH = {
     "torch images": ((3, 8, 7), lambda: [
         nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2),
         nn.Conv2d(4, 6, (3, 2), stride=(1, 2), padding=1, groups=2), nn.PReLU(), nn.Flatten(), nn.BatchNorm1d(48),
-        nn.Dropout(0.5), nn.LayerNorm(48), nn.Linear(48, 5), nn.GELU(approximate="tanh"), nn.Linear(5, 3), nn.LogSoftmax(1),
+        nn.Dropout(0.5), nn.LayerNorm(48), nn.Linear(48, 5), nn.GELU(approximate="tanh"), nn.Linear(5, 3),
+        nn.LogSoftmax(1),
     ]),
     "torch windows": ((3, 6, 5), lambda: [
-        nn.ZeroPad2d((1, 2, 0, 1)), nn.Conv2d(3, 6, 3, groups=3, dilation=2, padding="same"), nn.GroupNorm(2, 6), nn.SiLU(),
+        nn.ZeroPad2d((1, 2, 0, 1)), nn.Conv2d(3, 6, 3, groups=3, dilation=2, padding="same"), nn.GroupNorm(2, 6),
+        nn.SiLU(),
         nn.AvgPool2d(2, stride=1, padding=1, count_include_pad=False),
         nn.ConvTranspose2d(6, 4, 3, stride=2, padding=1), nn.Upsample(scale_factor=2), nn.Dropout2d(0.2),
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2),
     ]),
     "torch sequences": ((4, 9), lambda: [
-        nn.Conv1d(4, 5, 3, padding="same"), nn.BatchNorm1d(5), nn.Tanh(), nn.MaxPool1d(3), nn.Flatten(), nn.Linear(15, 2),
+        nn.Conv1d(4, 5, 3, padding="same"), nn.BatchNorm1d(5), nn.Tanh(), nn.MaxPool1d(3), nn.Flatten(),
+        nn.Linear(15, 2),
     ]),
     "torch words": ((6,), lambda: [
-        nn.Embedding(11, 4), nn.Linear(4, 3), nn.LayerNorm(3), nn.GELU(), nn.Softmax(dim=-1), nn.Flatten(), nn.Linear(18, 2),
+        nn.Embedding(11, 4), nn.Linear(4, 3), nn.LayerNorm(3), nn.GELU(), nn.Softmax(dim=-1), nn.Flatten(),
+        nn.Linear(18, 2),
     ]),
     "torch activations": ((5,), lambda: [
         nn.Linear(5, 5), nn.Sigmoid(), nn.Linear(5, 5), nn.SELU(), nn.Linear(5, 5), nn.Softplus(), nn.Linear(5, 5),
@@ -98,7 +103,8 @@ def drawn(rng, shape, positive):
 
 def torch_about(module, arrays, prefix):
     if isinstance(module, nn.Sequential):
-        return {"class": "Sequential", "layers": [torch_about(m, arrays, f"{prefix}.{k}") for k, m in enumerate(module)]}
+        parts = [torch_about(each, arrays, f"{prefix}.{k}") for k, each in enumerate(module)]
+        return {"class": "Sequential", "layers": parts}
     told = {name: value for name, value in vars(module).items() if not name.startswith("_") and name != "training"}
     names = list(module.state_dict())
     arrays |= {f"{prefix}/{name}": tensor.numpy() for name, tensor in module.state_dict().items()}
@@ -109,8 +115,8 @@ def keras_about(layer, arrays, prefix):
     if isinstance(layer, keras.Sequential):
         parts = [keras_about(each, arrays, f"{prefix}.{k}") for k, each in enumerate(layer.layers)]
         return {"class": "Sequential", "layers": parts}
-    told = {name: getattr(layer, name, ...) for name in ASKED}
-    told = {name: value for name, value in told.items() if isinstance(value, (str, int, float, tuple, list, type(None)))}
+    plain = (str, int, float, tuple, list, type(None))
+    told = {name: getattr(layer, name) for name in ASKED if isinstance(getattr(layer, name, ...), plain)}
     activation = getattr(getattr(layer, "activation", None), "__name__", None)
     weights = layer.get_weights() if type(layer).__name__ not in ("Dropout", "SpatialDropout2D") else []
     arrays |= {f"{prefix}/{place}": value for place, value in enumerate(weights)}
@@ -144,7 +150,7 @@ def torch_predicts(net, x):
 
 
 def keras_predicts(net, x):
-    return np.asarray(net(x, training=False))
+    return keras.ops.convert_to_numpy(net(x, training=False))
 
 
 def make():
@@ -163,5 +169,6 @@ def make():
 
 
 keras.config.set_floatx("float64")
+dtypes.BIT64_TO_BIT32_DTYPE["float64"] = "float64"  # else several layers of Keras compute in float32 all the same
 if __name__ == "__main__":
     make()
