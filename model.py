@@ -1264,4 +1264,4 @@ def load(path: Any, custom: dict[str, Any] | None = None) -> Model:
     return net
 
 
-__all__ = ["DivergenceError", "History", "Model", "ModelFileError", "Run", "load", "stack"]
+__all__ = ["DivergenceError", "History", "LoadedState", "Model", "ModelFileError", "Run", "load", "stack"]

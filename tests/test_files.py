@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import stat
+import tracemalloc
 import zipfile
 import zlib
 
@@ -207,6 +208,98 @@ def test_another_suffix_is_refused_and_nothing_written(tmp_path, name):
 def test_a_folder_that_is_not_there_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no folder.*nowhere"):
         make().save(tmp_path / "nowhere" / "net.npz")
+
+
+def most_memory(work):
+    """How much more memory `work` had at its height than before, in bytes, and what it returned."""
+    tracemalloc.start()
+    try:
+        result = work()
+        return tracemalloc.get_traced_memory()[1], result
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("copies", [None, 5])
+def test_no_second_copy_is_held_in_memory(tmp_path, suffix, copies):
+    path, units = tmp_path / f"net{suffix}", 2500 if copies is None else 1000
+    net = layers.Model([layers.Linear(units, init=0.5)], copies=copies).build((2000,))
+    net.predict(np.zeros((1, 2000)))  # what is imported at the first use
+    model.load(make_small(tmp_path / f"small{suffix}"))
+    size = net.vector.nbytes
+    assert size >= 2e7
+    saving, _ = most_memory(lambda: net.save(path))
+    loading, again = most_memory(lambda: model.load(path))
+    assert saving < size / 5
+    assert loading < 2.2 * size  # the parameters and their gradients
+    np.testing.assert_array_equal(again.vector, net.vector)
+
+
+def make_small(path):
+    make().save(path)
+    return path
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_small_file_of_a_huge_net_is_refused_before_memory_is_taken(tmp_path, suffix):
+    path = tmp_path / f"net{suffix}"
+    layers.Model([layers.Linear(3)]).build((4,)).save(path)
+    header, arrays = files.read(path)
+    header["model"]["layers"][0]["units"] = 10**9
+    header["input_shape"] = [10**6]
+    files.write(path, header, arrays)
+    with pytest.raises(model.ModelFileError, match=r"layers\.0\.w.*\(4, 3\).*\(1000000, 1000000000\)"):
+        model.load(path)
+
+
+def test_an_array_said_to_be_larger_than_the_file_is_refused(tmp_path):
+    path = tmp_path / "net.npz"
+    layers.Model([layers.Linear(3)]).build((4,)).save(path)
+    with zipfile.ZipFile(path) as whole:
+        members = {info.filename: whole.read(info) for info in whole.infolist()}
+    members["layers.0.w.npy"] = members["layers.0.w.npy"].replace(b"(4, 3), }          ", b"(4000000, 3000000), }")
+    with zipfile.ZipFile(path, "w") as whole:
+        for name, content in members.items():
+            whole.writestr(name, content)
+    with pytest.raises(model.ModelFileError, match=r"damaged.*layers\.0\.w"):
+        files.read(path)
+
+
+def test_others_read_what_is_written(tmp_path):
+    from safetensors.numpy import load_file
+
+    net = make()
+    net.save(tmp_path / "net.safetensors")
+    net.save(tmp_path / "net.npz")
+    with np.load(tmp_path / "net.npz") as file:
+        npz = {name: file[name] for name in file.files if name != "header"}
+    for arrays in (npz, load_file(tmp_path / "net.safetensors")):
+        assert arrays.keys() == net.state_dict().keys()
+        for name, array in net.state_dict().items():
+            np.testing.assert_array_equal(arrays[name], array, strict=True)
+
+
+def test_arrays_of_every_kind_of_number_come_back(tmp_path):
+    kinds = ["?", "i1", "u1", "<i2", "<u4", "<i8", "<f2", "<f4", "<f8", ">f8", ">i4"]
+    arrays = {kind: np.arange(5).astype(kind) for kind in kinds} | {"none": np.zeros((0, 3)), "one": np.array(2.5)}
+    for suffix in SUFFIXES:
+        files.write(tmp_path / f"file{suffix}", {}, arrays)
+        _, read = files.read(tmp_path / f"file{suffix}")
+        assert read.keys() == arrays.keys()
+        for name, array in arrays.items():
+            np.testing.assert_array_equal(read[name], array)
+            assert (read[name].dtype, read[name].shape) == (array.dtype.newbyteorder("<"), array.shape)
+    with pytest.raises(TypeError, match=r"hold numbers, 'text' is an array of <U1"):
+        files.write(tmp_path / "file.safetensors", {}, {"text": np.array(["a"])})
+
+
+def test_a_compressed_file_is_refused(tmp_path):
+    make().save(tmp_path / "net.npz")
+    with np.load(tmp_path / "net.npz") as file:
+        np.savez_compressed(tmp_path / "net.npz", **dict(file))
+    with pytest.raises(model.ModelFileError, match="compressed"):
+        model.load(tmp_path / "net.npz")
 
 
 # Reading -----------------------------------------------------------------------------------------------------
