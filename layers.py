@@ -241,7 +241,7 @@ class Layer:
 
     def add_buffer(self, name: str, value: Any) -> None:
         """Declare an array of state that is not trained but is saved, such as running statistics."""
-        self.buffers[name] = np.array(value, self.dtype)
+        self.buffers[name] = np.asarray(value, self.dtype)  # `_tie` copies it
 
     @property
     def rng(self) -> np.random.Generator:
@@ -1214,8 +1214,8 @@ class BatchNorm(Norm):
 
     def setup(self, input_shape: Shape) -> None:
         super().setup(input_shape)
-        self.add_buffer("running_mean", np.zeros(input_shape[-1]))
-        self.add_buffer("running_variance", np.ones(input_shape[-1]))
+        for name, value in (("running_mean", 0), ("running_variance", 1)):  # no memory yet: see model.load
+            self.add_buffer(name, np.broadcast_to(self.dtype.type(value), input_shape[-1:]))
 
     def forward(self, x: Array, training: bool) -> Array:
         running_mean, running_variance = self.buffers["running_mean"], self.buffers["running_variance"]

@@ -377,7 +377,8 @@ class Model(_layers.Chain):
                    `loss`, those in the file. Where there is no file yet, the training begins.
 
         Ctrl-C ends the training after the step under way. DivergenceError when a loss or a parameter is no longer
-        finite: the net, the optimizer and the running statistics go back to the end of the last good epoch.
+        finite: the net, the optimizer and the running statistics go back to the end of the last good epoch; before one
+        has ended, to the start of this call, which with `resume` is the moment of the file, also within an epoch.
         """
         for name, value in (("epochs", epochs), ("batch_size", batch_size)):
             _layers._count(name, value)
@@ -385,8 +386,9 @@ class Model(_layers.Chain):
             _layers._count("steps_per_epoch", steps_per_epoch)
         saved = self._training_in(resume)
         if saved is not None:
-            optim = checkpoint.made(saved["optim"], "optim") if optim is None else optim
-            loss = checkpoint.made(saved["loss"], "loss") if loss is None else loss
+            with files.reading(resume):
+                optim = checkpoint.made(saved["optim"], "optim") if optim is None else optim
+                loss = checkpoint.made(saved["loss"], "loss") if loss is None else loss
         optim = optim if optim is not None else self.optim if self.optim is not None else _optim.Adam()
         loss = loss if loss is not None else self.loss if self.loss is not None else self._usual_loss()
         _check_callable("optim", optim, "optim.Adam()")
@@ -435,22 +437,30 @@ class Model(_layers.Chain):
         self._check_smallest(sample[:smallest])
         self._check_first(loss, sample)
 
-        if self.input_shape is None:
-            self.build(input_shape)
-        kind = getattr(
-            optim, "run_type", Run if self.copies is None else StackRun
-        )  # one that spans processes has its own
+        # One that spans processes has its own.
+        kind = getattr(optim, "run_type", Run if self.copies is None else StackRun)
         run = kind(self, optim, loss, chosen, watchers, epochs)
         if saved is not None:
-            checkpoint.check(saved, run, resume)
-            checkpoint.restore(saved, run)
-            for name, buffer in self._named("buffers").items():
-                buffer[...] = saved["buffers"][name]
-            self.seeds, run.resumed = saved["seeds"], saved
-        if hasattr(optim, "prepare"):
-            optim.prepare(self)
-        self.optim, self.loss = optim, loss
-        return run.over(rows, unseen, shuffle, verbose)
+            with files.reading(resume):
+                checkpoint.check(saved, run, rows, self._declared_for(input_shape), resume)
+        before = None if saved is None else _Before(self, optim)
+        if self.input_shape is None:
+            self.build(input_shape)
+        try:
+            if saved is not None:
+                with files.reading(resume):
+                    checkpoint.restore(saved, run)
+                    if hasattr(optim, "prepare"):
+                        optim.prepare(self)
+                run.resumed, run.resumed_from, run.epoch_at_first = saved, resume, run.epoch
+            elif hasattr(optim, "prepare"):
+                optim.prepare(self)
+            self.optim, self.loss = optim, loss
+            return run.over(rows, unseen, shuffle, verbose)
+        except Exception:
+            if before is not None and not run.begun:  # what a file holds has turned out not to fit
+                before.restore()
+            raise
 
     def _training_in(self, path: Any) -> dict[str, Any] | None:
         """The state of the training in a file; None where there is no file yet."""
@@ -461,14 +471,25 @@ class Model(_layers.Chain):
         except FileNotFoundError:
             files.check_place(path)
             return None
-        if "training" not in header:
-            raise ValueError(f"{path} holds a net and no training: resume takes what callbacks.Checkpoint wrote.")
-        described = json.loads(json.dumps(_described(self, {})))
-        if _seedless(described) != _seedless(header["model"]):
-            raise ValueError(f"{path} is of another net than this one: make the same layers.")
-        saved = files.unpacked(header["training"], arrays)
-        seed = header["model"]["seed"]
-        return saved | {"buffers": arrays, "seeds": [seed] if self.copies is None else seed}
+        described = _seedless(json.loads(json.dumps(_described(self, {}))))
+        with files.reading(path):
+            if "training" not in header:
+                raise ModelFileError(
+                    f"{path} holds a net and no training: resume takes what callbacks.Checkpoint wrote."
+                )
+            if described != _seedless(header["model"]):
+                raise ModelFileError(f"{path} is of another net than this one: make the same layers.")
+            saved = files.unpacked(header["training"], arrays)
+            seeds = _seeds(header["model"]["seed"], self.copies)
+            return saved | {"arrays": arrays, "seeds": seeds}
+
+    def _declared_for(self, input_shape: _layers.Shape) -> Model:
+        """This net; or if it isn't built, one that knows the shapes of its parameters and has none."""
+        if self.input_shape is not None:
+            return self
+        net = self.copy()
+        net._declare(input_shape)
+        return net
 
     def _usual_loss(self) -> Any:
         return _loss.CrossEntropy() if self._ends_in_softmax else _loss.MSE()
@@ -569,6 +590,16 @@ class Model(_layers.Chain):
             place = leaf.path.removeprefix(f"{self.path}.")  # this net may stand in another
             named |= {f"{place}.{name}": value for name, value in getattr(leaf, what).items()}
         return named
+
+
+def _seedless(description: Any) -> Any:
+    """The description of a net without the seeds of it and of the nets within: a checkpoint brings its own."""
+    if isinstance(description, list):
+        return [_seedless(each) for each in description]
+    if not isinstance(description, dict):
+        return description
+    without = "seed" if description.get("type") == "Model" and not description.get("own") else None
+    return {name: _seedless(each) for name, each in description.items() if name != without}
 
 
 def _seeds(seed: Any, copies: int | None) -> list[int]:
@@ -859,6 +890,40 @@ class _Snapshot:
             self.optim.restore(self.state)
 
 
+class _Before:
+    """A net and its optimizer before a training goes on from a file, to go back to where the file does not fit."""
+
+    def __init__(self, net: Model, optim: Any) -> None:
+        self.optim = optim
+        self.layers = [(each, {name: _kept(name, value) for name, value in vars(each).items()}) for each in _all(net)]
+        live = [net.vector, *net._named("buffers").values()] if net.input_shape is not None else []
+        self.arrays = [(array, array.copy()) for array in live]
+        self.state = optim.state_dict() if hasattr(optim, "state_dict") else None
+
+    def restore(self) -> None:
+        for layer, kept in self.layers:
+            layer.__dict__.clear()
+            layer.__dict__.update(kept)
+        for array, values in self.arrays:
+            array[...] = values
+        if self.state is not None:
+            self.optim.load_state_dict(self.state)
+
+
+def _kept(name: str, value: Any) -> Any:
+    """An attribute of a layer as it is now: what is changed in place is copied."""
+    if name in ("_rngs", "_shuffle"):
+        return copy.deepcopy(value)
+    return value.copy() if isinstance(value, dict) else value
+
+
+def _all(layer: _layers.Layer) -> Iterator[_layers.Layer]:
+    """A layer and all within it."""
+    yield layer
+    for part in layer.parts().values():
+        yield from _all(part)
+
+
 class Run:
     """One call of `train`, as callbacks see it: net, optim, loss, history, epoch and step (both finished)."""
 
@@ -876,7 +941,10 @@ class Run:
         self.step = 0
         self.epoch_began = 0  # the number of steps then, and the state of the generators of the order
         self.order_began: list[Any] | None = None
-        self.resumed: dict[str, Any] | None = None  # the state that it goes on from
+        self.resumed: dict[str, Any] | None = None  # the state that it goes on from, and its file
+        self.resumed_from: Any = None
+        self.epoch_at_first = 0
+        self.begun = False  # the callbacks are where they were, too
         self.callbacks = [watcher.callback for watcher in watchers]
         self._to_save: list[Any] = []
         self._chosen = chosen
@@ -899,7 +967,9 @@ class Run:
                         if watcher.begin:
                             watcher.begin(self)
                     if self.resumed is not None:
-                        checkpoint.restore_callbacks(self.resumed, self)
+                        with files.reading(self.resumed_from):
+                            checkpoint.restore_callbacks(self.resumed, self)
+                    self.begun = True
                     self._epochs(rows, unseen, shuffle)
                 finally:  # before `end`, which may put other weights there
                     if hasattr(self.optim, "finish"):
@@ -1067,10 +1137,11 @@ class Run:
                 files.write(path, header | {"training": packed}, arrays | training)
 
     def _where(self, what: str, step: int) -> str:
+        back = "the end of the last good epoch" if self.epoch > self.epoch_at_first else "the start of this call"
         return (
             f"training diverged in epoch {self.epoch + 1}, step {step}: {what.rstrip('.')}; the first value that is "
-            f"not finite is in {self._first_bad()}. The net and the optimizer are as at the end of the last good "
-            f"epoch. A lower learning rate, gradient clipping or scaled inputs usually help."
+            f"not finite is in {self._first_bad()}. The net and the optimizer are as at {back}. A lower learning rate, "
+            f"gradient clipping or scaled inputs usually help."
         )
 
     def _first_bad(self) -> str:
@@ -1174,15 +1245,6 @@ def _described(value: Any, functions: dict[str, Any]) -> Any:
     return value
 
 
-def _seedless(described: Any) -> Any:
-    """A description without its seeds: one that was not given was drawn, and that of a net within decides nothing."""
-    if isinstance(described, list):
-        return [_seedless(each) for each in described]
-    if not isinstance(described, dict):
-        return described
-    return {name: _seedless(each) for name, each in described.items() if name != "seed" or "layers" not in described}
-
-
 class _Maker:
     """Layers from their descriptions: classes by name from the table of layers or from `custom`, nothing else."""
 
@@ -1198,6 +1260,9 @@ class _Maker:
             if "dict" in value:
                 return {name: self.make(each) for name, each in value["dict"].items()}
             return self.function(value["function"])
+        copies, seed = value.get("copies"), value.get("seed")
+        if copies is not None and (not isinstance(seed, list) or len(seed) != copies):
+            raise ModelFileError(f"a stack of {copies!r} nets has a seed for each, the file has {seed!r}.")
         told = ("type", "own", "frozen")
         arguments = {name: self.argument(name, each) for name, each in value.items() if name not in told}
         layer = self.layer_class(value.get("type"), value.get("own"))(**arguments)
@@ -1236,7 +1301,7 @@ def load(path: Any, custom: dict[str, Any] | None = None) -> Model:
     """
     with files.Saved(path) as saved:
         stored = {name: place for name, place in saved.places.items() if not name.startswith("training.")}
-        try:
+        with files.reading(path, "does not describe a net"):
             net = _Maker(custom or {}).make(saved.header["model"])
             if not isinstance(net, Model):
                 raise ModelFileError(f"{path} holds no Model.")
@@ -1255,10 +1320,6 @@ def load(path: Any, custom: dict[str, Any] | None = None) -> Model:
             if stored:
                 raise ModelFileError(f"{path} holds arrays that no layer has: {sorted(stored)}.")
             net._build(input_shape)
-        except ModelFileError:
-            raise
-        except (KeyError, TypeError, ValueError) as error:
-            raise ModelFileError(f"{path} does not describe a net: {error}.") from error
         for name, array in net._arrays().items():
             saved.array(name, out=array)
     return net

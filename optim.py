@@ -378,6 +378,8 @@ class Optimizer:
             raise ValueError(f"this is not the state of {self!r}: take what its state_dict() gives.")
         if state["rule"] != type(self).__name__:
             raise ValueError(f"this is not the state of {self!r}, but of {state['rule']!r}.")
+        if not _is_sound(state):
+            raise ValueError(f"this is not the state of {self!r}: it holds what is no number and no array of numbers.")
         arrays = [{name: np.array(array) for name, array in each.items()} for each in state["state"]]
         if not set(state["hyper"]) <= set(self.hyper) or set(state["scalars"]) != set(self.scalars):
             raise ValueError(f"this is not the state of {self!r}: its hyper-parameters are {sorted(state['hyper'])}.")
@@ -387,6 +389,8 @@ class Optimizer:
                 raise ValueError(f"this state does not fit the parameters: it has {found}, expected {expected}.")
         elif not (self.again or self._by_shape()) and any(set(each) != set(self.state) for each in arrays):
             raise ValueError(f"this is not the state of {self!r}: it holds {[sorted(each) for each in arrays]}.")
+        if not self._can_take(arrays, state["scalars"]):
+            raise ValueError(f"this is not the state of {self!r}: its arrays do not go together.")
         hyper = {name: self._legal(name, value) for name, value in state["hyper"].items()}
         if any(self._turns(name, value) for name, value in hyper.items()):
             raise ValueError(f"this is not the state of {self!r}: its hyper-parameters are {hyper}.")
@@ -396,6 +400,10 @@ class Optimizer:
         self._training_weights = copy.deepcopy(state["training_weights"])
         # The pieces are made anew, at the next step, from these arrays.
         self._state, self._layout, self._served = arrays, None, None
+
+    def _can_take(self, arrays: list[dict[str, Array]], scalars: dict[str, float]) -> bool:
+        """Whether a state whose shapes nothing else decides is of one piece."""
+        return True
 
     def snapshot(self, into: Any = None) -> Any:
         """The state of this moment, to `restore`; written over an earlier snapshot where one is given."""
@@ -1808,6 +1816,19 @@ class LBFGS(Optimizer):
             self._state, self.scalars = [{}], dict(type(self).scalars)
         return []
 
+    def _can_take(self, arrays: list[dict[str, Array]], scalars: dict[str, float]) -> bool:
+        if len(arrays) > 1 or bool(arrays and arrays[0]) != (scalars["iterations"] > 0):
+            return False
+        if not (arrays and arrays[0]):
+            return True
+        each = arrays[0]
+        if set(each) not in ({"direction", "last_g"}, {"direction", "last_g", "y", "s"}):
+            return False
+        p = each["last_g"].size
+        y, s = each.get("y", np.ones((1, p))), each.get("s", np.ones((1, p)))
+        fit = each["direction"].shape == each["last_g"].shape == (p,) and y.shape == s.shape == (len(y), p)
+        return fit and bool((np.einsum("np,np->n", y, s) > 0).all())
+
     def snapshot(self, into: Any = None) -> Any:
         return self.t, self.scalars.copy(), [dict(each) for each in self._state]  # no array is ever written again
 
@@ -2426,6 +2447,22 @@ class PerLayer(Optimizer):
                 f"PerLayer has no {name!r}: set it on one of its optimizers, optim.optimizers[pattern]."
             )
         super().__setattr__(name, value)
+
+
+def _is_sound(state: dict[str, Any]) -> Any:
+    """Whether a state holds the kinds of things that `state_dict` puts there: files may hold anything."""
+    t, arrays, shown = state["t"], state["state"], state["training_weights"]
+    return (
+        isinstance(t, (int, np.integer))
+        and 0 <= t < 2**63
+        and all(isinstance(state[name], dict) for name in ("hyper", "scalars"))
+        and all(np.ndim(each) == 0 and np.asarray(each).dtype.kind in "fiu" for each in state["scalars"].values())
+        and isinstance(arrays, (list, tuple))
+        and all(isinstance(each, dict) for each in arrays)
+        and all(np.asarray(array).dtype.kind in "fiu" for each in arrays for array in each.values())
+        and (shown is None or isinstance(shown, (list, tuple)))
+        and all(isinstance(array, np.ndarray) and array.dtype.kind == "f" for array in shown or ())
+    )
 
 
 def _fits(pattern: str, name: str) -> bool:

@@ -16,6 +16,7 @@ extras = {
 }
 extras["test"] = [
     "pytest>=8", "sybil>=8", "joblib>=1.3", "matplotlib>=3.8", "safetensors>=0.4.3", "pandas>=2.2",
+    "hypothesis>=6.100",
     *extras["onnx"], *extras["mpi"], *extras["tensorboard"],
 ]  # fmt: skip
 extras["dev"] = [*extras["test"], *extras["compare"], "ruff>=0.9", "mypy>=1.14"]

@@ -95,6 +95,7 @@ class EarlyStopping:
     def begin(self, run: Any) -> None:
         self.best, self.best_epoch, self.waited = self.monitor.worst, 0, 0
         self.kept: list[Any] = []
+        self._shapes = [array.shape for array in _arrays(run.net)]
 
     def epoch(self, run: Any, logs: Logs) -> bool:
         value = self.monitor.value(logs)
@@ -117,8 +118,11 @@ class EarlyStopping:
         return {"best": self.best, "best_epoch": self.best_epoch, "waited": self.waited, "kept": list(self.kept)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.best, self.best_epoch, self.waited = state["best"], state["best_epoch"], state["waited"]
-        self.kept = list(state["kept"])
+        self.best, self.best_epoch, self.waited = _numbers(state, "best", "best_epoch", "waited")
+        kept = list(state["kept"])
+        if kept and [array.shape for array in kept] != self._shapes:
+            raise ValueError(f"the weights that EarlyStopping kept are not of this net, of shapes {self._shapes}.")
+        self.kept = kept
 
 
 class ReduceOnPlateau:
@@ -182,7 +186,7 @@ class ReduceOnPlateau:
         return {"best": self.best, "waited": self.waited, "cooling": self.cooling}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.best, self.waited, self.cooling = state["best"], state["waited"], state["cooling"]
+        self.best, self.waited, self.cooling = _numbers(state, "best", "waited", "cooling")
 
 
 class Checkpoint:
@@ -243,7 +247,7 @@ class Checkpoint:
         return {"best": self.best}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.best = state["best"]
+        self.best = None if self.monitor is None else _numbers(state, "best")[0]
 
 
 class CSVLogger:
@@ -462,6 +466,14 @@ def _within(rule: Any) -> Iterator[Any]:
 def _norm(arrays: Iterable[Any]) -> float:
     """Of all together."""
     return math.sqrt(sum(float(array.dot(array)) for array in arrays))
+
+
+def _numbers(state: dict[str, Any], *names: str) -> list[Any]:
+    """These values of a callback's state. ValueError for what is no number: the state may come from any file."""
+    values = [state[name] for name in names]
+    if not all(isinstance(value, (int, float)) for value in values):
+        raise ValueError(f"{', '.join(names)} of a callback's state are numbers, got {values!r:.200}.")
+    return values
 
 
 def _arrays(net: Any) -> list[Any]:

@@ -8,6 +8,7 @@ file and made anew; functions and classes of one's own are named, and given agai
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,7 @@ def described(value: Any) -> Any:
     if callable(value):
         return {"own": getattr(value, "__name__", type(value).__name__)}
     if isinstance(value, np.ndarray):
-        return value.tolist()
+        return {"array": value.tolist()}
     return value.item() if isinstance(value, np.generic) else value
 
 
@@ -47,21 +48,35 @@ def _arguments(value: Any) -> dict[str, Any]:
 
 
 def made(description: Any, what: str) -> Any:
-    """What `described` told of. ValueError where something of one's own is needed, which is then to be given."""
+    """The optimizer or loss that `described` told of. ModelFileError where something of one's own is needed, which is
+    then to be given."""
+    value = _made(description, what)
+    if not isinstance(value, optim.Optimizer if what == "optim" else loss.Loss):
+        raise ModelFileError(f"the file has {value!r}, which is no {what} of ours.")
+    return value
+
+
+def _made(description: Any, what: str) -> Any:
     if isinstance(description, list):
-        return [made(each, what) for each in description]
+        return [_made(each, what) for each in description]
     if not isinstance(description, dict):
         return description
     if "dict" in description:
-        return {made(k, what): made(v, what) for k, v in description["dict"]}
+        return {_made(k, what): _made(v, what) for k, v in description["dict"]}
+    if "array" in description:
+        return np.array(description["array"])
     if "own" in description:
-        raise ValueError(
+        raise ModelFileError(
             f"{what} of this training has {description['own']!r}, of one's own: give it, train({what}=...)."
         )
     for module, kind in KINDS:
         found = getattr(module, description["type"], None)
         if description["type"] in module.__all__ and isinstance(found, type) and issubclass(found, kind):
-            return found(**{k: made(v, what) for k, v in description["arguments"].items()})
+            value = found(**{k: _made(v, what) for k, v in description["arguments"].items()})
+            hyper = value.hyper.values() if isinstance(value, optim.Optimizer) else ()
+            if any(callable(each) and not isinstance(each, schedules.Schedule) for each in hyper):
+                raise ModelFileError(f"the file has {value!r}, whose hyper-parameters are no numbers and no schedules.")
+            return value
     raise ModelFileError(f"the file names {description['type']!r}, which is no {what} of ours.")
 
 
@@ -101,19 +116,102 @@ def _own_state(callback: Any) -> Any:
     return callback.state_dict() if hasattr(callback, "state_dict") else None
 
 
-def check(state: dict[str, Any], run: Any, path: Any) -> None:
-    """ValueError, before anything is changed, unless `run` is the training that the state is of."""
+def check(state: dict[str, Any], run: Any, rows: Any, net: Any, path: Any) -> None:
+    """ModelFileError, before anything is changed, unless `run` is the training that the state is of. `net` knows the
+    shapes of its parameters."""
     kinds, given = _kinds(state["optim"]), _kinds(described(run.optim))
     if kinds != given:
-        raise ValueError(f"{path} is of a training by {kinds}, this one is by {given}: give the same optimizer.")
+        raise ModelFileError(f"{path} is of a training by {kinds}, this one is by {given}: give the same optimizer.")
     names, given = [name for name, _ in state["callbacks"]], [type(each).__name__ for each in run.callbacks]
     if names != given:
-        raise ValueError(f"{path} is of a training with the callbacks {names}, this one has {given}: give the same.")
-    if state["weights"].shape != run.net.vector.shape:
-        raise ValueError(
-            f"{path} is of a net with parameters of shape {state['weights'].shape}, this one has "
-            f"{run.net.vector.shape}: build the same net."
+        raise ModelFileError(
+            f"{path} is of a training with the callbacks {names}, this one has {given}: give the same."
         )
+    check_arrays(net, state["arrays"], path)
+    lead = () if net.copies is None else (net.copies,)
+    whole = (*lead, sum(math.prod(shape) for leaf in net.leaves() for shape, _ in leaf._declared.values()))
+    weights = state["weights"]
+    if not _is_array(weights, whole, net.dtype):
+        raise ModelFileError(f"{path} has weights of shape {np.shape(weights)}, this net {whole}: build the same net.")
+
+    batches, metrics = state["batches"], list(run._chosen)
+    if batches and list(state["totals"]["metrics"]) != metrics:
+        found = list(state["totals"]["metrics"])
+        raise ModelFileError(f"{path} is of an epoch with the metrics {found}, this one has {metrics}: give the same.")
+    found, here = state["totals"]["rows"], _rows_of(rows, batches)
+    if batches and found != here:
+        raise ModelFileError(
+            f"{path} is of an epoch whose first {batches} batches have {found} rows, here they have {here}: give the "
+            f"same data and batch_size."
+        )
+    totals, history, diverged = state["totals"], state["history"], state["diverged"]
+    nets = net.copies or 1
+    numbers = [totals["rows"], totals["weight"], totals["loss"], *totals["metrics"].values()]
+    sound = {
+        "its place": all(_is_count(state[name]) for name in ("epoch", "step", "batches")) and batches <= state["step"],
+        "its end": isinstance(state["stopped"], bool),
+        "its sums": set(totals) == {"rows", "weight", "loss", "metrics"}
+        and all(_is_number(each, lead) for each in numbers)
+        and _is_count(totals["rows"])
+        and (totals["rows"] > 0 or not batches),
+        "its history": isinstance(history, dict)
+        and all(isinstance(each, list) and all(_is_number(n, lead) for n in each) for each in history.values())
+        and all(isinstance(name, str) for name in history),
+        "its copies": diverged is None or _is_array(diverged, lead, np.dtype(bool)),
+        "its random numbers": all(len(state["draws"][leaf.path]) == nets for leaf in net.leaves() if leaf.random)
+        and (state["order"] is None or len(state["order"]) == nets),
+    }
+    for name, holds in sound.items():
+        if not holds:
+            raise ModelFileError(f"{path} is damaged: {name} can't be that of a training.")
+    for drawn in [*(each for several in state["draws"].values() for each in several), *(state["order"] or ())]:
+        np.random.default_rng(0).bit_generator.state = drawn  # refuses what is none
+
+
+def _rows_of(rows: Any, batches: int) -> int | None:
+    """How many rows the first batches of an epoch have; None where there are not as many, or no place within it."""
+    if not hasattr(rows, "bounds") or batches > rows.steps:
+        return None
+    sizes = [stop - start for start, stop in rows.bounds]
+    rounds, more = divmod(batches, len(sizes))
+    return rounds * sum(sizes) + sum(sizes[:more])
+
+
+def check_arrays(net: Any, arrays: dict[str, Any], path: Any) -> None:
+    """ModelFileError unless these are the parameters and buffers of the net, by name, shape and dtype."""
+    lead = () if net.copies is None else (net.copies,)
+    expected = {
+        f"{leaf.path}.{name}": shape
+        for leaf in net.leaves()
+        for name, shape in (
+            *((name, (*lead, *shape)) for name, (shape, _) in leaf._declared.items()),
+            *((name, value.shape) for name, value in leaf.buffers.items()),
+        )
+    }
+    for name, shape in expected.items():
+        if name not in arrays:
+            raise ModelFileError(f"{path} does not describe a net: it has no {name}.")
+        stored = arrays[name]
+        if not _is_array(stored, shape, net.dtype):
+            raise ModelFileError(f"{path}: {name} is {stored.dtype} {stored.shape}, expected {net.dtype} {shape}.")
+    more = sorted(set(arrays) - set(expected))
+    if more:
+        raise ModelFileError(f"{path} holds arrays that no layer has: {more}.")
+
+
+def _is_array(value: Any, shape: tuple[int, ...], dtype: np.dtype) -> bool:
+    return isinstance(value, np.ndarray) and value.shape == shape and value.dtype == dtype
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+
+
+def _is_number(value: Any, lead: tuple[int, ...]) -> bool:
+    """Whether it is a number, or one for each copy of a stack."""
+    if isinstance(value, np.ndarray):
+        return value.dtype.kind in "fiu" and value.shape in ((), lead)
+    return isinstance(value, float) or (isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63)
 
 
 def restore(state: dict[str, Any], run: Any) -> None:
@@ -126,9 +224,12 @@ def restore(state: dict[str, Any], run: Any) -> None:
         if leaf.path in state["draws"]:
             for rng, drawn in zip(leaf.rngs, state["draws"][leaf.path], strict=True):
                 rng.bit_generator.state = drawn
+        for name, buffer in leaf.buffers.items():
+            buffer[...] = state["arrays"][f"{leaf.path}.{name}"]
     if state["order"] is not None:
         for rng, drawn in zip(net._order, state["order"], strict=True):
             rng.bit_generator.state = drawn
+    net.seeds = state["seeds"]
     run.epoch, run.step = state["epoch"], state["step"]
     run.history.update(state["history"])
     run.history.diverged = net.stopped = state["diverged"]

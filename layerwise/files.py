@@ -6,6 +6,7 @@ Nothing in a file is ever executed: no pickle, and no name in it is imported.
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import json
 import math
@@ -28,6 +29,7 @@ Array = np.ndarray
 FORMAT = "layerwise"
 VERSION = 1
 PIECE = 1 << 19  # bytes that are read or written at a time
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _HEADER = "header"
 # What .safetensors calls the dtypes.
 _KINDS = {"|b1": "BOOL", "|i1": "I8", "|u1": "U8"} | {
@@ -112,8 +114,11 @@ def replaced(path: str | os.PathLike[str]) -> Iterator[Any]:
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes it private
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         os.unlink(temporary)
+        if isinstance(error, OSError) and error.errno in FULL:
+            what = f"{error.strerror}: the disk is full, or files may not be so large. What was there before is kept"
+            raise OSError(error.errno, what, str(path)) from error
         raise
 
 
@@ -149,7 +154,7 @@ class Saved:
             raise ModelFileError(f"a net is loaded from .npz or .safetensors, got {str(path)!r}.")
         if not path.exists():
             raise FileNotFoundError(f"there is no file {str(path)!r}.")
-        with self._blamed(), contextlib.ExitStack() as undo:
+        with reading(self.path), contextlib.ExitStack() as undo:
             self._file = undo.enter_context(path.open("rb"))
             text, self.places = opener(path, self._file)
             self.header = self._checked(json.loads(text))
@@ -177,22 +182,11 @@ class Saved:
             raise ModelFileError(f"{self.path} was altered: its arrays are not those that it names.")
         return header
 
-    @contextlib.contextmanager
-    def _blamed(self) -> Iterator[None]:
-        try:
-            yield
-        except (ModelFileError, ImportError):
-            raise
-        except Exception as error:  # the readers raise a dozen types, according to where the damage sits
-            raise ModelFileError(
-                f"{self.path} is damaged or not a saved net: {error or type(error).__name__}."
-            ) from error
-
     def array(self, name: str, out: Array | None = None) -> Array:
         """An array of the file. Into `out`, whose dtype and shape the caller has compared with those of `places`, its
         bytes are read piece by piece, without a second copy."""
         place = self.places[name]
-        with self._blamed():
+        with reading(self.path):
             array = np.empty(place.shape, place.dtype) if out is None else out
             # The sum over the whole member shows that its dtype and shape were not altered; it takes as long again.
             summed = out is None and place.check_whole is not None
@@ -210,6 +204,19 @@ class Saved:
             if check != self.header["checks"][name] or (summed and whole != place.check_whole):
                 raise ModelFileError(f"{self.path} was altered: the checksum of {name!r} does not match.")
         return array
+
+
+@contextlib.contextmanager
+def reading(path: Any, verdict: str = "is damaged or not a saved net") -> Iterator[None]:
+    """What stands in a file is anyone's, and its checksums may be right all the same: what it makes fail within the
+    block, with one of a dozen types according to where the damage sits, is a ModelFileError."""
+    try:
+        yield
+    except (ModelFileError, ImportError):
+        raise
+    except Exception as error:
+        what = f"{error}".rstrip(".") or type(error).__name__
+        raise ModelFileError(f"{path} {verdict}: {what}.") from error
 
 
 def _size(place: Place) -> int:
@@ -271,7 +278,12 @@ def _write_npz(file: Any, header: dict[str, Any], arrays: Mapping[str, Array]) -
 def _open_npz(path: Path, file: Any) -> tuple[str, dict[str, Place]]:
     places = {}
     with zipfile.ZipFile(file) as whole:
-        for member in whole.infolist():
+        members = whole.infolist()
+        if len({each.filename for each in members}) < len(members):
+            raise ModelFileError(f"{path} was not written by layerwise: it holds two arrays of one name.")
+        if sum(each.file_size for each in members) > path.stat().st_size:  # they are packed, or lie over one another
+            raise ModelFileError(f"{path} was not written by layerwise: it unpacks to more than it is.")
+        for member in members:
             name = member.filename.removesuffix(".npy")
             if member.compress_type != zipfile.ZIP_STORED:
                 raise ModelFileError(f"{path} was not written by layerwise: it is compressed.")
