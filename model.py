@@ -1,43 +1,31 @@
 """Model: a chain of layers that trains, predicts, and is saved; and History, what a training leaves behind.
 
 In this file, in this order:
-  what is raised     DivergenceError, ModelFileError
   what comes back    LoadedState, History
   the net            Model
-  a training         Run and what serves it
   files              load
+and reached from here: DivergenceError and Run of layerwise/training.py, ModelFileError of layerwise/files.py
 """
 
 from __future__ import annotations
 
-import contextlib
-import copy
 import json
 import math
-import signal
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from layerwise import batches, checkpoint, files, metrics, threads
+from layerwise import architecture, batches, checkpoint, files, metrics
 from layerwise import layers as _layers
 from layerwise import loss as _loss
 from layerwise import optim as _optim
 from layerwise.files import ModelFileError
+from layerwise.training import DivergenceError, Run, StackRun, StackTotals, Totals, Watcher, in_stack, value_of
 
 Array = np.ndarray
 
 _metrics = metrics
-
-
-class DivergenceError(ArithmeticError):
-    """A loss, gradient or parameter that is not finite. The net is as at the last good epoch's end; `history` is that
-    of the epochs until then."""
-
-    history: Any = None
 
 
 class LoadedState(NamedTuple):
@@ -289,17 +277,17 @@ class Model(_layers.Chain):
             self.build(arrays[0].shape[1:])
         return self._evaluated(rows, loss, chosen).means()
 
-    def _evaluated(self, rows: Any, loss: Any, chosen: dict[str, Any]) -> _Totals:
-        totals = (_Totals if self.copies is None else _StackTotals)(loss, chosen)
+    def _evaluated(self, rows: Any, loss: Any, chosen: dict[str, Any]) -> Totals:
+        totals = (Totals if self.copies is None else StackTotals)(loss, chosen)
         store = self._store.for_reading()
         twin = self._twin(store)
         for x, y, weight in rows.epoch(None):
             with np.errstate(all="ignore"):
                 store.taken = 0
                 if store.lead:
-                    x, y, weight = _in_stack(store, rows, x, y, weight)
+                    x, y, weight = in_stack(store, rows, x, y, weight)
                 pred = twin.forward(x, False)
-                value = _value_of(loss, pred, y, weight, store.copies)
+                value = value_of(loss, pred, y, weight, store.copies)
             totals.add(value, pred, y, weight)
         return totals
 
@@ -397,7 +385,7 @@ class Model(_layers.Chain):
             raise TypeError(f"a loss needs a method backward() -> dL/dpred; {loss!r} has none.")
         chosen = _metrics.named(metrics, _takes_raw_scores(loss))
         callbacks = () if callbacks is None else callbacks
-        watchers = [_Watcher(each) for each in (callbacks if isinstance(callbacks, (list, tuple)) else (callbacks,))]
+        watchers = [Watcher(each) for each in (callbacks if isinstance(callbacks, (list, tuple)) else (callbacks,))]
 
         data = _Checked(self, loss, class_weight)
         held: list[Array | None] | None = None
@@ -439,11 +427,11 @@ class Model(_layers.Chain):
 
         # One that spans processes has its own.
         kind = getattr(optim, "run_type", Run if self.copies is None else StackRun)
-        run = kind(self, optim, loss, chosen, watchers, epochs)
+        run = kind(self, optim, loss, chosen, watchers, epochs, History())
         if saved is not None:
             with files.reading(resume):
                 checkpoint.check(saved, run, rows, self._declared_for(input_shape), resume)
-        before = None if saved is None else _Before(self, optim)
+        before = None if saved is None else checkpoint.Before(self, optim)
         if self.input_shape is None:
             self.build(input_shape)
         try:
@@ -471,13 +459,13 @@ class Model(_layers.Chain):
         except FileNotFoundError:
             files.check_place(path)
             return None
-        described = _seedless(json.loads(json.dumps(_described(self, {}))))
+        described = architecture.seedless(json.loads(json.dumps(architecture.described(self, {}))))
         with files.reading(path):
             if "training" not in header:
                 raise ModelFileError(
                     f"{path} holds a net and no training: resume takes what callbacks.Checkpoint wrote."
                 )
-            if described != _seedless(header["model"]):
+            if described != architecture.seedless(header["model"]):
                 raise ModelFileError(f"{path} is of another net than this one: make the same layers.")
             saved = files.unpacked(header["training"], arrays)
             seeds = _seeds(header["model"]["seed"], self.copies)
@@ -577,7 +565,7 @@ class Model(_layers.Chain):
         """The header and the arrays of the net's file."""
         if self.input_shape is None:
             raise ValueError("the net has no weights to save yet: call build(input_shape), or train it.")
-        return {"model": _described(self, {}), "input_shape": self.input_shape}, self._arrays()
+        return {"model": architecture.described(self, {}), "input_shape": self.input_shape}, self._arrays()
 
     def _arrays(self) -> dict[str, Array]:
         """Every array that a file holds, by its name there: the parameters, then the buffers."""
@@ -592,16 +580,6 @@ class Model(_layers.Chain):
         return named
 
 
-def _seedless(description: Any) -> Any:
-    """The description of a net without the seeds of it and of the nets within: a checkpoint brings its own."""
-    if isinstance(description, list):
-        return [_seedless(each) for each in description]
-    if not isinstance(description, dict):
-        return description
-    without = "seed" if description.get("type") == "Model" and not description.get("own") else None
-    return {name: _seedless(each) for name, each in description.items() if name != without}
-
-
 def _seeds(seed: Any, copies: int | None) -> list[int]:
     """The seed of each copy: those given, or one and those that follow it; drawn where none is given."""
     if seed is None:
@@ -614,19 +592,6 @@ def _seeds(seed: Any, copies: int | None) -> list[int]:
     if several and len(seeds) != copies:
         raise ValueError(f"there are {copies} copies and {len(seeds)} seeds: give one for each.")
     return [int(each) for each in seeds] if several or copies is None else [int(seed) + s for s in range(copies)]
-
-
-def _in_stack(store: Any, rows: Any, *arrays: Any) -> list[Any]:
-    """Arrays of rows that all copies share, as arrays of the stack (S, N, ...): views."""
-    if getattr(rows, "of_each_copy", False):
-        return list(arrays)
-    return [None if each is None else np.broadcast_to(each, (*store.lead, *each.shape)) for each in arrays]
-
-
-def _value_of(loss: Any, pred: Array, y: Array, weight: Array | None, copies: int | None) -> Any:
-    if copies is not None:
-        return loss(pred, y, weight, copies=copies)
-    return loss(pred, y) if weight is None else loss(pred, y, weight)
 
 
 def _is_rows(x: Any) -> bool:
@@ -752,545 +717,7 @@ def stack(nets: Sequence[Model]) -> Model:
     return whole
 
 
-# A training --------------------------------------------------------------------------------------------------
-
-
-class _Totals:
-    """Sums over the batches of an epoch; their means are over samples."""
-
-    def __init__(self, loss: Any, chosen: dict[str, Any]) -> None:
-        self.summed = getattr(loss, "reduction", "mean") != "mean"
-        self.chosen = chosen
-        self.restart()
-
-    def restart(self) -> None:
-        self.rows = 0
-        self.weight = 0.0
-        self.loss = 0.0
-        self.metrics = dict.fromkeys(self.chosen, 0.0)
-
-    def add(self, value: float, pred: Array, y: Array, weight: Array | None) -> None:
-        n = len(pred)
-        share = n if weight is None else float(np.add.reduce(weight))
-        self.rows += n
-        self.weight += n if self.summed else share
-        self.loss += float(value) if self.summed else float(value) * share
-        for name, metric in self.chosen.items():
-            self.metrics[name] += float(metric(pred, y)) * n
-
-    def means(self) -> dict[str, float]:
-        means = {"loss": self.loss / (self.weight or 1)}
-        for name, total in self.metrics.items():
-            means[name] = total / self.rows
-        return means
-
-
-class _StackTotals(_Totals):
-    """The same of a stack: an array (S,) for each number."""
-
-    def add(self, value: Any, pred: Array, y: Array, weight: Array | None) -> None:
-        n = pred.shape[1]
-        self.rows += n
-        share: Any = n if weight is None else np.add.reduce(weight, 1, dtype=np.float64)
-        self.weight = self.weight + (n if self.summed else share)
-        self.loss = self.loss + (value if self.summed else value * share)
-        for name, metric in self.chosen.items():
-            values = np.array([float(metric(p, r)) for p, r in zip(pred, y, strict=True)])
-            self.metrics[name] = self.metrics[name] + values * n
-
-    def means(self) -> dict[str, Any]:
-        return {"loss": self.loss / self.weight, **{k: v / self.rows for k, v in self.metrics.items()}}
-
-
-class _Watcher:
-    """A callback of either form, called in one way."""
-
-    def __init__(self, callback: Any) -> None:
-        self.callback = callback
-        found = (getattr(callback, name, None) for name in ("begin", "step", "epoch", "end"))
-        methods = [method if callable(method) else None for method in found]
-        if isinstance(callback, type) or not (callable(callback) or any(methods)):
-            raise TypeError(
-                f"a callback is a callable (net, logs), or an object with any of begin(run), step(run), "
-                f"epoch(run, logs), end(run), got {callback!r}."
-            )
-        self.begin, self.step, self.epoch, self.end = methods
-        if not any(methods):
-            self.epoch = lambda run, logs: callback(run.net, logs)
-
-
-def _ends(answer: Any) -> bool:
-    """Whether a callback's answer is True, NumPy's included."""
-    return isinstance(answer, (bool, np.bool_)) and bool(answer)
-
-
-class _Interrupt:
-    """Ctrl-C, held until the step under way is done; a second one raises at once."""
-
-    def __enter__(self) -> _Interrupt:
-        self.asked = False
-        self._before: Any = None
-        if threading.current_thread() is threading.main_thread() and callable(signal.getsignal(signal.SIGINT)):
-            self._before = signal.signal(signal.SIGINT, self._note)
-        return self
-
-    def _note(self, *_: Any) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
-
-    def __exit__(self, *_: Any) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
-
-
-class _Bar:
-    """One tqdm bar, drawn at most ten times a second."""
-
-    def __init__(self, steps: int | None, epochs: int) -> None:
-        from tqdm.auto import tqdm
-
-        self.epochs = epochs
-        self.bar = tqdm(total=steps and steps * epochs, unit="step", mininterval=0.1)
-        self.drawn = time.perf_counter()
-
-    def show(self, step: int, epoch: int, logs: dict[str, float]) -> None:
-        self.drawn = time.perf_counter()
-        numbers = (f"{name}={_middle(value):.4g}" for name, value in logs.items() if name != "seconds")
-        self.bar.set_postfix_str(", ".join((f"epoch {epoch}/{self.epochs}", *numbers)), refresh=False)
-        self.bar.update(step - self.bar.n)
-
-
-def _middle(value: Any) -> float:
-    """A number, or of one for each copy the median of those that are finite."""
-    finite = np.asarray(value)[np.isfinite(value)] if np.ndim(value) else np.asarray([value])
-    return float(np.median(finite)) if finite.size else math.nan
-
-
-class _Snapshot:
-    """The parameters, running statistics and optimizer state of a moment, to go back to."""
-
-    def __init__(self, net: Model, optim: Any) -> None:
-        self.optim = optim if hasattr(optim, "restore") else None
-        live = [net.vector, *(value for leaf in net.leaves() for value in leaf.buffers.values())]
-        self.pairs = [(np.empty_like(array), array) for array in live]
-        self.state: Any = None
-        self.take()
-
-    def take(self) -> None:
-        for kept, live in self.pairs:
-            kept[...] = live  # np.copyto takes three times as long on small arrays
-        if self.optim is not None:
-            self.state = self.optim.snapshot(self.state)
-
-    def restore(self) -> None:
-        for kept, live in self.pairs:
-            np.copyto(live, kept)
-        if self.optim is not None:
-            self.optim.restore(self.state)
-
-
-class _Before:
-    """A net and its optimizer before a training goes on from a file, to go back to where the file does not fit."""
-
-    def __init__(self, net: Model, optim: Any) -> None:
-        self.optim = optim
-        self.layers = [(each, {name: _kept(name, value) for name, value in vars(each).items()}) for each in _all(net)]
-        live = [net.vector, *net._named("buffers").values()] if net.input_shape is not None else []
-        self.arrays = [(array, array.copy()) for array in live]
-        self.state = optim.state_dict() if hasattr(optim, "state_dict") else None
-
-    def restore(self) -> None:
-        for layer, kept in self.layers:
-            layer.__dict__.clear()
-            layer.__dict__.update(kept)
-        for array, values in self.arrays:
-            array[...] = values
-        if self.state is not None:
-            self.optim.load_state_dict(self.state)
-
-
-def _kept(name: str, value: Any) -> Any:
-    """An attribute of a layer as it is now: what is changed in place is copied."""
-    if name in ("_rngs", "_shuffle"):
-        return copy.deepcopy(value)
-    return value.copy() if isinstance(value, dict) else value
-
-
-def _all(layer: _layers.Layer) -> Iterator[_layers.Layer]:
-    """A layer and all within it."""
-    yield layer
-    for part in layer.parts().values():
-        yield from _all(part)
-
-
-class Run:
-    """One call of `train`, as callbacks see it: net, optim, loss, history, epoch and step (both finished)."""
-
-    _totals = _Totals
-
-    def __init__(
-        self, net: Model, optim: Any, loss: Any, chosen: dict[str, Any], watchers: list[_Watcher], epochs: int
-    ) -> None:
-        self.net = net
-        self.optim = optim
-        self.loss = loss
-        self.history = History()
-        self.epochs = epochs
-        self.epoch = 0
-        self.step = 0
-        self.epoch_began = 0  # the number of steps then, and the state of the generators of the order
-        self.order_began: list[Any] | None = None
-        self.resumed: dict[str, Any] | None = None  # the state that it goes on from, and its file
-        self.resumed_from: Any = None
-        self.epoch_at_first = 0
-        self.begun = False  # the callbacks are where they were, too
-        self.callbacks = [watcher.callback for watcher in watchers]
-        self._to_save: list[Any] = []
-        self._chosen = chosen
-        self._watchers = watchers
-        self._steppers = [watcher.step for watcher in watchers if watcher.step]
-        self._evaluation = getattr(optim, "evaluation_weights", contextlib.nullcontext)
-
-    def over(self, rows: Any, unseen: Any, shuffle: bool, verbose: bool) -> History:
-        self._bar = _Bar(rows.steps, self.epochs) if verbose else None
-        # A thread of BLAS that waits for the next product keeps its core busy: a quarter of a convolutional net's time.
-        threaded = any(leaf.threaded for leaf in self.net.leaves())
-        blas = threads.single_blas() if threaded else contextlib.nullcontext()
-        # Overflow is met with an error of ours; entered once, since it costs as much as a layer.
-        with self._trusting(), _Interrupt() as interrupt, np.errstate(all="ignore"), blas:
-            self._interrupt = interrupt
-            try:
-                try:
-                    self.rows = rows
-                    for watcher in self._watchers:
-                        if watcher.begin:
-                            watcher.begin(self)
-                    if self.resumed is not None:
-                        with files.reading(self.resumed_from):
-                            checkpoint.restore_callbacks(self.resumed, self)
-                    self.begun = True
-                    self._epochs(rows, unseen, shuffle)
-                finally:  # before `end`, which may put other weights there
-                    if hasattr(self.optim, "finish"):
-                        self.optim.finish(self.net)
-                self._end()
-            except DivergenceError:  # an end like another, with its best weights and its file
-                self._end()
-                raise
-            finally:
-                if self._bar is not None:
-                    logs = {name: values[-1] for name, values in self.history.items()}
-                    self._bar.show(self.step, self.epoch, logs)
-                    self._bar.bar.close()
-        return self.history
-
-    def _end(self) -> None:
-        for watcher in self._watchers:
-            if watcher.end:
-                watcher.end(self)
-
-    @contextlib.contextmanager
-    def _trusting(self) -> Iterator[None]:
-        """The data was checked: for the length of the training the loss does not check it again, and layers and
-        loss write into arrays that are lent."""
-        net, loss = self.net, self.loss
-        if net.training:
-            raise RuntimeError("this net is being trained already: train was called from within train.")
-        if getattr(loss, "_trusted", False):  # it serves another training now, in a thread or around this one
-            loss = self.loss = copy.copy(loss)
-        net.training = True
-        ours = self._ours = isinstance(loss, _loss.Loss)
-        if ours:
-            loss._trusted, loss.empty = True, net._store.empty
-        try:
-            yield
-        finally:
-            net.training = False
-            net._store.lending, net._store.pool = False, []
-            if ours:
-                loss._trusted = False
-                del loss.empty
-
-    def _epochs(self, rows: Any, unseen: Any, shuffle: bool) -> None:
-        self._rows = rows
-        snapshot = _Snapshot(self.net, self.optim)
-        order = self.net._order if shuffle else None
-        history = self.history
-        vector = self.net.vector.reshape(-1)
-        totals = self.totals = self._totals(self.loss, self._chosen)
-        watched = bool(self._watchers) and rows.draws and order is not None
-        skip, stopped = 0, False
-        if self.resumed is not None:
-            skip, stopped = self.resumed["batches"], self.resumed["stopped"]
-            if stopped and not skip:
-                return
-        for _ in range(self.epoch, self.epochs):
-            began = time.perf_counter()
-            totals.restart()
-            self.epoch_began = self.step - skip
-            if watched:
-                self.order_began = [rng.bit_generator.state for rng in order or ()]
-            if skip and self.resumed is not None:
-                vars(totals).update(self.resumed["totals"])
-            try:
-                stopped = stopped or self._steps(rows.epoch(order, skip), totals)
-                skip = 0
-                if self._interrupt.asked:
-                    history.interrupted = True
-                    return
-                if not math.isfinite(vector.dot(vector)) and not self._finite():
-                    raise DivergenceError(self._where("a parameter is not finite", self.step))
-            except DivergenceError as error:
-                snapshot.restore()
-                error.history = history
-                raise
-            except FloatingPointError as error:  # an optimizer refused the gradients
-                where = self._where(str(error), self.step + 1)
-                snapshot.restore()
-                diverged = DivergenceError(where)
-                diverged.history = history
-                raise diverged from error
-            logs = totals.means()
-            if unseen is not None:
-                with self._evaluation(self.net):
-                    logs |= {f"val_{k}": v for k, v in self._look_at(unseen).means().items()}
-            logs["seconds"] = time.perf_counter() - began
-            snapshot.take()
-            self.epoch += 1
-            for name, value in logs.items():
-                history.setdefault(name, []).append(value)
-            if self._bar is not None and time.perf_counter() - self._bar.drawn > 0.1:
-                self._bar.show(self.step, self.epoch, logs)
-            for watcher in self._watchers:
-                if watcher.epoch and _ends(watcher.epoch(self, logs)):
-                    stopped = True
-            stopped = self._agreed(stopped)
-            if self._to_save:
-                self.epoch_began = self.step
-                if watched:
-                    self.order_began = [rng.bit_generator.state for rng in order or ()]
-                self._save(stopped)
-            if stopped:
-                return
-            if self._interrupt.asked:
-                history.interrupted = True
-                return
-
-    def _finite(self) -> bool:
-        return bool(np.isfinite(self.net.vector).all())
-
-    def _look_at(self, unseen: Any) -> _Totals:
-        """The validation."""
-        return self.net._evaluated(unseen, self.loss, self._chosen)
-
-    def _agreed(self, ends: bool) -> bool:
-        """What the callbacks say; where several processes train one net, what is done in all of them."""
-        return ends
-
-    def _steps(self, epoch: Iterator[batches.Batch], totals: _Totals) -> bool:
-        """The steps of one epoch; True if a callback ends the training."""
-        net, loss, optim, store, bar = self.net, self.loss, self.optim, self.net._store, self._bar
-        interrupt, steppers, clock = self._interrupt, self._steppers, time.perf_counter
-        for x, y, weight in epoch:
-            store.taken = 0
-            store.lending = True
-            try:
-                pred = net.forward(x, True)
-                store.lending = self._ours
-                value = loss(pred, y) if weight is None else loss(pred, y, weight)
-            finally:
-                store.lending = False
-            if not math.isfinite(value):
-                self._batch = x, y
-                raise DivergenceError(self._where(f"the loss is {value}", self.step + 1))
-            optim(net, loss)
-            self.step += 1
-            totals.add(value, pred, y, weight)
-            if bar is not None and clock() - bar.drawn > 0.1:
-                bar.show(self.step, self.epoch + 1, totals.means())
-            if steppers and self._after_step(steppers):
-                return True
-            if interrupt.asked:
-                return False
-        return False
-
-    def _after_step(self, steppers: list[Any]) -> bool:
-        """What the callbacks do after a step; True if one ends the training."""
-        ends = self._agreed(any([_ends(step(self)) for step in steppers]))
-        if self._to_save:
-            self._save(ends)
-        return ends
-
-    def save_when_done(self, path: Any) -> None:
-        """Write the net and the state of the training, as soon as all callbacks have done their part of this step or
-        epoch: it goes on from there."""
-        self._to_save.append(path)
-
-    def _save(self, stopped: bool) -> None:
-        paths, self._to_save = self._to_save, []
-        training: dict[str, Array] = {}
-        packed = files.packed(checkpoint.state_of(self, stopped), training, "training")
-        with self._evaluation(self.net):
-            header, arrays = self.net._contents()
-            for path in paths:
-                files.write(path, header | {"training": packed}, arrays | training)
-
-    def _where(self, what: str, step: int) -> str:
-        back = "the end of the last good epoch" if self.epoch > self.epoch_at_first else "the start of this call"
-        return (
-            f"training diverged in epoch {self.epoch + 1}, step {step}: {what.rstrip('.')}; the first value that is "
-            f"not finite is in {self._first_bad()}. The net and the optimizer are as at {back}. A lower learning rate, "
-            f"gradient clipping or scaled inputs usually help."
-        )
-
-    def _first_bad(self) -> str:
-        """The first layer whose parameters, output or gradients are not finite."""
-        for leaf in self.net.leaves():
-            for name, value in leaf.parameters.items():
-                if not np.isfinite(value).all():
-                    return f"{leaf.label}.{name}"
-        batch = self.__dict__.get("_batch")
-        if batch is not None:
-            with np.errstate(all="ignore"):
-                x = batch[0]
-                for layer in self.net.layers:
-                    x = layer.forward(x, True)
-                    if not np.isfinite(x).all():
-                        return f"the output of {layer.label}"
-        for leaf in reversed(list(self.net.leaves())):
-            for name, value in leaf.gradients.items():
-                if not (leaf._frozen or np.isfinite(np.square(value)).all()):
-                    return f"the gradient of {leaf.label}.{name}"
-        return "the loss"
-
-
-class StackRun(Run):
-    """The same of a stack of copies: a copy whose loss or gradient is not finite stops there, and the others go on.
-
-    `history.diverged` marks those that stopped, (S,).
-    """
-
-    _totals = _StackTotals
-
-    def _steps(self, epoch: Iterator[batches.Batch], totals: _Totals) -> bool:
-        net, loss, optim, store, bar = self.net, self.loss, self.optim, self.net._store, self._bar
-        weights, gradient = net.vector, net.gradient
-        if net.stopped is None:
-            net.stopped = np.zeros(len(weights), bool)
-        stopped = self.history.diverged = net.stopped
-        for batch in epoch:
-            x, y, weight = _in_stack(store, self._rows, *batch)
-            store.taken, store.lending = 0, True
-            try:
-                pred = net.forward(x, True)
-                value = loss(pred, y, weight, copies=net.copies)
-            finally:
-                store.lending = False
-            optim.backward(net, loss)
-            squares = np.einsum("sp,sp->s", gradient, gradient)
-            if not (np.isfinite(value).all() and np.isfinite(squares).all()):
-                stopped |= ~(np.isfinite(value) & np.isfinite(np.square(gradient)).all(1))
-            if stopped.any():
-                gradient[stopped] = 0
-                kept = weights[stopped]
-                optim.update(net)
-                weights[stopped] = kept
-            else:
-                optim.update(net)
-            self.step += 1
-            totals.add(value, pred, y, weight)
-            if bar is not None and time.perf_counter() - bar.drawn > 0.1:
-                bar.show(self.step, self.epoch + 1, totals.means())
-            if self._after_step(self._steppers) or stopped.all():
-                return True
-            if self._interrupt.asked:
-                return False
-        return False
-
-    def _finite(self) -> bool:
-        self.net.stopped |= ~np.isfinite(self.net.vector).all(1)
-        return True
-
-
 # Files -------------------------------------------------------------------------------------------------------
-
-
-def _described(value: Any, functions: dict[str, Any]) -> Any:
-    """A layer, or an argument of one, as what JSON can hold; `functions` collects those of one's own by name."""
-    if isinstance(value, _layers.Layer):
-        name = type(value).__name__
-        described = {"type": name} | {k: _described(v, functions) for k, v in value.config().items()}
-        own = getattr(_layers, name, None) is not type(value)
-        missing = [each for each in value._arguments() if not hasattr(value, each)]
-        if missing and type(value).config is _layers.Layer.config:
-            raise ValueError(
-                f"{name} does not keep its argument {missing[0]!r} under that name, so it can't be saved: set "
-                f"self.{missing[0]}, or write config()."
-            )
-        frozen = not value.parts() and value._frozen
-        return described | ({"own": True} if own else {}) | ({"frozen": True} if frozen else {})
-    if isinstance(value, (list, tuple)):
-        return [_described(each, functions) for each in value]
-    if isinstance(value, dict):
-        return {"dict": {str(name): _described(each, functions) for name, each in value.items()}}
-    if callable(value):
-        name = getattr(value, "__name__", type(value).__name__)
-        if functions.setdefault(name, value) is not value:
-            raise ValueError(f"two functions in the net are named {name!r}, and load finds them by name: rename one.")
-        return {"function": name}
-    value = value.item() if isinstance(value, np.generic) else value
-    if not isinstance(value, (str, int, float, type(None))):
-        raise TypeError(f"a file holds numbers, strings, lists and dicts as arguments of a layer, got {value!r}.")
-    return value
-
-
-class _Maker:
-    """Layers from their descriptions: classes by name from the table of layers or from `custom`, nothing else."""
-
-    def __init__(self, custom: dict[str, Any]) -> None:
-        self.custom = custom
-
-    def make(self, value: Any) -> Any:
-        if isinstance(value, list):
-            return [self.make(each) for each in value]
-        if not isinstance(value, dict):
-            return value
-        if "type" not in value:
-            if "dict" in value:
-                return {name: self.make(each) for name, each in value["dict"].items()}
-            return self.function(value["function"])
-        copies, seed = value.get("copies"), value.get("seed")
-        if copies is not None and (not isinstance(seed, list) or len(seed) != copies):
-            raise ModelFileError(f"a stack of {copies!r} nets has a seed for each, the file has {seed!r}.")
-        told = ("type", "own", "frozen")
-        arguments = {name: self.argument(name, each) for name, each in value.items() if name not in told}
-        layer = self.layer_class(value.get("type"), value.get("own"))(**arguments)
-        if value.get("frozen"):
-            layer.frozen = True
-        return layer
-
-    def argument(self, name: str, value: Any) -> Any:
-        if name == "init" and isinstance(value, dict) and value.get("function") not in self.custom:
-            return None  # the weights come from the file
-        return self.make(value)
-
-    def function(self, name: Any) -> Any:
-        if name not in self.custom:
-            raise ModelFileError(
-                f"the net has a function {name!r} of one's own: give it, load(path, custom={{{name!r}: the_function}})."
-            )
-        return self.custom[name]
-
-    def layer_class(self, name: Any, own: Any) -> Callable[..., Any]:
-        if name in self.custom:
-            return self.custom[name]
-        if name in _layers.__all__ and not own:
-            return getattr(_layers, name)
-        raise ModelFileError(
-            f"the file has a layer of type {name!r}, which is none of ours: give its class, "
-            f"load(path, custom={{{name!r}: TheClass}})."
-        )
 
 
 def load(path: Any, custom: dict[str, Any] | None = None) -> Model:
@@ -1302,7 +729,7 @@ def load(path: Any, custom: dict[str, Any] | None = None) -> Model:
     with files.Saved(path) as saved:
         stored = {name: place for name, place in saved.places.items() if not name.startswith("training.")}
         with files.reading(path, "does not describe a net"):
-            net = _Maker(custom or {}).make(saved.header["model"])
+            net = architecture.Maker(custom or {}).make(saved.header["model"])
             if not isinstance(net, Model):
                 raise ModelFileError(f"{path} holds no Model.")
             input_shape = net._possible(saved.header["input_shape"])

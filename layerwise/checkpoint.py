@@ -7,13 +7,15 @@ file and made anew; functions and classes of one's own are named, and given agai
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from layerwise import loss, optim, schedules
+from layerwise import layers, loss, optim, schedules
 from layerwise.files import ModelFileError
 
 KINDS = ((optim, optim.Optimizer), (loss, loss.Loss), (schedules, schedules.Schedule))
@@ -239,3 +241,37 @@ def restore_callbacks(state: dict[str, Any], run: Any) -> None:
     for callback, (_, kept) in zip(run.callbacks, state["callbacks"], strict=True):
         if kept is not None:
             callback.load_state_dict(kept)
+
+
+class Before:
+    """A net and its optimizer before a training goes on from a file, to go back to where the file does not fit."""
+
+    def __init__(self, net: Any, optim: Any) -> None:
+        self.optim = optim
+        self.layers = [(each, {name: _kept(name, value) for name, value in vars(each).items()}) for each in _all(net)]
+        live = [net.vector, *net._named("buffers").values()] if net.input_shape is not None else []
+        self.arrays = [(array, array.copy()) for array in live]
+        self.state = optim.state_dict() if hasattr(optim, "state_dict") else None
+
+    def restore(self) -> None:
+        for layer, kept in self.layers:
+            layer.__dict__.clear()
+            layer.__dict__.update(kept)
+        for array, values in self.arrays:
+            array[...] = values
+        if self.state is not None:
+            self.optim.load_state_dict(self.state)
+
+
+def _kept(name: str, value: Any) -> Any:
+    """An attribute of a layer as it is now: what is changed in place is copied."""
+    if name in ("_rngs", "_shuffle"):
+        return copy.deepcopy(value)
+    return value.copy() if isinstance(value, dict) else value
+
+
+def _all(layer: layers.Layer) -> Iterator[layers.Layer]:
+    """A layer and all within it."""
+    yield layer
+    for part in layer.parts().values():
+        yield from _all(part)

@@ -22,12 +22,12 @@ from typing import Any
 import numpy as np
 
 from layerwise import loss as losses
-from layerwise import model, optim, threads
+from layerwise import optim, threads, training
 
 Array = np.ndarray
 
 
-class DistributedRun(model.Run):
+class DistributedRun(training.Run):
     """A training by all ranks: what they see of a batch is put together in two sums a step, a few numbers before
     backpropagation and the gradient after it.
 
@@ -35,16 +35,23 @@ class DistributedRun(model.Run):
     """
 
     def __init__(
-        self, net: Any, optim: Distributed, loss: Any, chosen: dict[str, Any], watchers: list[Any], epochs: int
+        self,
+        net: Any,
+        optim: Distributed,
+        loss: Any,
+        chosen: dict[str, Any],
+        watchers: list[Any],
+        epochs: int,
+        history: Any,
     ) -> None:
         self.group = optim
         first = optim.rank == 0
         here = [each for each in watchers if first or not getattr(each.callback, "writes", False)]
-        super().__init__(net, optim.optimizer, loss, chosen, here, epochs)
+        super().__init__(net, optim.optimizer, loss, chosen, here, epochs, history)
         self.callbacks = [each.callback for each in watchers]
         self._asks = any(each.step for each in watchers)
 
-    def over(self, rows: Any, unseen: Any, shuffle: bool, verbose: bool) -> model.History:
+    def over(self, rows: Any, unseen: Any, shuffle: bool, verbose: bool) -> Any:
         group = self.group
         group.refuse_others(
             "call train with the same on each; every rank is given all rows, and takes its part of each batch",
@@ -101,7 +108,7 @@ class DistributedRun(model.Run):
             if not math.isfinite(value):
                 if n:
                     self._batch = batch[:2]
-                raise model.DivergenceError(self._where(f"the loss is {value}", self.step + 1))
+                raise training.DivergenceError(self._where(f"the loss is {value}", self.step + 1))
             sums.share_statistics(rows)
             if self._ours:
                 loss.value = value

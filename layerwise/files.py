@@ -345,13 +345,14 @@ def _write_safetensors(file: Any, header: dict[str, Any], arrays: Mapping[str, A
 
 
 def _open_safetensors(path: Path, file: Any) -> tuple[str, dict[str, Place]]:
-    with _safetensors().safe_open(path, "np") as whole:  # refuses what is cut, has gaps, or is of another format
-        metadata = whole.metadata() or {}
-    if metadata.get("check") != str(zlib.crc32(metadata.get(_HEADER, "").encode())):
-        raise ModelFileError(f"{path} was altered, or was not written by layerwise: its header does not match.")
+    with _safetensors().safe_open(path, "np"):  # refuses what is cut, has gaps, or is of another format
+        pass
+    # All else is read from the open file: at `path`, another may have been put in its place meanwhile.
     length = int.from_bytes(file.read(8), "little")
     told = json.loads(file.read(length))
-    del told["__metadata__"]
+    metadata = told.pop("__metadata__", {})
+    if metadata.get("check") != str(zlib.crc32(metadata.get(_HEADER, "").encode())):
+        raise ModelFileError(f"{path} was altered, or was not written by layerwise: its header does not match.")
     dtypes = {kind: np.dtype(dtype) for dtype, kind in _KINDS.items()}
     places = {
         name: Place(dtypes[each["dtype"]], tuple(each["shape"]), 8 + length + each["data_offsets"][0])

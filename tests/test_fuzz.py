@@ -434,13 +434,22 @@ class Watch:
             self.seen.append(f"{event} {arguments!r:.200}")
 
 
-def same_contents(path, whole):
-    """Whether the file holds what the unharmed one holds, to the bit."""
-    header, arrays = files.read(path)
+def same_contents(path, whole, training):
+    """Whether the file holds what the unharmed one holds, to the bit; without `training`, what `load` reads of it."""
+
+    def held():
+        with files.Saved(path) as saved:
+            places = {n: place for n, place in saved.places.items() if training or not n.startswith("training.")}
+            out = {n: None if training else np.empty(place.shape, place.dtype) for n, place in places.items()}
+            arrays = {n: saved.array(n, out[n]) for n in places}
+            header = dict(saved.header, checks={n: saved.header["checks"][n] for n in places})
+        if not training:
+            header.pop("training", None)
+        return header, {n: (a.dtype, a.shape, a.tobytes()) for n, a in arrays.items()}
+
+    harmed = held()
     path.write_bytes(whole)
-    expected, others = files.read(path)
-    bits = [{name: (a.dtype, a.shape, a.tobytes()) for name, a in each.items()} for each in (arrays, others)]
-    return header == expected and bits[0] == bits[1]
+    return harmed == held()
 
 
 def loaded(path, watch):
@@ -520,7 +529,7 @@ def fuzz(count, seed, folder):
                 watch.on = False
             seconds = time.perf_counter() - began
             if of_bytes and outcome != "refused, refused"[: len(outcome)]:
-                assert same_contents(path, whole), "damaged, and not seen"
+                assert same_contents(path, whole, "went on" in outcome), "damaged, and not seen"
             assert seconds < SECONDS, f"took {seconds:.1f} s"
             slowest = max(slowest, seconds)
             counts[f"{kind}: {outcome}"] += 1
@@ -555,7 +564,7 @@ def test_no_file_of_a_strangers_does_harm():
     for name, number in told["counts"].items():
         outcomes[name.split(": ")[1]] += number
     assert outcomes["refused, refused"] > 100
-    assert outcomes["loaded, went on"] > 20  # what was hit counted for nothing, or is as good
+    assert outcomes["loaded, went on"] > 5  # what was hit counted for nothing, or is as good
 
 
 # What it has found -------------------------------------------------------------------------------------------------
@@ -612,7 +621,7 @@ def test_what_is_packed_is_not_unpacked(tmp_path):
     net, path = layers.Model([layers.Linear(2)], seed=0).build((3,)), tmp_path / "net.npz"
     net.save(path)
     np.savez_compressed(path, **dict(np.load(path)))
-    with pytest.raises(model.ModelFileError, match="unpacks to more than it is"):
+    with pytest.raises(model.ModelFileError, match="it is compressed"):
         model.load(path)
 
 

@@ -30,9 +30,21 @@ ALLOWED: dict[str, set[str]] = {
     "metrics": set(),
     "files": {"threads"},
     "batches": set(),
-    "checkpoint": {"files", "loss", "optim", "schedules"},
+    "checkpoint": {"files", "layers", "loss", "optim", "schedules"},
+    "training": {"batches", "checkpoint", "files", "loss", "threads"},
+    "architecture": {"files", "layers"},
     "datasets": set(),
-    "model": {"layers", "loss", "optim", "batches", "checkpoint", "files", "metrics", "threads"},
+    "model": {
+        "layers",
+        "loss",
+        "optim",
+        "architecture",
+        "batches",
+        "checkpoint",
+        "files",
+        "metrics",
+        "training",
+    },
 }
 
 

@@ -1,0 +1,479 @@
+"""A training: what `Model.train` sets going once everything has been checked.
+
+In this file, in this order:
+  what is raised    DivergenceError
+  what serves it    Totals, StackTotals, Watcher, and what holds Ctrl-C, draws the bar, and keeps a moment to go back to
+  the training      Run, StackRun
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from layerwise import batches, checkpoint, files, threads
+from layerwise import loss as _loss
+
+Array = np.ndarray
+
+
+class DivergenceError(ArithmeticError):
+    """A loss, gradient or parameter that is not finite. The net is as at the last good epoch's end; `history` is that
+    of the epochs until then."""
+
+    history: Any = None
+
+
+def in_stack(store: Any, rows: Any, *arrays: Any) -> list[Any]:
+    """Arrays of rows that all copies share, as arrays of the stack (S, N, ...): views."""
+    if getattr(rows, "of_each_copy", False):
+        return list(arrays)
+    return [None if each is None else np.broadcast_to(each, (*store.lead, *each.shape)) for each in arrays]
+
+
+def value_of(loss: Any, pred: Array, y: Array, weight: Array | None, copies: int | None) -> Any:
+    if copies is not None:
+        return loss(pred, y, weight, copies=copies)
+    return loss(pred, y) if weight is None else loss(pred, y, weight)
+
+
+class Totals:
+    """Sums over the batches of an epoch; their means are over samples."""
+
+    def __init__(self, loss: Any, chosen: dict[str, Any]) -> None:
+        self.summed = getattr(loss, "reduction", "mean") != "mean"
+        self.chosen = chosen
+        self.restart()
+
+    def restart(self) -> None:
+        self.rows = 0
+        self.weight = 0.0
+        self.loss = 0.0
+        self.metrics = dict.fromkeys(self.chosen, 0.0)
+
+    def add(self, value: float, pred: Array, y: Array, weight: Array | None) -> None:
+        n = len(pred)
+        share = n if weight is None else float(np.add.reduce(weight))
+        self.rows += n
+        self.weight += n if self.summed else share
+        self.loss += float(value) if self.summed else float(value) * share
+        for name, metric in self.chosen.items():
+            self.metrics[name] += float(metric(pred, y)) * n
+
+    def means(self) -> dict[str, float]:
+        means = {"loss": self.loss / (self.weight or 1)}
+        for name, total in self.metrics.items():
+            means[name] = total / self.rows
+        return means
+
+
+class StackTotals(Totals):
+    """The same of a stack: an array (S,) for each number."""
+
+    def add(self, value: Any, pred: Array, y: Array, weight: Array | None) -> None:
+        n = pred.shape[1]
+        self.rows += n
+        share: Any = n if weight is None else np.add.reduce(weight, 1, dtype=np.float64)
+        self.weight = self.weight + (n if self.summed else share)
+        self.loss = self.loss + (value if self.summed else value * share)
+        for name, metric in self.chosen.items():
+            values = np.array([float(metric(p, r)) for p, r in zip(pred, y, strict=True)])
+            self.metrics[name] = self.metrics[name] + values * n
+
+    def means(self) -> dict[str, Any]:
+        return {"loss": self.loss / self.weight, **{k: v / self.rows for k, v in self.metrics.items()}}
+
+
+class Watcher:
+    """A callback of either form, called in one way."""
+
+    def __init__(self, callback: Any) -> None:
+        self.callback = callback
+        found = (getattr(callback, name, None) for name in ("begin", "step", "epoch", "end"))
+        methods = [method if callable(method) else None for method in found]
+        if isinstance(callback, type) or not (callable(callback) or any(methods)):
+            raise TypeError(
+                f"a callback is a callable (net, logs), or an object with any of begin(run), step(run), "
+                f"epoch(run, logs), end(run), got {callback!r}."
+            )
+        self.begin, self.step, self.epoch, self.end = methods
+        if not any(methods):
+            self.epoch = lambda run, logs: callback(run.net, logs)
+
+
+def _ends(answer: Any) -> bool:
+    """Whether a callback's answer is True, NumPy's included."""
+    return isinstance(answer, (bool, np.bool_)) and bool(answer)
+
+
+class _Interrupt:
+    """Ctrl-C, held until the step under way is done; a second one raises at once."""
+
+    def __enter__(self) -> _Interrupt:
+        self.asked = False
+        self._before: Any = None
+        if threading.current_thread() is threading.main_thread() and callable(signal.getsignal(signal.SIGINT)):
+            self._before = signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def _note(self, *_: Any) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+
+    def __exit__(self, *_: Any) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+
+
+class _Bar:
+    """One tqdm bar, drawn at most ten times a second."""
+
+    def __init__(self, steps: int | None, epochs: int) -> None:
+        from tqdm.auto import tqdm
+
+        self.epochs = epochs
+        self.bar = tqdm(total=steps and steps * epochs, unit="step", mininterval=0.1)
+        self.drawn = time.perf_counter()
+
+    def show(self, step: int, epoch: int, logs: dict[str, float]) -> None:
+        self.drawn = time.perf_counter()
+        numbers = (f"{name}={_middle(value):.4g}" for name, value in logs.items() if name != "seconds")
+        self.bar.set_postfix_str(", ".join((f"epoch {epoch}/{self.epochs}", *numbers)), refresh=False)
+        self.bar.update(step - self.bar.n)
+
+
+def _middle(value: Any) -> float:
+    """A number, or of one for each copy the median of those that are finite."""
+    finite = np.asarray(value)[np.isfinite(value)] if np.ndim(value) else np.asarray([value])
+    return float(np.median(finite)) if finite.size else math.nan
+
+
+class _Snapshot:
+    """The parameters, running statistics and optimizer state of a moment, to go back to."""
+
+    def __init__(self, net: Any, optim: Any) -> None:
+        self.optim = optim if hasattr(optim, "restore") else None
+        live = [net.vector, *(value for leaf in net.leaves() for value in leaf.buffers.values())]
+        self.pairs = [(np.empty_like(array), array) for array in live]
+        self.state: Any = None
+        self.take()
+
+    def take(self) -> None:
+        for kept, live in self.pairs:
+            kept[...] = live  # np.copyto takes three times as long on small arrays
+        if self.optim is not None:
+            self.state = self.optim.snapshot(self.state)
+
+    def restore(self) -> None:
+        for kept, live in self.pairs:
+            np.copyto(live, kept)
+        if self.optim is not None:
+            self.optim.restore(self.state)
+
+
+class Run:
+    """One call of `train`, as callbacks see it: net, optim, loss, history, epoch and step (both finished)."""
+
+    _totals = Totals
+
+    def __init__(
+        self,
+        net: Any,
+        optim: Any,
+        loss: Any,
+        chosen: dict[str, Any],
+        watchers: list[Watcher],
+        epochs: int,
+        history: Any,
+    ) -> None:
+        self.net = net
+        self.optim = optim
+        self.loss = loss
+        self.history = history
+        self.epochs = epochs
+        self.epoch = 0
+        self.step = 0
+        self.epoch_began = 0  # the number of steps then, and the state of the generators of the order
+        self.order_began: list[Any] | None = None
+        self.resumed: dict[str, Any] | None = None  # the state that it goes on from, and its file
+        self.resumed_from: Any = None
+        self.epoch_at_first = 0
+        self.begun = False  # the callbacks are where they were, too
+        self.callbacks = [watcher.callback for watcher in watchers]
+        self._to_save: list[Any] = []
+        self._chosen = chosen
+        self._watchers = watchers
+        self._steppers = [watcher.step for watcher in watchers if watcher.step]
+        self._evaluation = getattr(optim, "evaluation_weights", contextlib.nullcontext)
+
+    def over(self, rows: Any, unseen: Any, shuffle: bool, verbose: bool) -> Any:
+        self._bar = _Bar(rows.steps, self.epochs) if verbose else None
+        # A thread of BLAS that waits for the next product keeps its core busy: a quarter of a convolutional net's time.
+        threaded = any(leaf.threaded for leaf in self.net.leaves())
+        blas = threads.single_blas() if threaded else contextlib.nullcontext()
+        # Overflow is met with an error of ours; entered once, since it costs as much as a layer.
+        with self._trusting(), _Interrupt() as interrupt, np.errstate(all="ignore"), blas:
+            self._interrupt = interrupt
+            try:
+                try:
+                    self.rows = rows
+                    for watcher in self._watchers:
+                        if watcher.begin:
+                            watcher.begin(self)
+                    if self.resumed is not None:
+                        with files.reading(self.resumed_from):
+                            checkpoint.restore_callbacks(self.resumed, self)
+                    self.begun = True
+                    self._epochs(rows, unseen, shuffle)
+                finally:  # before `end`, which may put other weights there
+                    if hasattr(self.optim, "finish"):
+                        self.optim.finish(self.net)
+                self._end()
+            except DivergenceError:  # an end like another, with its best weights and its file
+                self._end()
+                raise
+            finally:
+                if self._bar is not None:
+                    logs = {name: values[-1] for name, values in self.history.items()}
+                    self._bar.show(self.step, self.epoch, logs)
+                    self._bar.bar.close()
+        return self.history
+
+    def _end(self) -> None:
+        for watcher in self._watchers:
+            if watcher.end:
+                watcher.end(self)
+
+    @contextlib.contextmanager
+    def _trusting(self) -> Iterator[None]:
+        """The data was checked: for the length of the training the loss does not check it again, and layers and
+        loss write into arrays that are lent."""
+        net, loss = self.net, self.loss
+        if net.training:
+            raise RuntimeError("this net is being trained already: train was called from within train.")
+        if getattr(loss, "_trusted", False):  # it serves another training now, in a thread or around this one
+            loss = self.loss = copy.copy(loss)
+        net.training = True
+        ours = self._ours = isinstance(loss, _loss.Loss)
+        if ours:
+            loss._trusted, loss.empty = True, net._store.empty
+        try:
+            yield
+        finally:
+            net.training = False
+            net._store.lending, net._store.pool = False, []
+            if ours:
+                loss._trusted = False
+                del loss.empty
+
+    def _epochs(self, rows: Any, unseen: Any, shuffle: bool) -> None:
+        self._rows = rows
+        snapshot = _Snapshot(self.net, self.optim)
+        order = self.net._order if shuffle else None
+        history = self.history
+        vector = self.net.vector.reshape(-1)
+        totals = self.totals = self._totals(self.loss, self._chosen)
+        watched = bool(self._watchers) and rows.draws and order is not None
+        skip, stopped = 0, False
+        if self.resumed is not None:
+            skip, stopped = self.resumed["batches"], self.resumed["stopped"]
+            if stopped and not skip:
+                return
+        for _ in range(self.epoch, self.epochs):
+            began = time.perf_counter()
+            totals.restart()
+            self.epoch_began = self.step - skip
+            if watched:
+                self.order_began = [rng.bit_generator.state for rng in order or ()]
+            if skip and self.resumed is not None:
+                vars(totals).update(self.resumed["totals"])
+            try:
+                stopped = stopped or self._steps(rows.epoch(order, skip), totals)
+                skip = 0
+                if self._interrupt.asked:
+                    history.interrupted = True
+                    return
+                if not math.isfinite(vector.dot(vector)) and not self._finite():
+                    raise DivergenceError(self._where("a parameter is not finite", self.step))
+            except DivergenceError as error:
+                snapshot.restore()
+                error.history = history
+                raise
+            except FloatingPointError as error:  # an optimizer refused the gradients
+                where = self._where(str(error), self.step + 1)
+                snapshot.restore()
+                diverged = DivergenceError(where)
+                diverged.history = history
+                raise diverged from error
+            logs = totals.means()
+            if unseen is not None:
+                with self._evaluation(self.net):
+                    logs |= {f"val_{k}": v for k, v in self._look_at(unseen).means().items()}
+            logs["seconds"] = time.perf_counter() - began
+            snapshot.take()
+            self.epoch += 1
+            for name, value in logs.items():
+                history.setdefault(name, []).append(value)
+            if self._bar is not None and time.perf_counter() - self._bar.drawn > 0.1:
+                self._bar.show(self.step, self.epoch, logs)
+            for watcher in self._watchers:
+                if watcher.epoch and _ends(watcher.epoch(self, logs)):
+                    stopped = True
+            stopped = self._agreed(stopped)
+            if self._to_save:
+                self.epoch_began = self.step
+                if watched:
+                    self.order_began = [rng.bit_generator.state for rng in order or ()]
+                self._save(stopped)
+            if stopped:
+                return
+            if self._interrupt.asked:
+                history.interrupted = True
+                return
+
+    def _finite(self) -> bool:
+        return bool(np.isfinite(self.net.vector).all())
+
+    def _look_at(self, unseen: Any) -> Totals:
+        """The validation."""
+        return self.net._evaluated(unseen, self.loss, self._chosen)
+
+    def _agreed(self, ends: bool) -> bool:
+        """What the callbacks say; where several processes train one net, what is done in all of them."""
+        return ends
+
+    def _steps(self, epoch: Iterator[batches.Batch], totals: Totals) -> bool:
+        """The steps of one epoch; True if a callback ends the training."""
+        net, loss, optim, store, bar = self.net, self.loss, self.optim, self.net._store, self._bar
+        interrupt, steppers, clock = self._interrupt, self._steppers, time.perf_counter
+        for x, y, weight in epoch:
+            store.taken = 0
+            store.lending = True
+            try:
+                pred = net.forward(x, True)
+                store.lending = self._ours
+                value = loss(pred, y) if weight is None else loss(pred, y, weight)
+            finally:
+                store.lending = False
+            if not math.isfinite(value):
+                self._batch = x, y
+                raise DivergenceError(self._where(f"the loss is {value}", self.step + 1))
+            optim(net, loss)
+            self.step += 1
+            totals.add(value, pred, y, weight)
+            if bar is not None and clock() - bar.drawn > 0.1:
+                bar.show(self.step, self.epoch + 1, totals.means())
+            if steppers and self._after_step(steppers):
+                return True
+            if interrupt.asked:
+                return False
+        return False
+
+    def _after_step(self, steppers: list[Any]) -> bool:
+        """What the callbacks do after a step; True if one ends the training."""
+        ends = self._agreed(any([_ends(step(self)) for step in steppers]))
+        if self._to_save:
+            self._save(ends)
+        return ends
+
+    def save_when_done(self, path: Any) -> None:
+        """Write the net and the state of the training, as soon as all callbacks have done their part of this step or
+        epoch: it goes on from there."""
+        self._to_save.append(path)
+
+    def _save(self, stopped: bool) -> None:
+        paths, self._to_save = self._to_save, []
+        training: dict[str, Array] = {}
+        packed = files.packed(checkpoint.state_of(self, stopped), training, "training")
+        with self._evaluation(self.net):
+            header, arrays = self.net._contents()
+            for path in paths:
+                files.write(path, header | {"training": packed}, arrays | training)
+
+    def _where(self, what: str, step: int) -> str:
+        back = "the end of the last good epoch" if self.epoch > self.epoch_at_first else "the start of this call"
+        return (
+            f"training diverged in epoch {self.epoch + 1}, step {step}: {what.rstrip('.')}; the first value that is "
+            f"not finite is in {self._first_bad()}. The net and the optimizer are as at {back}. A lower learning rate, "
+            f"gradient clipping or scaled inputs usually help."
+        )
+
+    def _first_bad(self) -> str:
+        """The first layer whose parameters, output or gradients are not finite."""
+        for leaf in self.net.leaves():
+            for name, value in leaf.parameters.items():
+                if not np.isfinite(value).all():
+                    return f"{leaf.label}.{name}"
+        batch = self.__dict__.get("_batch")
+        if batch is not None:
+            with np.errstate(all="ignore"):
+                x = batch[0]
+                for layer in self.net.layers:
+                    x = layer.forward(x, True)
+                    if not np.isfinite(x).all():
+                        return f"the output of {layer.label}"
+        for leaf in reversed(list(self.net.leaves())):
+            for name, value in leaf.gradients.items():
+                if not (leaf._frozen or np.isfinite(np.square(value)).all()):
+                    return f"the gradient of {leaf.label}.{name}"
+        return "the loss"
+
+
+class StackRun(Run):
+    """The same of a stack of copies: a copy whose loss or gradient is not finite stops there, and the others go on.
+
+    `history.diverged` marks those that stopped, (S,).
+    """
+
+    _totals = StackTotals
+
+    def _steps(self, epoch: Iterator[batches.Batch], totals: Totals) -> bool:
+        net, loss, optim, store, bar = self.net, self.loss, self.optim, self.net._store, self._bar
+        weights, gradient = net.vector, net.gradient
+        if net.stopped is None:
+            net.stopped = np.zeros(len(weights), bool)
+        stopped = self.history.diverged = net.stopped
+        for batch in epoch:
+            x, y, weight = in_stack(store, self._rows, *batch)
+            store.taken, store.lending = 0, True
+            try:
+                pred = net.forward(x, True)
+                value = loss(pred, y, weight, copies=net.copies)
+            finally:
+                store.lending = False
+            optim.backward(net, loss)
+            squares = np.einsum("sp,sp->s", gradient, gradient)
+            if not (np.isfinite(value).all() and np.isfinite(squares).all()):
+                stopped |= ~(np.isfinite(value) & np.isfinite(np.square(gradient)).all(1))
+            if stopped.any():
+                gradient[stopped] = 0
+                kept = weights[stopped]
+                optim.update(net)
+                weights[stopped] = kept
+            else:
+                optim.update(net)
+            self.step += 1
+            totals.add(value, pred, y, weight)
+            if bar is not None and time.perf_counter() - bar.drawn > 0.1:
+                bar.show(self.step, self.epoch + 1, totals.means())
+            if self._after_step(self._steppers) or stopped.all():
+                return True
+            if self._interrupt.asked:
+                return False
+        return False
+
+    def _finite(self) -> bool:
+        self.net.stopped |= ~np.isfinite(self.net.vector).all(1)
+        return True
+
+
+__all__ = ["DivergenceError", "Run", "StackRun", "StackTotals", "Totals", "Watcher", "in_stack", "value_of"]
