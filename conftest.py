@@ -1,4 +1,4 @@
-"""The Python blocks of README.md run as tests, one after the other, in a folder of their own."""
+"""The Python blocks of the README and the manual run as tests: of a page one after the other, in a folder of its own."""
 
 import contextlib
 
@@ -13,4 +13,9 @@ def own_folder(tmp_path_factory):
         yield
 
 
-pytest_collect_file = Sybil(parsers=[PythonCodeBlockParser()], patterns=["README.md"], fixtures=["own_folder"]).pytest()
+pytest_collect_file = Sybil(
+    parsers=[PythonCodeBlockParser()],
+    patterns=["README.md", "docs/*.md"],
+    excludes=["docs/try.md"],  # each program by itself, with its output: tests/test_docs.py
+    fixtures=["own_folder"],
+).pytest()

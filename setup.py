@@ -13,11 +13,11 @@ extras = {
     "tensorboard": ["tensorboardX>=2.6"],
     # scikit-learn brings the data of the example.
     "mpi": ["mpi4py>=4", "mpich>=4; platform_system != 'Windows'", "threadpoolctl>=3.2", "scikit-learn>=1.6"],
+    "docs": ["pdoc>=15"],
 }
 extras["test"] = [
-    "pytest>=8", "sybil>=8", "joblib>=1.3", "matplotlib>=3.8", "safetensors>=0.4.3", "pandas>=2.2",
-    "hypothesis>=6.100",
-    *extras["onnx"], *extras["mpi"], *extras["tensorboard"],
+    "pytest>=8", "sybil>=8", "hypothesis>=6.100", "setuptools>=77", "joblib>=1.3", "matplotlib>=3.8", "pandas>=2.2",
+    "safetensors>=0.4.3", *extras["onnx"], *extras["mpi"], *extras["tensorboard"], *extras["docs"],
 ]  # fmt: skip
 extras["dev"] = [*extras["test"], *extras["compare"], "ruff>=0.9", "mypy>=1.14"]
 

@@ -1,0 +1,73 @@
+"""The manual: it builds, its links lead somewhere, and its programs print what the page says they print.
+
+The other blocks of Python in docs/ run as those of the README do: see conftest.py.
+"""
+
+import contextlib
+import io
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+PROGRAMS = re.findall(
+    r"## (.+?)\n.*?```python\n(.*?)```\n\n```text\n(.*?)```", (DOCS / "try.md").read_text(encoding="utf-8"), re.S
+)
+NUMBER = r"-?\d+\.?\d*(?:e-?\d+)?"
+
+
+def test_every_program_has_its_output():
+    text = (DOCS / "try.md").read_text(encoding="utf-8")
+    assert len(PROGRAMS) == text.count("```python") == text.count("```text") == text.count("\n## ")
+
+
+@pytest.mark.parametrize(("program", "printed"), [each[1:] for each in PROGRAMS], ids=[each[0] for each in PROGRAMS])
+def test_a_program_prints_what_the_page_says(program, printed):
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        exec(compile(program, "try.md", "exec"), {"__name__": "__main__"})
+    said, page = out.getvalue(), printed
+    assert re.sub(NUMBER, "0", said).split() == re.sub(NUMBER, "0", page).split()
+    numbers = [np.array(re.findall(NUMBER, text), float) for text in (said, page)]
+    assert np.allclose(*numbers, rtol=0.02, atol=0.02)  # last digits depend on the processor
+
+
+# Two modules of the reference: all of it takes half a minute, which .ci/run spends.
+BUILD = """
+import sys
+from pathlib import Path
+
+sys.path.insert(0, sys.argv[1])
+import build
+
+print(build.build(Path("site"), ["loss", "layerwise.schedules"]))
+"""
+
+
+@pytest.fixture
+def copied(tmp_path):
+    """docs/ in a folder of its own, beside what it shows of examples/."""
+    root = tmp_path / "repository"
+    shutil.copytree(DOCS, root / "docs", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(DOCS.parent / "examples" / "images", root / "examples" / "images")
+    (root / "layerwise").mkdir()
+    return root / "docs"
+
+
+def test_the_manual_builds_and_a_dead_link_is_found(python, copied, tmp_path):
+    page = copied / "index.md"
+    page.write_text(page.read_text() + "\n[a](nowhere.md) [b](try.md#nothing) [c](try.md#xor) ![d](images/none.png)\n")
+    done = python(BUILD, copied)
+    assert done.returncode == 0, done.stderr
+    dead = ["index.html: images/none.png", "index.html: nowhere.html", "index.html: try.html#nothing"]
+    assert done.stdout.splitlines()[-1] == repr(dead)
+
+    site = tmp_path / "site"
+    assert {path.stem for path in site.glob("*.html")} == {"loss"} | {path.stem for path in DOCS.glob("*.md")}
+    pages = [(site / name).read_text() for name in ("loss.html", "coming_from.html", "layerwise/schedules.html")]
+    assert 'id="CrossEntropy"' in pages[0]
+    assert '<a href="loss.html#Huber"><code>Huber(delta=1)</code></a>' in pages[1]
+    assert not re.search("<em>|<strong>", pages[0] + pages[2])  # a star in a formula is a star
