@@ -1,4 +1,4 @@
-"""The Python blocks of the README and the manual run as tests: of a page one after the other, in a folder of its own."""
+"""The Python blocks of the README and the manual run as tests, page by page, each page in a folder of its own."""
 
 import contextlib
 
@@ -9,7 +9,7 @@ from sybil.parsers.markdown import PythonCodeBlockParser
 
 @pytest.fixture(scope="module")
 def own_folder(tmp_path_factory):
-    with contextlib.chdir(tmp_path_factory.mktemp("readme")):
+    with contextlib.chdir(tmp_path_factory.mktemp("page")):
         yield
 
 

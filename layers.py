@@ -25,9 +25,12 @@ import operator
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from numbers import Real
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:  # for type checkers and editors alone: when it runs, __getattr__ below finds it
+    from model import Model as Model
 
 Array = np.ndarray
 Shape = tuple[int, ...]

@@ -95,7 +95,7 @@ def references(modules: list[str]) -> dict[str, str]:
     known = {}
     for module in modules:
         page = module.replace(".", "/") + ".html"
-        known |= {module: page, module.split(".")[-1] + ".py": page}
+        known |= {f"{module}.py": page} if module in FOUR else {module: page}
         for name in importlib.import_module(module).__all__:
             short = f"{module.split('.')[-1]}.{name}"
             for each in [f"{module}.{name}", short, *([name] if module in FOUR else [])]:
@@ -106,12 +106,14 @@ def references(modules: list[str]) -> dict[str, str]:
 
 
 def linked(body: str, known: dict[str, str]) -> str:
-    """Names in code lead to the reference."""
+    """Names in code lead to the reference; in tables those of the first column, the others being of other libraries."""
 
     def link(match: re.Match) -> str:
         return f'<a href="{known[match[1]]}">{match[0]}</a>' if match[1] in known else match[0]
 
-    return re.sub(r"<code>([\w.]+)(\([^<]*\))?</code>(?![^<]*</a>)", link, body)
+    parts = re.split(r"(</td>.*?</tr>)", body, flags=re.S)  # every second is what follows a first column
+    parts[::2] = (re.sub(r"<code>([\w.]+)(\([^<]*\))?</code>(?![^<]*</a>)", link, part) for part in parts[::2])
+    return "".join(parts)
 
 
 def dead_links(site: Path) -> list[str]:

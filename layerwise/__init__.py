@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     import loss as loss
     import model as model
     import optim as optim
+    from model import History as History
+    from model import Model as Model
 else:  # what imports nothing of ours comes first: model, which imports the three, finds them here
     loss = _own("loss")
     optim = _own("optim")

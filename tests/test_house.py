@@ -53,8 +53,10 @@ def source(name):
 
 
 def imports(name):
-    """(what is imported of ours, written how, whether within a function) of a module's source."""
+    """(what is imported of ours, written how, whether within a function) of a module's source; not what type checkers
+    alone import."""
     tree = ast.parse(source(name).read_text(encoding="utf-8"))
+    tree.body = [node for node in tree.body if ast.unparse(node).split("\n")[0] != "if TYPE_CHECKING:"]
     inside = {
         id(node)
         for function in ast.walk(tree)
