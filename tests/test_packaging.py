@@ -32,6 +32,7 @@ def repository():
 @pytest.fixture(scope="module")
 def built(repository, tmp_path_factory):
     """(the names in the wheel, the names in the sdist), from a copy of what git has."""
+    pytest.importorskip("setuptools", minversion="77")
     folder = tmp_path_factory.mktemp("packaging")
     for name in repository:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
