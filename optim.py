@@ -179,16 +179,20 @@ class _Function(_Arrays):
 # The base ----------------------------------------------------------------------------------------------------
 
 
-def _hyper(name: str) -> property:
-    """A hyper-parameter as an attribute: its present value."""
+class _Hyper:
+    """A hyper-parameter as an attribute of its class: reading gives the present value. An instance's own attribute of
+    that name goes before it."""
 
-    def read(self: Optimizer) -> Any:
-        hyper = self.__dict__.get("hyper", {})
-        if name not in hyper:
-            raise AttributeError(f"{type(self).__name__} has no {name!r}; it has {', '.join(hyper)}.")
-        return self._at(name, hyper[name], self.t)
+    def __init__(self, name: str) -> None:
+        self.name = name
 
-    return property(read)
+    def __get__(self, rule: Any, kind: Any = None) -> Any:
+        if rule is None:
+            return self
+        hyper = rule.__dict__.get("hyper", {})
+        if self.name not in hyper:
+            raise AttributeError(f"{type(rule).__name__} has no {self.name!r}; it has {', '.join(hyper) or 'none'}.")
+        return rule._at(self.name, hyper[self.name], rule.t)
 
 
 class Optimizer:
@@ -439,10 +443,11 @@ class Optimizer:
         def __getattr__(self, name: str) -> Any: ...
 
     def _show(self) -> None:
-        # Properties, not __getattr__: a class that has one reads all its attributes in three times the time.
+        # Not by __getattr__: a class that has one reads all its attributes in three times the time.
         for name in (*USUAL, *self.hyper):
-            if not hasattr(type(self), name):
-                setattr(type(self), name, _hyper(name))
+            found = next((vars(each)[name] for each in type(self).__mro__ if name in vars(each)), None)
+            if found is None or (name in self.hyper and not isinstance(found, (_Hyper, property))):
+                setattr(type(self), name, _Hyper(name))
 
     def __setattr__(self, name: str, value: Any) -> None:
         hyper = self.__dict__.get("hyper", {})
@@ -454,6 +459,9 @@ class Optimizer:
             super().__setattr__(name, value)
 
     def _set(self, name: str, value: Any) -> None:
+        taken = name in self.__dict__ or not isinstance(getattr(Optimizer, name, _Hyper(name)), _Hyper)
+        if taken and name not in self.hyper:
+            raise ValueError(f"{name!r} means something else to every Optimizer: call the hyper-parameter otherwise.")
         scheduled = callable(value) and name not in COUNTS
         value = value if scheduled else self._legal(name, value)
         if name in self.hyper and self._turns(name, value):
@@ -2047,6 +2055,8 @@ class Wrapper(Optimizer):
             )
         if optimizer.outermost:
             outer, own, rule = type(optimizer).__name__, type(self).__name__, optimizer.config()["optimizer"]
+            if own == outer:
+                raise ValueError(f"{optimizer!r} is a {own} already: leave out the outer one.")
             raise ValueError(f"{outer} goes around all others: write {outer}({own}({rule!r}, ...)).")
         if self.changes_gradient and optimizer._needs_exact_gradient():
             raise ValueError(

@@ -250,7 +250,7 @@ def test_what_goes_around_it_is_refused_with_the_order():
     rule = Distributed(optim.SGD(0.1), Alone())
     with pytest.raises(ValueError, match=r"write Distributed\(Clip\(SGD\(lr=0.1.*\), \.\.\.\)\)"):
         optim.Clip(rule, norm=1.0)
-    with pytest.raises(ValueError, match="Distributed goes around all others"):
+    with pytest.raises(ValueError, match="a Distributed already: leave out the outer one"):
         Distributed(rule, Alone())
     with pytest.raises(ValueError, match="needs the whole net"):
         optim.PerLayer({"*": rule})

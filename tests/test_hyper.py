@@ -2,7 +2,11 @@
 
 import inspect
 import math
+import pickle
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +14,7 @@ from golden import COMPOSITE, NAMES, Scheduled, cases, give, held, rules_within
 
 import optim
 
+ROOT = Path(__file__).resolve().parent.parent
 STREAMED = [case for case in cases() if case.kind is None]
 NAN, INF = math.nan, math.inf
 
@@ -257,3 +262,44 @@ def test_what_decides_the_state_is_not_set_to_no_effect(name):
     with pytest.raises(ValueError, match=f"{name}: {late[0]} decides"):
         setattr(rule, *late)
     assert getattr(rule, late[0]) in (0, False)
+
+
+def test_an_attribute_of_ones_own_may_have_a_usual_name():
+    class Mine(optim.Optimizer):
+        def __init__(self, lr=0.1):
+            self.momentum = 0.9
+            super().__init__(lr=lr)
+
+    for _ in range(2):  # the second finds what the first has made of the class
+        rule = Mine(0.5)
+        assert (rule.momentum, rule.lr) == (0.9, 0.5)
+
+
+def test_a_hyper_parameter_goes_before_a_default_of_the_class():
+    class Mine(optim.Optimizer):
+        lr = 0.1
+
+        def __init__(self, lr):
+            super().__init__(lr=lr)
+
+    rule = Mine(lr=0.5)
+    assert rule.lr == 0.5
+    rule.lr = lambda t: 0.25 + t
+    assert rule.lr == 0.25
+
+
+@pytest.mark.parametrize("name", ["step", "reset", "state", "rule", "numbers", "t"])
+def test_a_hyper_parameter_is_not_called_as_a_method(name):
+    with pytest.raises(ValueError, match=f"'{name}' means something else to every Optimizer"):
+        optim.Optimizer(**{name: 1.0})
+
+
+def test_hyper_parameters_are_read_after_a_pickle_in_another_process(tmp_path):
+    (tmp_path / "rule.pickle").write_bytes(pickle.dumps(optim.Clip(optim.Adam(lr=0.25), norm=3.0)))
+    code = (
+        "import pickle, sys; rule = pickle.load(open(sys.argv[1], 'rb')); print(rule.lr, rule.norm, rule.optimizer.lr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "rule.pickle"], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert done.stdout.split() == ["0.25", "3.0", "0.25"]
