@@ -43,6 +43,13 @@ def forward_flops(name):
     return 2 * N * (size - told["kernel_size"] + 1) ** 2 * told["kernel_size"] ** 2 * channels * told["filters"]
 
 
+def step_flops():
+    """Forward, dL/dw and dL/dx, of the first layer without the last."""
+    first, second = (forward_flops(name) for name in list(LAYERS)[:2])
+    linear = 2 * N * 128 * (12 * 12 * 64 + 10)
+    return 2 * first + 3 * (second + linear)
+
+
 class Clock:
     """A callback that notes when each step ends."""
 
@@ -214,7 +221,10 @@ def main():
             times.append([process.ask(name, way) for process in both])
         ours, *theirs = (statistics.median(column) for column in zip(*times, strict=True))
         ratio = statistics.median(row[0] / row[-1] for row in times) if theirs else None
-        flops = 0 if name == STEP else forward_flops(name) * (1 + (way == "backward" and LAYERS[name][3] > 1))
+        if name == STEP:
+            flops = step_flops()
+        else:
+            flops = forward_flops(name) * (1 + (way == "backward" and LAYERS[name][3] > 1))
         shares = [f"{flops / ours / statistics.median(limits):.0%}" if flops else ""]
         told = [f"{1e3 * theirs[0]:.2f}", f"{ratio:.2f}"] if theirs else ["", ""]
         print("| " + " | ".join([f"{name} {way}".strip(), f"{1e3 * ours:.2f}", *told, *shares]) + " |", flush=True)

@@ -20,10 +20,10 @@ ROOT = HERE.parent
 # The order in the menu; pages that are not named come after them.
 FIRST = [
     "index", "tutorial", "try", "coming_from", "comparing", "sweeps", "optimizers", "optimizers_solve", "speed",
-    "tested",
+    "convolution", "distributed", "tested",
 ]  # fmt: skip
 FOUR = ["layers", "loss", "optim", "model"]
-INNER = {"__init__", "batches", "checkpoint", "files", "threads"}  # wings that only ours use
+INNER = {"__init__", "architecture", "batches", "checkpoint", "files", "threads"}  # wings that only ours use
 
 
 def all_modules() -> list[str]:

@@ -24,7 +24,7 @@ def convolution(filters, kernel_size, padding, pool=False):
 
 
 def main():
-    parser = options(__doc__, epochs=14)
+    parser = options(__doc__, epochs=10)
     parser.add_argument("--holdout", type=int, default=0, help="test on so many of the training images instead")
     arguments = parser.parse_args()
 
