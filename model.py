@@ -459,16 +459,18 @@ class Model(_layers.Chain):
         except FileNotFoundError:
             files.check_place(path)
             return None
-        described = architecture.seedless(json.loads(json.dumps(architecture.described(self, {}))))
+        models = {type(each).__name__ for each in checkpoint.within(self) if isinstance(each, Model)}
+        described = architecture.seedless(json.loads(json.dumps(architecture.described(self, {}))), models)
         with files.reading(path):
             if "training" not in header:
                 raise ModelFileError(
                     f"{path} holds a net and no training: resume takes what callbacks.Checkpoint wrote."
                 )
-            if described != architecture.seedless(header["model"]):
+            found = architecture.of_header(header)
+            if described != architecture.seedless(found, models):
                 raise ModelFileError(f"{path} is of another net than this one: make the same layers.")
             saved = files.unpacked(header["training"], arrays)
-            seeds = _seeds(header["model"]["seed"], self.copies)
+            seeds = _seeds(found["arguments"].get("seed", self.seeds), self.copies)
             return saved | {"arrays": arrays, "seeds": seeds}
 
     def _declared_for(self, input_shape: _layers.Shape) -> Model:
@@ -729,7 +731,7 @@ def load(path: Any, custom: dict[str, Any] | None = None) -> Model:
     with files.Saved(path) as saved:
         stored = {name: place for name, place in saved.places.items() if not name.startswith("training.")}
         with files.reading(path, "does not describe a net"):
-            net = architecture.Maker(custom or {}).make(saved.header["model"])
+            net = architecture.Maker(custom or {}).make(architecture.of_header(saved.header))
             if not isinstance(net, Model):
                 raise ModelFileError(f"{path} holds no Model.")
             input_shape = net._possible(saved.header["input_shape"])

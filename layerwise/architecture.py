@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,6 @@ def described(value: Any, functions: dict[str, Any]) -> Any:
     """A layer, or an argument of one, as what JSON can hold; `functions` collects those of one's own by name."""
     if isinstance(value, layers.Layer):
         name = type(value).__name__
-        told = {"type": name} | {k: described(v, functions) for k, v in value.config().items()}
         own = getattr(layers, name, None) is not type(value)
         missing = [each for each in value._arguments() if not hasattr(value, each)]
         if missing and type(value).config is layers.Layer.config:
@@ -23,12 +23,15 @@ def described(value: Any, functions: dict[str, Any]) -> Any:
                 f"{name} does not keep its argument {missing[0]!r} under that name, so it can't be saved: set "
                 f"self.{missing[0]}, or write config()."
             )
+        told = {"type": name, "arguments": {k: described(v, functions) for k, v in _config(value).items()}}
         frozen = not value.parts() and value._frozen
         return told | ({"own": True} if own else {}) | ({"frozen": True} if frozen else {})
     if isinstance(value, (list, tuple)):
         return [described(each, functions) for each in value]
     if isinstance(value, dict):
-        return {"dict": {str(name): described(each, functions) for name, each in value.items()}}
+        if not all(isinstance(name, str) for name in value):
+            raise TypeError(f"a file holds dicts whose keys are strings as arguments of a layer, got {value!r:.200}.")
+        return {"dict": {name: described(each, functions) for name, each in value.items()}}
     if callable(value):
         name = getattr(value, "__name__", type(value).__name__)
         if functions.setdefault(name, value) is not value:
@@ -40,14 +43,51 @@ def described(value: Any, functions: dict[str, Any]) -> Any:
     return value
 
 
-def seedless(description: Any) -> Any:
-    """The description of a net without the seeds of it and of the nets within: a checkpoint brings its own."""
+def _config(layer: layers.Layer) -> dict[str, Any]:
+    """What the layer's class is called with when it is loaded. ValueError where it can't be."""
+    config, init = layer.config(), inspect.signature(type(layer).__init__)
+    takes = init.parameters
+    if "name" not in takes and not any(each.kind is each.VAR_KEYWORD for each in takes.values()):
+        config = {name: value for name, value in config.items() if name != "name"}  # a container may do without
+    try:
+        init.bind(layer, **config)
+    except TypeError as error:
+        raise ValueError(
+            f"{type(layer).__name__} can't be saved: load would call it with {list(config)}, and its arguments are "
+            f"{list(takes)[1:]} ({error}). Write config(), which gives its arguments by name."
+        ) from None
+    return config
+
+
+def of_header(header: dict[str, Any]) -> Any:
+    """The description of the net in a file's header."""
+    return header["model"] if header["version"] > 1 else _of_version_1(header["model"])
+
+
+def _of_version_1(description: Any) -> Any:
+    """As it is today: the arguments of a layer stood beside its type."""
+    if not isinstance(description, dict) or "type" not in description:
+        return _with_each(description, _of_version_1)
+    told = {name: value for name, value in description.items() if name in ("type", "own", "frozen")}
+    return told | {"arguments": {k: _of_version_1(v) for k, v in description.items() if k not in told}}
+
+
+def seedless(description: Any, models: Collection[str]) -> Any:
+    """The description of a net without the seeds of the classes `models`: a checkpoint brings its own."""
+    if not isinstance(description, dict) or "type" not in description:
+        return _with_each(description, lambda each: seedless(each, models))
+    without = "seed" if description["type"] in models else None
+    arguments = {k: seedless(v, models) for k, v in description["arguments"].items() if k != without}
+    return description | {"arguments": arguments}
+
+
+def _with_each(description: Any, change: Callable[[Any], Any]) -> Any:
+    """The same, `change` made of all that a list or a dict holds."""
     if isinstance(description, list):
-        return [seedless(each) for each in description]
-    if not isinstance(description, dict):
-        return description
-    without = "seed" if description.get("type") == "Model" and not description.get("own") else None
-    return {name: seedless(each) for name, each in description.items() if name != without}
+        return [change(each) for each in description]
+    if isinstance(description, dict) and "dict" in description:
+        return {"dict": {name: change(each) for name, each in description["dict"].items()}}
+    return description
 
 
 class Maker:
@@ -65,18 +105,20 @@ class Maker:
             if "dict" in value:
                 return {name: self.make(each) for name, each in value["dict"].items()}
             return self.function(value["function"])
-        copies, seed = value.get("copies"), value.get("seed")
-        if copies is not None and (not isinstance(seed, list) or len(seed) != copies):
-            raise ModelFileError(f"a stack of {copies!r} nets has a seed for each, the file has {seed!r}.")
-        told = ("type", "own", "frozen")
-        arguments = {name: self.argument(name, each) for name, each in value.items() if name not in told}
-        layer = self.layer_class(value.get("type"), value.get("own"))(**arguments)
+        arguments = value["arguments"]
+        kind = self.layer_class(value["type"], value.get("own"))
+        if getattr(kind, "__init__", None) is layers.Model.__init__:
+            copies, seed = arguments.get("copies"), arguments.get("seed")
+            if copies is not None and (not isinstance(seed, list) or len(seed) != copies):
+                raise ModelFileError(f"a stack of {copies!r} nets has a seed for each, the file has {seed!r}.")
+        layer = kind(**{name: self.argument(name, each) for name, each in arguments.items()})
         if value.get("frozen"):
             layer.frozen = True
         return layer
 
     def argument(self, name: str, value: Any) -> Any:
-        if name == "init" and isinstance(value, dict) and value.get("function") not in self.custom:
+        missing = isinstance(value, dict) and "function" in value and value["function"] not in self.custom
+        if name == "init" and missing:
             return None  # the weights come from the file
         return self.make(value)
 
@@ -98,4 +140,4 @@ class Maker:
         )
 
 
-__all__ = ["Maker", "described", "seedless"]
+__all__ = ["Maker", "described", "of_header", "seedless"]

@@ -248,7 +248,7 @@ class Before:
 
     def __init__(self, net: Any, optim: Any) -> None:
         self.optim = optim
-        self.layers = [(each, {name: _kept(name, value) for name, value in vars(each).items()}) for each in _all(net)]
+        self.layers = [(each, {name: _kept(name, value) for name, value in vars(each).items()}) for each in within(net)]
         live = [net.vector, *net._named("buffers").values()] if net.input_shape is not None else []
         self.arrays = [(array, array.copy()) for array in live]
         self.state = optim.state_dict() if hasattr(optim, "state_dict") else None
@@ -270,8 +270,8 @@ def _kept(name: str, value: Any) -> Any:
     return value.copy() if isinstance(value, dict) else value
 
 
-def _all(layer: layers.Layer) -> Iterator[layers.Layer]:
+def within(layer: layers.Layer) -> Iterator[layers.Layer]:
     """A layer and all within it."""
     yield layer
     for part in layer.parts().values():
-        yield from _all(part)
+        yield from within(part)

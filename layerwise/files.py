@@ -27,7 +27,7 @@ from layerwise import threads
 Array = np.ndarray
 
 FORMAT = "layerwise"
-VERSION = 1
+VERSION = 2
 PIECE = 1 << 19  # bytes that are read or written at a time
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _HEADER = "header"

@@ -126,6 +126,62 @@ def test_arguments_of_a_layer_of_ones_own(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["net.npz"]
 
 
+class Blocks(layers.Model):
+    """A net whose own arguments say what its layers are."""
+
+    def __init__(self, units=3, copies=2, seed=None):
+        self.units = units
+        super().__init__([layers.Linear(units) for _ in range(copies)], seed=seed)
+
+
+class Told(Blocks):
+    def config(self):
+        return {"units": self.units, "copies": len(self), "seed": self.seed}
+
+
+class Twice(layers.Chain):
+    """A container without a name."""
+
+    def __init__(self, layers):
+        super().__init__(layers)
+
+
+def test_a_net_of_ones_own_that_could_not_be_loaded_is_not_saved(tmp_path):
+    net = Blocks(4, seed=0).build((3,))
+    message = r"Blocks can't be saved: .*'layers', 'seed', 'dtype'.*'units', 'copies', 'seed'.*config\(\)"
+    with pytest.raises(ValueError, match=message):
+        net.save(tmp_path / "net.npz")
+    assert list(tmp_path.iterdir()) == []
+    net = layers.Model([Told(4, 3, seed=2), Twice([layers.Tanh()])], seed=1).build((3,))
+    net.save(tmp_path / "net.npz")
+    again = model.load(tmp_path / "net.npz", custom={"Told": Told, "Twice": Twice})
+    assert same(net, again)
+    assert (type(again[0]), again[0].units, len(again[0]), again[0].seed) == (Told, 4, 3, 2)
+
+
+def test_arguments_may_have_the_words_of_the_file(tmp_path):
+    class Words(layers.Layer):
+        def __init__(self, type, own, frozen, copies, arguments, init):
+            self.given = locals()
+
+        def config(self):
+            return {name: self.given[name] for name in self._arguments()}
+
+        def forward(self, x, training):
+            return x
+
+    given = {"type": "Model", "own": True, "frozen": "yes", "copies": 7, "arguments": [1], "init": {"type": "Linear"}}
+    layers.Model([Words(**given)]).build((3,)).save(tmp_path / "net.npz")
+    assert model.load(tmp_path / "net.npz", custom={"Words": Words})[0].config() == given
+
+
+def test_a_dict_whose_keys_are_no_strings_is_refused(tmp_path):
+    net = layers.Model([Scale(3.0)]).build((3,))
+    net[0].start = {1: 2.0}
+    with pytest.raises(TypeError, match=r"keys are strings.*\{1: 2\.0\}"):
+        net.save(tmp_path / "net.npz")
+
+
 def test_a_class_of_ones_own_is_not_taken_for_ours_of_the_same_name(tmp_path):
     class Tanh(layers.Layer):
         def forward(self, x, training):
@@ -246,7 +302,7 @@ def test_a_small_file_of_a_huge_net_is_refused_before_memory_is_taken(tmp_path, 
     path = tmp_path / f"net{suffix}"
     layers.Model([layers.Linear(3)]).build((4,)).save(path)
     header, arrays = files.read(path)
-    header["model"]["layers"][0]["units"] = 10**9
+    header["model"]["arguments"]["layers"][0]["arguments"]["units"] = 10**9
     header["input_shape"] = [10**6]
     files.write(path, header, arrays)
     with pytest.raises(model.ModelFileError, match=r"layers\.0\.w.*\(4, 3\).*\(1000000, 1000000000\)"):
@@ -350,7 +406,7 @@ def rewritten(path, change):
 
 
 def unknown_layer(header, arrays):
-    header["model"]["layers"][0]["type"] = "os.system"
+    header["model"]["arguments"]["layers"][0]["type"] = "os.system"
 
 
 CHANGES = [
@@ -358,11 +414,11 @@ CHANGES = [
     (lambda h, a: h.update(version="1"), "version"),
     (lambda h, a: h.update(format="another"), "not written by layerwise"),
     (unknown_layer, r"'os\.system'.*custom="),
-    (lambda h, a: h.update(model={"type": "Linear", "units": 3}), "no Model"),
+    (lambda h, a: h.update(model={"type": "Linear", "arguments": {"units": 3}}), "no Model"),
     (lambda h, a: h.pop("model"), "does not describe a net"),
     (lambda h, a: h.update(input_shape=[4]), "layers"),
-    (lambda h, a: h["model"]["layers"][0].update(units=-3), "units"),
-    (lambda h, a: h["model"]["layers"][0].update(nonsense=1), "nonsense"),
+    (lambda h, a: h["model"]["arguments"]["layers"][0]["arguments"].update(units=-3), "units"),
+    (lambda h, a: h["model"]["arguments"]["layers"][0]["arguments"].update(nonsense=1), "nonsense"),
     (lambda h, a: a.pop("layers.0.w"), r"layers\.0\.w"),
     (lambda h, a: a.update(more=np.ones(3)), "more"),
     (lambda h, a: a.update({"layers.0.w": np.ones((3, 9), np.float32)}), r"layers\.0\.w.*\(3, 9\).*\(3, 4\)"),

@@ -315,13 +315,14 @@ BYTES = [
 VALUES = [
     None, True, False, 0, 1, -1, 2, 3, 7, 10**6, 10**9, 10**12, 2**63, 2**64, 10**40, -(10**9), 0.5, -0.5, 1e-300,
     1e300, float("inf"), float("-inf"), float("nan"), "", "x", "he", "os.system", "__class__", "Linear", "SGD",
-    "Model", "own", [], {}, [1], [[]], [0, 0], [10**6, 10**6], [-1], {"type": "Linear", "units": 3},
+    "Model", "own", [], {}, [1], [[]], [0, 0], [10**6, 10**6], [-1], {"type": "Linear", "arguments": {"units": 3}},
     {"type": "Model"}, {"function": "f"}, {"dict": {}}, {"dict": []}, {"dict": [1]}, {"dict": [[1, 2, 3]]},
     {"dict": [[[], 2]]}, {"array": "layers.0.w"}, {"array": "none"}, {"array": 5}, {"array": []}, {"tuple": 5},
     {"tuple": [1, 2]}, {"own": "f"}, {"own": 5}, {"type": "Adam", "arguments": {}}, {"type": 5}, {"type": []},
     {"type": "Cosine", "arguments": {"steps": 10**9}}, {"type": "Optimizer", "arguments": {}},
-    {"type": "minimize", "arguments": {}}, {"type": "Loss", "arguments": {}}, {"type": "Residual", "layers": []},
-    {"type": "Lambda", "function": {"function": "f"}},
+    {"type": "minimize", "arguments": {}}, {"type": "Loss", "arguments": {}},
+    {"type": "Residual", "arguments": {"layers": []}}, {"type": "Lambda", "arguments": {"function": {"function": "f"}}},
+    {"type": "Linear", "units": 3},
 ]
 # fmt: on
 
@@ -362,7 +363,9 @@ def contents(rng, header, arrays):
             ] = VALUES[rng.integers(len(VALUES))]
         elif kind < 0.73:
             for _ in range(int(rng.choice([20, 400, 3000]))):
-                parent[key] = [parent[key]] if rng.random() < 0.5 else {"type": "Chain", "layers": [parent[key]]}
+                parent[key] = (
+                    [parent[key]] if rng.random() < 0.5 else {"type": "Chain", "arguments": {"layers": [parent[key]]}}
+                )
         else:
             other_array(rng, arrays)
         if not isinstance(header, dict):

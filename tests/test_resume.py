@@ -147,6 +147,24 @@ def test_without_a_file_the_training_begins(tmp_path):
     same(net, first, other, train(other, optim.Adam(), tmp_path / "b.npz"))
 
 
+class Own(layers.Model):
+    """A subclass of one's own, with Model's arguments."""
+
+
+@pytest.mark.parametrize("within", [False, True])
+def test_a_subclass_of_model_needs_no_seed_to_go_on(within, tmp_path):
+    def own():
+        net = Own([layers.Linear(6), layers.Dropout(0.3), layers.Linear(2)])
+        return Own([net, layers.Tanh()]) if within else net
+
+    path, net, again = tmp_path / "net.npz", own(), own()
+    train(net, optim.Adam(), path, epochs=2)
+    saved = net.seed
+    whole = train(net, optim.Adam(), tmp_path / "whole.npz", epochs=EPOCHS, resume=path)
+    same(net, whole, again, train(again, optim.Adam(), path, resume=path))
+    assert again.seed == saved
+
+
 def test_load_gives_the_net_of_a_checkpoint(tmp_path):
     net = make()
     train(net, optim.Average(optim.Adam(), decay=0.5), tmp_path / "net.npz")
