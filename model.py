@@ -363,6 +363,8 @@ class Model(_layers.Chain):
         resume     the file of a callbacks.Checkpoint: the training that it is of goes on, up to `epochs` in all, to the
                    same bits as if it had never stopped. Give the same net, data and callbacks; without `optim` and
                    `loss`, those in the file. Where there is no file yet, the training begins.
+                   An iterable goes on where it was if it has state_dict and load_state_dict, as augment.batches; any
+                   other begins each epoch by itself.
 
         Ctrl-C ends the training after the step under way. DivergenceError when a loss or a parameter is no longer
         finite: the net, the optimizer and the running statistics go back to the end of the last good epoch; before one

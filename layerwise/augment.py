@@ -9,8 +9,9 @@ come from `rng`, a NumPy generator (or a seed), alone.
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,10 +38,16 @@ class Augmentation:
                 f"{type(self).__name__} takes images of shape (N, height, width, channels), got shape {x.shape}: "
                 f"reshape them; with one channel, give x[..., None]."
             )
+        if 0 in x.shape[1:]:
+            raise ValueError(f"{type(self).__name__} takes images that have pixels, got shape {x.shape}.")
         return self.change(x, np.random.default_rng(rng))
 
     def change(self, x: Array, rng: np.random.Generator) -> Array:
         raise TypeError(f"{type(self).__name__} has no change(self, x, rng): write it.")
+
+    def __repr__(self) -> str:
+        names = [name for name in inspect.signature(type(self)).parameters if hasattr(self, name)]
+        return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in names)})"
 
 
 class Flip(Augmentation):
@@ -81,11 +88,22 @@ class Crop(Augmentation):
                 f"Crop takes {size[0]} by {size[1]} pixels, more than images of shape {x.shape[1:]} have with their "
                 f"padding {p}: choose a smaller size, or more padding."
             )
+        self._check_fill(x.dtype)
         padded = np.full((n, height + 2 * p, width + 2 * p, channels), self.fill, x.dtype)
         padded[:, p : p + height, p : p + width] = x
         windows = sliding_window_view(padded, size, (1, 2))  # (n, top, left, channels, height, width)
         top, left = (rng.integers(0, places, n) for places in windows.shape[1:3])
         return np.ascontiguousarray(windows[np.arange(n), top, left].transpose(0, 2, 3, 1))
+
+    def _check_fill(self, dtype: np.dtype) -> None:
+        if self.padding and dtype.kind in "biu":  # else it would be cut, or come out at the other end
+            with np.errstate(all="ignore"):
+                filled = np.asarray(self.fill).astype(dtype)
+            if filled != self.fill:
+                raise ValueError(
+                    f"{type(self).__name__} fills with {self.fill}, which images of {dtype} can't hold: choose another "
+                    f"fill, or give x as float32."
+                )
 
 
 class Shift(Crop):
@@ -197,6 +215,7 @@ class batches:
     """Batches (x, y) to train on, in a new order and newly augmented each time they are gone through.
 
     `augmentation` is a callable (x, rng) -> x, a list of them, or None. The same seed gives the same bits.
+    A training that is resumed goes on with the orders and changes that would have come.
     ValueError for x and y of different length, or none; TypeError for an augmentation that is none.
     """
 
@@ -212,6 +231,18 @@ class batches:
         self.batch_size = layers._count("batch_size", batch_size)
         self.seed = seed if seed is not None else int(np.random.default_rng().integers(2**63))
         self.epoch = 0  # how often they were gone through
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where they are: a checkpoint keeps it, and `train(..., resume=path)` goes on from it."""
+        return {"seed": self.seed, "epoch": self.epoch}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from there. ValueError or TypeError for what can be no seed or no number of epochs."""
+        seed, epoch = state["seed"], state["epoch"]
+        if not isinstance(epoch, int):
+            raise TypeError(f"epoch is a number of epochs, got {epoch!r}.")
+        np.random.default_rng((seed, epoch))  # refuses what is no seed
+        self.seed, self.epoch = seed, epoch
 
     def __len__(self) -> int:
         return -(-len(self.x) // self.batch_size)

@@ -164,7 +164,7 @@ class Stream:
         self.steps = steps
         self.check = check
         self._once = iter(data) if isinstance(data, Iterator) else None
-        self._data = data
+        self.data = data
         if self._once is not None and steps is None and epochs > 1:
             raise ValueError(
                 f"an iterator runs out after one epoch, and {epochs} were asked for: give something that can be "
@@ -182,7 +182,7 @@ class Stream:
     part: Callable[[int], slice] | None = None  # as of Rows
 
     def epoch(self, rngs: list[np.random.Generator] | None, skip: int = 0) -> Iterator[Batch]:
-        source = self._once or iter(self._data)
+        source = self._once or iter(self.data)
         served = 0
         while self.steps is None or served < self.steps:
             if self._looked_at:

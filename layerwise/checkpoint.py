@@ -109,13 +109,15 @@ def state_of(run: Any, stopped: bool) -> dict[str, Any]:
         "loss": described(run.loss),
         "callbacks": [[type(each).__name__, _own_state(each)] for each in run.callbacks],
         "order": run.order_began,
+        "data": _own_state(getattr(run.rows, "data", None)),
         "draws": {leaf.path: [rng.bit_generator.state for rng in leaf.rngs] for leaf in net.leaves() if leaf.random},
         "weights": net.vector.copy(),
     }
 
 
-def _own_state(callback: Any) -> Any:
-    return callback.state_dict() if hasattr(callback, "state_dict") else None
+def _own_state(of: Any) -> Any:
+    """Of a callback, or of an iterable of batches."""
+    return of.state_dict() if hasattr(of, "state_dict") else None
 
 
 def check(state: dict[str, Any], run: Any, rows: Any, net: Any, path: Any) -> None:
@@ -136,6 +138,11 @@ def check(state: dict[str, Any], run: Any, rows: Any, net: Any, path: Any) -> No
     if not _is_array(weights, whole, net.dtype):
         raise ModelFileError(f"{path} has weights of shape {np.shape(weights)}, this net {whole}: build the same net.")
 
+    if state.get("data") is not None and not hasattr(getattr(rows, "data", None), "load_state_dict"):
+        raise ModelFileError(
+            f"{path} is of a training on batches that keep a state, as augment.batches do, and these keep none: give "
+            f"the same."
+        )
     batches, metrics = state["batches"], list(run._chosen)
     if batches and list(state["totals"]["metrics"]) != metrics:
         found = list(state["totals"]["metrics"])
@@ -237,10 +244,13 @@ def restore(state: dict[str, Any], run: Any) -> None:
     run.history.diverged = net.stopped = state["diverged"]
 
 
-def restore_callbacks(state: dict[str, Any], run: Any) -> None:
+def restore_outside(state: dict[str, Any], run: Any) -> None:
+    """Of what stands outside the training: its callbacks, and data that keep a state of their own."""
     for callback, (_, kept) in zip(run.callbacks, state["callbacks"], strict=True):
         if kept is not None:
             callback.load_state_dict(kept)
+    if state.get("data") is not None:
+        run.rows.data.load_state_dict(state["data"])
 
 
 class Before:

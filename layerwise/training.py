@@ -231,7 +231,7 @@ class Run:
                             watcher.begin(self)
                     if self.resumed is not None:
                         with files.reading(self.resumed_from):
-                            checkpoint.restore_callbacks(self.resumed, self)
+                            checkpoint.restore_outside(self.resumed, self)
                     self.begun = True
                     self._epochs(rows, unseen, shuffle)
                 finally:  # before `end`, which may put other weights there

@@ -172,6 +172,13 @@ BAD = [
     (lambda: Crop((2, 3, 4)), r"size is an integer, a pair \(height, width\) or None, got \(2, 3, 4\)"),
     (lambda: Crop(0), "size is a positive integer, got 0"),
     (lambda: Crop(2, padding=-1), "padding is a positive integer, got -1"),
+    (
+        lambda: Crop(2, padding=1, fill=-1)(images(dtype=np.uint8)),
+        r"Crop fills with -1.*uint8 can't hold: choose another",
+    ),
+    (lambda: Shift(1, fill=0.5)(images(dtype=bool)), "Shift fills with 0.5, which images of bool can't hold"),
+    (lambda: Flip()(images(shape=(0, 6, 3))), r"Flip takes images that have pixels, got shape \(7, 0, 6, 3\)"),
+    (lambda: Affine()(images(shape=(5, 0, 3))), r"Affine takes images that have pixels, got shape \(7, 5, 0, 3\)"),
     (lambda: Crop(9)(images()), r"Crop takes 9 by 9 pixels, more than images of shape \(5, 6, 3\) have.*padding 0"),
     (lambda: Affine(rotation=-1), r"rotation is a number in \[0, inf\), got -1"),
     (lambda: Affine(scale=1), r"scale is a number in \[0, 1\), got 1"),
@@ -189,6 +196,13 @@ BAD = [
 def test_bad_arguments(make, message):
     with pytest.raises((ValueError, TypeError), match=message):
         make()
+
+
+def test_the_repr_makes_the_same():
+    told = "Compose(augmentations=[Shift(pixels=2, fill=0.5), Crop(size=(4, 3), padding=1, fill=0.0)])"
+    assert repr(Compose([Shift(2, 0.5), Crop((4, 3), padding=1)])) == told
+    assert repr(eval(told, vars(augment))) == told
+    assert repr(Augmentation()) == "Augmentation()"
 
 
 # ---- batches ----
@@ -216,6 +230,26 @@ def test_batches_with_the_same_seed_give_the_same_bits():
     assert epochs(0) != epochs(1)
     assert epochs(0)[0] != epochs(0)[1]
     assert epochs(None) != epochs(None)
+
+
+def test_batches_go_on_from_their_state():
+    data = augment.batches(images(10), np.arange(10), Flip(), batch_size=4)
+    list(data)
+    again = augment.batches(images(10), np.arange(10), Flip(), batch_size=4, seed=3)
+    again.load_state_dict(data.state_dict())
+    for (x, y), (other_x, other_y) in zip(data, again, strict=True):
+        np.testing.assert_array_equal(x, other_x)
+        np.testing.assert_array_equal(y, other_y)
+    before = again.state_dict()
+    for bad in (
+        {"seed": -1, "epoch": 1},
+        {"seed": 0, "epoch": -1},
+        {"seed": 0, "epoch": 1.5},
+        {"seed": "a", "epoch": 1},
+    ):
+        with pytest.raises((ValueError, TypeError)):
+            again.load_state_dict(bad)
+    assert again.state_dict() == before
 
 
 def test_batches_train_a_net():

@@ -14,7 +14,7 @@ import layers
 import loss
 import model
 import optim
-from layerwise import schedules
+from layerwise import augment, schedules
 from layerwise.callbacks import Checkpoint, EarlyStopping
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -163,6 +163,25 @@ def test_a_subclass_of_model_needs_no_seed_to_go_on(within, tmp_path):
     whole = train(net, optim.Adam(), tmp_path / "whole.npz", epochs=EPOCHS, resume=path)
     same(net, whole, again, train(again, optim.Adam(), path, resume=path))
     assert again.seed == saved
+
+
+def test_augmented_batches_go_on(tmp_path):
+    images, numbers = RNG.standard_normal((20, 4, 4, 1)), np.arange(20) % 2
+
+    def parts(seed):
+        net = layers.Model([layers.Flatten(), layers.Linear(2), layers.Softmax()], seed=3)
+        return net, augment.batches(images, numbers, [augment.Flip(), augment.Shift(1)], batch_size=8, seed=seed)
+
+    def train(net, data, name, epochs=EPOCHS, **kwargs):
+        watcher = Checkpoint(tmp_path / name)
+        return net.train(data, optim=optim.Adam(), epochs=epochs, callbacks=watcher, verbose=False, **kwargs)
+
+    (whole, data), (parted, same_data), (again, another) = parts(0), parts(0), parts(None)
+    history = train(whole, data, "whole.npz")
+    train(parted, same_data, "net.npz", epochs=2)
+    with pytest.raises(ValueError, match=r"batches that keep a state, as augment\.batches do"):
+        train(parts(0)[0], [(images, numbers)], "net.npz", resume=tmp_path / "net.npz")
+    same(whole, history, again, train(again, another, "net.npz", resume=tmp_path / "net.npz"))
 
 
 def test_load_gives_the_net_of_a_checkpoint(tmp_path):
