@@ -193,8 +193,9 @@ class Checkpoint:
     """Save the net after each epoch; with `monitor`, after each that is better than all before. It is written when all
     callbacks have done their part of the epoch, so that their state in it is that of one moment.
 
-    path  as for net.save; {epoch} in it, and the names of the logs, are filled in: "net-{epoch:03d}-{loss:.3f}.npz".
-          Without them the file is replaced, in one step, so that there is always a whole one.
+    path  as for net.save; {epoch} in the file's name, and the names of the logs, are filled in:
+          "net-{epoch:03d}-{loss:.3f}.npz". Without them the file is replaced, in one step, so that there is always a
+          whole one.
     mode  "min", "max" or None: see Monitor
     every also after so many steps, within an epoch; for arrays, whose order is kept, and a path without braces
 
@@ -217,6 +218,8 @@ class Checkpoint:
         self.every = None if every is None else layers._count("every", every)
         if every is not None and (monitor is not None or "{" in self.path):
             raise ValueError("every goes with one path, without braces, and without monitor.")
+        if set("{}") & set(os.path.dirname(self.path)):
+            raise ValueError(f"the name of the file is filled in, not its folder: no braces there, got {self.path!r}.")
 
     def begin(self, run: Any) -> None:
         files.check_place(self.path)
@@ -254,6 +257,7 @@ class CSVLogger:
     """Append each epoch's numbers to a CSV file, a row as soon as it is known: epoch, loss, ... under a header.
 
     A file that is there already goes on; ValueError, and it stays as it is, if its header is another.
+    Of a training that is resumed, the rows after the checkpoint's epoch are dropped: they come again.
     FileNotFoundError, before the first step, for a folder that is not there.
     """
 
@@ -264,6 +268,7 @@ class CSVLogger:
 
     def begin(self, run: Any) -> None:
         self.path.open("a").close()
+        self.resumed = run.resumed is not None
 
     def epoch(self, run: Any, logs: Logs) -> None:
         header = ["epoch", *logs]
@@ -274,6 +279,13 @@ class CSVLogger:
                 raise ValueError(
                     f"{self.path} has the columns {found}, this training has {header}: give it a file of its own."
                 )
+            if self.resumed and run.epoch > 1:  # of epoch 1, the last rows may be those of another training
+                file.seek(0)
+                lines = file.readlines()
+                while lines and (number := lines[-1].split(",")[0]).isdigit() and int(number) >= run.epoch:
+                    lines.pop()
+                file.truncate(len("".join(lines).encode()))
+            self.resumed = False
             rows = csv.writer(file)
             if found is None:
                 rows.writerow(header)
@@ -289,12 +301,15 @@ class TensorBoard:
     A blank in the name of a quantity becomes "_"; of a stack of copies, each has its own: "loss/0", "loss/1", ... A
     training that is resumed goes on with the epoch after the checkpoint's, and tells TensorBoard to leave out what was
     written of later ones. Needs the extra `tensorboard`: ImportError when the callback is made without it.
+    ValueError for a name that leads out of the folder.
     """
+
+    writes = True
 
     def __init__(self, folder: str | os.PathLike[str], name: str | None = None) -> None:
         _tensorboard()
         self.folder = Path(folder)
-        self.name = name
+        self.name = None if name is None else _folder_within(name)
         self.file: Any = None
 
     def begin(self, run: Any) -> None:
@@ -335,7 +350,8 @@ class TensorBoard:
         return {"written": self.written, "name": self.run_name}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.written, self.run_name, self.resumed = state["written"], state["name"], True
+        self.run_name = _folder_within(state["name"])  # the file may be anyone's
+        (self.written,), self.resumed = _numbers(state, "written"), True
 
 
 class UpdateStats:
@@ -441,6 +457,13 @@ class TimeLimit:
 def _epochs(name: str, value: Any) -> int:
     """A number of epochs, which may be 0."""
     return 0 if value == 0 and value is not False else layers._count(name, value)
+
+
+def _folder_within(name: Any) -> str:
+    """A path that leads to no place outside the folder that it is put to."""
+    if not isinstance(name, str) or Path(name).is_absolute() or ".." in Path(name).parts:
+        raise ValueError(f"the name of a run is that of a folder within the folder of all, got {name!r:.200}.")
+    return name
 
 
 def _tensorboard() -> tuple[Any, Any, Any]:

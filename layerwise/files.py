@@ -48,7 +48,7 @@ def check_place(path: str | os.PathLike[str]) -> Path:
         raise ValueError(f"a net is saved as .npz or .safetensors, got {str(path)!r}.")
     if path.suffix == ".safetensors":
         _safetensors()
-    if "{" not in str(path.parent) and not path.parent.is_dir():  # braces: a name that is filled in later
+    if not path.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {str(path.parent)!r} to save in: make it first.")
     return path
 

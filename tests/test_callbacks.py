@@ -1,6 +1,7 @@
 """Callbacks of both forms, and the five of layerwise.callbacks."""
 
 import csv
+import inspect
 
 import numpy as np
 import pytest
@@ -228,6 +229,7 @@ BAD_ARGUMENTS = [
     (lambda: TimeLimit(0), "seconds.*0"),
     (lambda: TimeLimit(float("nan")), "seconds.*nan"),
     (lambda: Checkpoint("net.npz", "f1"), "f1.*mode="),
+    (lambda: Checkpoint("runs/{epoch}/net.npz"), r"no braces there, got 'runs/\{epoch\}/net\.npz'"),
 ]
 
 
@@ -324,6 +326,13 @@ def test_checkpoint_names_what_may_stand_in_its_path(net, tmp_path):
         train(net, Checkpoint(tmp_path / "{val_loss}.npz"))
 
 
+@pytest.mark.parametrize("name", callbacks.__all__)
+def test_what_is_given_a_place_is_known_to_write_there(name):
+    """Where several processes train one net, it is called in one of them alone."""
+    first = next(iter(inspect.signature(getattr(callbacks, name)).parameters))
+    assert getattr(getattr(callbacks, name), "writes", False) == (first in ("path", "folder"))
+
+
 def test_csv_has_a_row_as_soon_as_it_is_known_and_goes_on(net, tmp_path):
     path = tmp_path / "log.csv"
     lengths = []
@@ -336,6 +345,29 @@ def test_csv_has_a_row_as_soon_as_it_is_known_and_goes_on(net, tmp_path):
     assert list(rows[0]) == ["epoch", "loss", "mae", "seconds"]
     assert [int(row["epoch"]) for row in rows] == [1, 2, 3, 4, 5, 1, 2]
     assert [float(row["loss"]) for row in rows] == first["loss"] + second["loss"]
+
+
+def test_csv_of_a_training_that_is_resumed_has_each_epoch_once(net, tmp_path):
+    path, saved = tmp_path / "log.csv", tmp_path / "net.npz"
+
+    def epochs():
+        return [int(line.split(",")[0]) for line in path.read_text().splitlines()[1:]]
+
+    def kill(net, logs):
+        if epochs()[-1] == 4:
+            raise ZeroDivisionError
+
+    class Saves(Checkpoint):
+        def epoch(self, run, logs):
+            if run.epoch <= 2:
+                super().epoch(run, logs)
+
+    train(net, CSVLogger(path), epochs=3)  # another training, whose rows stay
+    with pytest.raises(ZeroDivisionError):
+        train(net, [Saves(saved), CSVLogger(path), kill])
+    assert epochs() == [1, 2, 3, 1, 2, 3, 4]
+    train(net, [Saves(saved), CSVLogger(path), lambda net, logs: None], resume=saved)
+    assert epochs() == [1, 2, 3, 1, 2, 3, 4, 5]
 
 
 def test_csv_of_other_columns_is_left_as_it_is(net, tmp_path):

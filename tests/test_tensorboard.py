@@ -136,6 +136,19 @@ def test_a_training_that_goes_on_shows_each_epoch_once(tmp_path):
     np.testing.assert_allclose([value for _, value in found], history["loss"], rtol=1e-6)
 
 
+@pytest.mark.usefixtures("needed")
+@pytest.mark.parametrize("name", ["..", "a/../../b", "/elsewhere", 5])
+def test_the_name_of_a_run_leads_nowhere_else(tmp_path, name):
+    message = "the name of a run is that of a folder within"
+    with pytest.raises(ValueError, match=message):
+        TensorBoard(tmp_path, name)
+    board = TensorBoard(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        board.load_state_dict({"written": 2, "name": name})
+    with pytest.raises(ValueError, match="are numbers"):
+        board.load_state_dict({"written": "2", "name": "run"})
+
+
 def test_without_the_package_the_error_is_the_command(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX.event_file_writer", None)
     with pytest.raises(ImportError, match=r'pip install "layerwise\[tensorboard\]"'):
