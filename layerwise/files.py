@@ -70,14 +70,17 @@ def write(path: str | os.PathLike[str], header: dict[str, Any], arrays: Mapping[
 def packed(value: Any, arrays: dict[str, Array], name: str) -> Any:
     """A tree of dicts, lists, tuples, numbers, strings and arrays as what JSON can hold; the arrays are put into
     `arrays`, under names that begin with `name`. TypeError for anything else."""
-    if isinstance(value, np.ndarray):
+    if isinstance(value, np.ndarray) and not value.dtype.hasobject:
+        while name in arrays:  # {"a": {"b": ...}, "a.b": ...}
+            name += "_"
         arrays[name] = value
         return {"array": name}
     if isinstance(value, (list, tuple)):
         items = [packed(each, arrays, f"{name}.{place}") for place, each in enumerate(value)]
         return items if isinstance(value, list) else {"tuple": items}
     if isinstance(value, dict):
-        return {"dict": [[key, packed(each, arrays, f"{name}.{key}")] for key, each in value.items()]}
+        items = [[packed(key, arrays, name), packed(each, arrays, f"{name}.{key}")] for key, each in value.items()]
+        return {"dict": items}
     value = value.item() if isinstance(value, np.generic) else value
     if value is not None and not isinstance(value, (bool, int, float, str)):
         raise TypeError(f"{name}: a file holds numbers, strings, arrays, and lists and dicts of them, got {value!r}.")
@@ -94,14 +97,15 @@ def unpacked(value: Any, arrays: dict[str, Array]) -> Any:
         return arrays.pop(value["array"])
     if "tuple" in value:
         return tuple(unpacked(each, arrays) for each in value["tuple"])
-    return {key: unpacked(each, arrays) for key, each in value["dict"]}
+    return {unpacked(key, arrays): unpacked(each, arrays) for key, each in value["dict"]}
 
 
 @contextlib.contextmanager
 def replaced(path: str | os.PathLike[str]) -> Iterator[Any]:
     """`with replaced(path) as file:` a binary file that takes its place, whole and flushed to disk, when the block
-    ends, with the permissions that umask gives. Where something is raised, what was there stays."""
-    path = Path(path)
+    ends, with the permissions that umask gives. Where something is raised, what was there stays. A
+    link stays too, and the file that it leads to is replaced."""
+    path = Path(os.path.realpath(path) if os.path.islink(path) else path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {str(path.parent)!r} to write {path.name} in: make it first.")
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")

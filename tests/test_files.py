@@ -216,6 +216,25 @@ def test_arrays_of_any_memory_order_are_stored_right(tmp_path):
         np.testing.assert_array_equal(arrays["every second"], array[:, ::2])
 
 
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_state_of_any_keys_comes_back(tmp_path, suffix):
+    state = {("layers.0", 1): 2.5, np.int64(3): (1, [None, True]), "a": {"b": np.ones(2)}, "a.b": np.zeros(3),
+             1: np.zeros(1), "1": np.ones(1), None: {}}  # fmt: skip
+    arrays = {}
+    files.write(tmp_path / f"state{suffix}", {"state": files.packed(state, arrays, "state")}, arrays)
+    header, arrays = files.read(tmp_path / f"state{suffix}")
+    again = files.unpacked(header["state"], arrays)
+    assert again.keys() == state.keys()
+    assert not arrays
+    for name in state:
+        np.testing.assert_equal(again[name], state[name])
+
+
+def test_an_array_of_objects_is_no_part_of_a_state():
+    with pytest.raises(TypeError, match=r"state\.a: a file holds numbers.*got array\(\[None\], dtype=object\)"):
+        files.packed({"a": np.array([None])}, {}, "state")
+
+
 # Writing -----------------------------------------------------------------------------------------------------
 
 
@@ -228,6 +247,18 @@ def test_permissions_follow_the_umask(tmp_path, suffix, mask, mode):
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / f"net{suffix}").stat().st_mode) == mode
+
+
+def test_a_link_stays_and_what_it_leads_to_is_replaced(tmp_path):
+    (tmp_path / "there").mkdir()
+    path, link = tmp_path / "there" / "net.npz", tmp_path / "link.npz"
+    link.symlink_to(path)
+    for _ in range(2):  # where there is no file yet, and where there is one
+        net = make()
+        net.save(link)
+        assert link.is_symlink()
+        assert same(model.load(path), net)
+        assert sorted(each.name for each in tmp_path.rglob("*")) == ["link.npz", "net.npz", "there"]
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
