@@ -202,8 +202,10 @@ class Model(_layers.Chain):
         """A copy of the net that belongs to no other; of a stack, copy number `copy` as a single net."""
         if copy is None:
             return super().copy(dtype)
-        if self.copies is None or not -self.copies <= copy < self.copies:
+        whole = isinstance(copy, (int, np.integer))
+        if self.copies is None or not whole or not -self.copies <= copy < self.copies:
             raise ValueError(f"this net is a stack of {self.copies or 'no'} copies, and has no copy {copy!r}.")
+        self._built_arrays()  # says so where there are none yet
         single = super().copy(dtype)
         single.seeds = [self.seeds[copy]]
         single._shuffle = self._shuffle and [single._shuffle[copy]]
@@ -526,9 +528,9 @@ class Model(_layers.Chain):
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> LoadedState:
         """Copy the arrays of `state`, as `state_dict` gives them, into the net, by their names.
 
-        ValueError that names all that is missing, unexpected, or of another shape, and nothing is loaded; with
-        strict=False only for another shape: the rest is loaded, and the names that did not meet are returned. Frozen
-        layers are loaded too; the optimizer's state stays as it is.
+        ValueError that names all that is missing, unexpected, of another shape, or not finite in the net's dtype, and
+        nothing is loaded; with strict=False only for the latter two: the rest is loaded, and the names that did not
+        meet are returned. Frozen layers are loaded too; the optimizer's state stays as it is.
         """
         arrays = self._built_arrays()
         if not isinstance(state, Mapping):
@@ -540,6 +542,13 @@ class Model(_layers.Chain):
             f"{name} is {value.dtype} {value.shape}, expected {arrays[name].dtype} {arrays[name].shape}"
             for name, value in given.items()
             if value.shape != arrays[name].shape or value.dtype.kind not in "biuf"
+        ]
+        wrong = wrong or [
+            f"{name} holds what is not finite in {arrays[name].dtype}"
+            for name, value in given.items()
+            if not batches.is_finite(value, arrays[name].dtype)
+            # A copy of a stack that diverged may hold anything.
+            and (self.copies is None or batches.is_finite(value, value.dtype))
         ]
         if wrong or (strict and (missing or unexpected)):
             told = [f"missing are {missing}"] if missing else []
@@ -702,13 +711,24 @@ class _Checked:
 def stack(nets: Sequence[Model]) -> Model:
     """Built nets of one architecture as copies in one stack, each with its weights, seed and place in its random
     numbers. ValueError for nets that differ, or whose layers can't stand in a stack."""
+    nets = list(nets)
+    for net in nets:
+        if not isinstance(net, Model):
+            raise TypeError(f"a stack is made of Models, got {net!r:.200}.")
+        net._built_arrays()  # says so where there are none yet
+    if not nets:
+        raise ValueError("a stack is made of one net or more, got none.")
     first = nets[0]
     if not first.stackable:
         raise ValueError(f"{first.label} has layers that can't stand in a stack of nets.")
     leaves = [list(net.leaves()) for net in nets]
     shapes = [[(repr(leaf), leaf._declared) for leaf in each] for each in leaves]
-    if any(each != shapes[0] for each in shapes) or any(net.copies is not None for net in nets):
-        raise ValueError("a stack is made of single nets whose layers and shapes are the same.")
+    dtypes = {net.dtype.name for net in nets}
+    if any(each != shapes[0] for each in shapes) or len(dtypes) > 1 or any(net.copies is not None for net in nets):
+        raise ValueError(
+            f"a stack is made of single nets whose layers, shapes and dtypes are the same; the dtypes here are "
+            f"{sorted(dtypes)}."
+        )
     whole = first.copy()
     whole.seeds = [net.seed for net in nets]
     whole._shuffle = whole.optim = whole._layout = None
@@ -738,18 +758,10 @@ def load(path: Any, custom: dict[str, Any] | None = None) -> Model:
                 raise ModelFileError(f"{path} holds no Model.")
             input_shape = net._possible(saved.header["input_shape"])
             net._declare(input_shape)
-            # All is checked before memory is taken: a small file may describe a net that is too large for it.
+            # Before memory is taken: a small file may describe a net that is too large for it.
+            checkpoint.check_arrays(net, stored, path)
             for leaf in net.leaves():
-                shapes = {name: (*net._store.lead, *shape) for name, (shape, _) in leaf._declared.items()}
-                for name, shape in (shapes | {name: value.shape for name, value in leaf.buffers.items()}).items():
-                    place = stored.pop(f"{leaf.path}.{name}")
-                    if place.shape != shape or place.dtype != net.dtype:
-                        raise ModelFileError(
-                            f"{path}: {leaf.path}.{name} is {place.dtype} {place.shape}, expected {net.dtype} {shape}."
-                        )
                 leaf._declared = {name: (shape, ...) for name, (shape, _) in leaf._declared.items()}  # nothing is drawn
-            if stored:
-                raise ModelFileError(f"{path} holds arrays that no layer has: {sorted(stored)}.")
             net._build(input_shape)
         for name, array in net._arrays().items():
             saved.array(name, out=array)

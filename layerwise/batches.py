@@ -47,6 +47,12 @@ def converted(what: str, array: Array, dtype: Any) -> Array:
     return result
 
 
+def is_finite(array: Array, dtype: Any) -> bool:
+    """Whether all numbers are finite in that dtype."""
+    with np.errstate(all="ignore"):
+        return _finite(np.asarray(array, dtype))
+
+
 def _finite(array: Array) -> bool:
     flat = array.reshape(-1)
     return bool(np.isfinite(flat.dot(flat)) or np.isfinite(flat).all())  # the sum of squares tells in one pass

@@ -187,7 +187,8 @@ def _rows_of(rows: Any, batches: int) -> int | None:
 
 
 def check_arrays(net: Any, arrays: dict[str, Any], path: Any) -> None:
-    """ModelFileError unless these are the parameters and buffers of the net, by name, shape and dtype."""
+    """ModelFileError unless these, or what a file says of them, are the parameters and buffers of the net, by name,
+    shape and dtype. `net` knows the shapes of its parameters."""
     lead = () if net.copies is None else (net.copies,)
     expected = {
         f"{leaf.path}.{name}": shape
@@ -201,7 +202,7 @@ def check_arrays(net: Any, arrays: dict[str, Any], path: Any) -> None:
         if name not in arrays:
             raise ModelFileError(f"{path} does not describe a net: it has no {name}.")
         stored = arrays[name]
-        if not _is_array(stored, shape, net.dtype):
+        if stored.shape != shape or stored.dtype != net.dtype:
             raise ModelFileError(f"{path}: {name} is {stored.dtype} {stored.shape}, expected {net.dtype} {shape}.")
     more = sorted(set(arrays) - set(expected))
     if more:

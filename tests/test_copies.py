@@ -184,6 +184,16 @@ def test_nets_are_put_in_one_stack():
         close(stack.vector[s], each.vector)
     with pytest.raises(ValueError, match="the same"):
         model.stack([nets[0], layers.Model([layers.Linear(3)], seed=0).build((2,))])
+    twins = model.stack(iter(nets))
+    np.testing.assert_array_equal(twins.vector, [each.vector for each in nets])
+    with pytest.raises(ValueError, match=r"dtypes here are .'float32', 'float64'."):
+        model.stack([nets[0], nets[1].copy(dtype="float32")])
+    with pytest.raises(ValueError, match="one net or more, got none"):
+        model.stack([])
+    with pytest.raises(TypeError, match="made of Models, got Linear"):
+        model.stack([nets[0], layers.Linear(3)])
+    with pytest.raises(ValueError, match=r"no parameters yet: call build"):
+        model.stack([net(0), net(1)])
 
 
 def test_what_cannot_stack_is_refused_by_name():
@@ -212,6 +222,10 @@ def test_what_cannot_stack_is_refused_by_name():
         train(net(0, copies=2), optim.SGD(), loss=Own())
     with pytest.raises(ValueError, match="no copies"):
         net(0).copy(1)
+    with pytest.raises(ValueError, match="no parameters yet: call build"):
+        net(0, copies=2).copy(1)
+    with pytest.raises(ValueError, match=r"has no copy 1\.0"):
+        net(0, copies=2).copy(1.0)
 
 
 def test_float32_stays_float32():

@@ -80,6 +80,16 @@ def test_a_stack_has_the_arrays_of_all_its_copies():
         single.load_state_dict(state)
 
 
+def test_of_a_stack_copies_that_diverged_come_back_too():
+    stack = layers.Model([layers.Linear(3)], seed=0, copies=2).build((5,))
+    state = stack.state_dict()
+    with pytest.raises(ValueError, match="not finite in float32"):
+        stack.load_state_dict(state | {"layers.0.b": np.full((2, 3), 1e39)})
+    state["layers.0.b"][1] = np.inf
+    stack.load_state_dict(state)
+    np.testing.assert_array_equal(stack[0].b, state["layers.0.b"])
+
+
 def without(name):
     return lambda state: state.pop(name)
 
@@ -89,6 +99,8 @@ CHANGES = [
     (lambda state: state.update(more=np.ones(2)), r"unexpected are \['more'\].*strict=False"),
     (lambda state: state.update({"layers.0.w": np.ones((5, 9))}), r"layers\.0\.w is .* \(5, 9\), expected .*\(5, 4\)"),
     (lambda state: state.update({"layers.0.b": np.array(list("abcd"))}), r"layers\.0\.b is <U1 \(4,\)"),
+    (lambda state: state.update({"layers.0.b": np.full(4, 1e39)}), r"layers\.0\.b holds what is not finite in float32"),
+    (lambda state: state["layers.1.running_mean"].fill(np.nan), r"layers\.1\.running_mean holds what is not finite"),
     (lambda state: state.update({"layers.0.b": np.ones(4) * 1j}), r"layers\.0\.b is complex128"),
     (
         lambda state: (state.pop("layers.0.b"), state.update(more=1, **{"layers.1.b": [1.0]})),
