@@ -369,8 +369,9 @@ class Model(_layers.Chain):
                    other begins each epoch by itself.
 
         Ctrl-C ends the training after the step under way. DivergenceError when a loss or a parameter is no longer
-        finite: the net, the optimizer and the running statistics go back to the end of the last good epoch; before one
-        has ended, to the start of this call, which with `resume` is the moment of the file, also within an epoch.
+        finite: the net, the optimizer, the running statistics and the random numbers go back to the end of the last
+        good epoch; before one has ended, to the start of this call, which with `resume` is the moment of the file, also
+        within an epoch.
         """
         for name, value in (("epochs", epochs), ("batch_size", batch_size)):
             _layers._count(name, value)
@@ -434,7 +435,7 @@ class Model(_layers.Chain):
         run = kind(self, optim, loss, chosen, watchers, epochs, History())
         if saved is not None:
             with files.reading(resume):
-                checkpoint.check(saved, run, rows, self._declared_for(input_shape), resume)
+                checkpoint.check(saved, run, rows, unseen is not None, self._declared_for(input_shape), resume)
         before = None if saved is None else checkpoint.Before(self, optim)
         if self.input_shape is None:
             self.build(input_shape)

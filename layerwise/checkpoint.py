@@ -120,9 +120,9 @@ def _own_state(of: Any) -> Any:
     return of.state_dict() if hasattr(of, "state_dict") else None
 
 
-def check(state: dict[str, Any], run: Any, rows: Any, net: Any, path: Any) -> None:
+def check(state: dict[str, Any], run: Any, rows: Any, validated: bool, net: Any, path: Any) -> None:
     """ModelFileError, before anything is changed, unless `run` is the training that the state is of. `net` knows the
-    shapes of its parameters."""
+    shapes of its parameters; `validated`: there are rows to look at after each epoch."""
     kinds, given = _kinds(state["optim"]), _kinds(described(run.optim))
     if kinds != given:
         raise ModelFileError(f"{path} is of a training by {kinds}, this one is by {given}: give the same optimizer.")
@@ -144,9 +144,14 @@ def check(state: dict[str, Any], run: Any, rows: Any, net: Any, path: Any) -> No
             f"the same."
         )
     batches, metrics = state["batches"], list(run._chosen)
-    if batches and list(state["totals"]["metrics"]) != metrics:
-        found = list(state["totals"]["metrics"])
-        raise ModelFileError(f"{path} is of an epoch with the metrics {found}, this one has {metrics}: give the same.")
+    found = list(state["totals"]["metrics"])
+    if found != metrics:
+        raise ModelFileError(
+            f"{path} is of a training with the metrics {found}, this one has {metrics}: give the same."
+        )
+    if state["history"] and ("val_loss" in state["history"]) != validated:
+        looked = "without" if validated else "with"
+        raise ModelFileError(f"{path} is of a training {looked} validation, unlike this one: give the same.")
     found, here = state["totals"]["rows"], _rows_of(rows, batches)
     if batches and found != here:
         raise ModelFileError(

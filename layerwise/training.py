@@ -14,7 +14,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -158,12 +158,13 @@ def _middle(value: Any) -> float:
 
 
 class _Snapshot:
-    """The parameters, running statistics and optimizer state of a moment, to go back to."""
+    """The parameters, running statistics, optimizer state and random numbers of a moment, to go back to."""
 
-    def __init__(self, net: Any, optim: Any) -> None:
+    def __init__(self, net: Any, optim: Any, order: Iterable[np.random.Generator]) -> None:
         self.optim = optim if hasattr(optim, "restore") else None
         live = [net.vector, *(value for leaf in net.leaves() for value in leaf.buffers.values())]
         self.pairs = [(np.empty_like(array), array) for array in live]
+        self.rngs = [*order, *(rng for leaf in net.leaves() if leaf.random for rng in leaf.rngs)]
         self.state: Any = None
         self.take()
 
@@ -172,12 +173,15 @@ class _Snapshot:
             kept[...] = live  # np.copyto takes three times as long on small arrays
         if self.optim is not None:
             self.state = self.optim.snapshot(self.state)
+        self.drawn = [rng.bit_generator.state for rng in self.rngs]
 
     def restore(self) -> None:
         for kept, live in self.pairs:
             np.copyto(live, kept)
         if self.optim is not None:
             self.optim.restore(self.state)
+        for rng, drawn in zip(self.rngs, self.drawn, strict=True):
+            rng.bit_generator.state = drawn
 
 
 class Run:
@@ -277,8 +281,8 @@ class Run:
 
     def _epochs(self, rows: Any, unseen: Any, shuffle: bool) -> None:
         self._rows = rows
-        snapshot = _Snapshot(self.net, self.optim)
         order = self.net._order if shuffle else None
+        snapshot = _Snapshot(self.net, self.optim, order if order and rows.draws else ())
         history = self.history
         vector = self.net.vector.reshape(-1)
         totals = self.totals = self._totals(self.loss, self._chosen)

@@ -201,16 +201,19 @@ def double(steps):
         (dict(rule=None), "'double', of one's own: give it"),
         (dict(callbacks=[EarlyStopping("loss")]), "the callbacks .'Checkpoint'., this one has"),
         (dict(net=layers.Model([layers.Linear(2)], seed=0)), "of another net"),
+        (dict(metrics="mae"), r"with the metrics .., this one has .'mae'."),
+        (dict(validation=None), "of a training with validation, unlike this one"),
     ],
 )
 def test_what_does_not_fit_is_refused_and_nothing_changes(change, words, tmp_path):
     path = tmp_path / "net.npz"
     train(make(), optim.Adam(double), path, epochs=1)
-    net, rule = change.get("net") or make(), change.get("rule", optim.Adam(double))
+    told = dict(rule=optim.Adam(double)) | change
+    net, rule = told.pop("net", None) or make(), told.pop("rule")
     net.build((3,))
     before, seed = net.vector.copy(), net.seed
     with pytest.raises(ValueError, match=words):
-        train(net, rule, path, callbacks=change.get("callbacks", ()), resume=path)
+        train(net, rule, path, resume=path, **told)
     np.testing.assert_array_equal(net.vector, before)
     assert net.seed == seed
 

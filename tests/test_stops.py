@@ -161,7 +161,7 @@ def faulty_rule(at):
 def with_fault(fault, at):
     """A net, its optimizer and loss, of which one fails at step `at`."""
     between = [Faulty(at, back=fault == "gradient")] if fault in ("output", "gradient") else []
-    parts = [layers.Linear(4), *between, layers.BatchNorm(), layers.Linear(1)]
+    parts = [layers.Linear(4), *between, layers.BatchNorm(), layers.Dropout(0.2), layers.Linear(1)]
     value = FaultyLoss(at) if fault == "loss" else loss.MSE()
     rule = faulty_rule(at) if fault == "parameter" else optim.Adam()
     return layers.Model(parts, seed=0), rule, value
@@ -187,13 +187,13 @@ def test_a_divergence_is_named_and_taken_back(snapshot, fault, at, epoch, step, 
 
     class Keep:
         def begin(self, run):
+            assert all([net._order, *(leaf.rngs for leaf in net.leaves() if leaf.random)])  # made when asked for
             good.append(snapshot(net, ours))
 
         def epoch(self, run, logs):
             good.append(snapshot(net, ours))
 
-    # Shuffling has moved on: it is no part of what is taken back.
-    options = {"optim": rule, "loss": value, "shuffle": False}
+    options = {"optim": rule, "loss": value}
     with pytest.raises(model.DivergenceError, match=rf"epoch {epoch}, step {step}: .*is in {where}\.") as caught:
         train(net, Keep(), **options)
     assert isinstance(caught.value, ArithmeticError)
