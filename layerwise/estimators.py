@@ -22,7 +22,7 @@ from layerwise import layers as _layers
 from layerwise import loss as _loss
 from layerwise import model as _model
 from layerwise import optim as _optim
-from layerwise.callbacks import EarlyStopping
+from layerwise.callbacks import EarlyStopping, _epochs
 from layerwise.compare import rule_named
 
 try:
@@ -128,16 +128,19 @@ class _Net(BaseEstimator):
         watching = self.callbacks if isinstance(self.callbacks, (list, tuple, type(None))) else (self.callbacks,)
         held = None
         if not epochs:
+            # Checked here, so that a message has the names that the user gave.
+            epochs, tol, patience = _layers._count("max_iter", self.max_iter), _layers._real("tol", self.tol, 0), 10**9
+            if self.n_iter_no_change != math.inf:
+                patience = _epochs("n_iter_no_change", self.n_iter_no_change)
             x, target, weight, held = self._held_out(net, x, y, target, weight)
             watched = "loss" if held is None else "val_loss"
-            patience = 10**9 if self.n_iter_no_change == math.inf else self.n_iter_no_change
-            watching = [*(watching or ()), EarlyStopping(watched, patience, self.tol, restore_best=held is not None)]
+            watching = [*(watching or ()), EarlyStopping(watched, patience, tol, restore_best=held is not None)]
         history = net.train(
             x,
             target,
             rule,
             loss,
-            epochs=epochs or self.max_iter,
+            epochs=epochs,
             batch_size=self.batch_size,
             shuffle=self.shuffle,
             validation=held,
@@ -162,6 +165,7 @@ class _Net(BaseEstimator):
         """x, targets and weights to train on, and the (x, targets, weights) to stop early by, or None."""
         if not self.early_stopping:
             return x, target, weight, None
+        _layers._real("validation_fraction", self.validation_fraction, math.ulp(0), 1)
         here, there = train_test_split(
             np.arange(len(x)),
             test_size=self.validation_fraction,
@@ -229,7 +233,8 @@ class _Net(BaseEstimator):
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class NetClassifier(ClassifierMixin, _Net):
-    """A net that tells classes apart; `fit`, `partial_fit`, `predict`, `predict_proba`, `score`.
+    """A net that tells classes apart; `fit`, `partial_fit`, `predict`, `predict_proba`, `score`;
+    `decision_function` with Hinge, which has no probabilities.
 
     hidden_layer_sizes  units of the hidden Linear layers
     activation          "relu", "gelu", ... or an activation layer; or one for each hidden layer
@@ -276,6 +281,12 @@ class NetClassifier(ClassifierMixin, _Net):
         if self._labels or not isinstance(self.net_.loss, _loss.BinaryCrossEntropy):
             return p
         return p / p.sum(1, keepdims=True)  # each class had a probability of its own
+
+    @available_if(lambda self: isinstance(self.loss, _loss.Hinge))
+    def decision_function(self, X: Any) -> Array:
+        """The score of each class, (N, K); of two classes how far the second is above the first, (N,)."""
+        scores = self._scores(X)
+        return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores
 
     def _scores(self, x: Any) -> Array:
         scores = self._predicted(x)

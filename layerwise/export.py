@@ -66,22 +66,26 @@ class Graph:
         self.custom = custom
         self.root = f"{net.path}."  # this net may stand in another
         self.place = "output"  # of the layer under way; what is added after the last belongs to the output
-        self.times: Counter[str] = Counter()  # that an operation stands in a place
+        self.times: Counter[str] = Counter()  # that a name is given in a place
         self.other_way: dict[str, Value] = {}  # by name: the same value with its channels at the other end
+
+    def _new_name(self, name: str) -> str:
+        """It, after the place under way; where that has one of this name already, with a number."""
+        name = f"{self.place}.{name}"
+        self.times[name] += 1
+        return name + (f".{self.times[name]}" if self.times[name] > 1 else "")
 
     def add(self, op: str, *inputs: Value | str, **attributes: Any) -> Value:
         """The result of an ONNX operation; it lies as the first input does."""
         names = [each if isinstance(each, str) else each.name for each in inputs]
-        name = f"{self.place}.{op}"
-        self.times[name] += 1
-        name += f".{self.times[name]}" if self.times[name] > 1 else ""
+        name = self._new_name(op)
         self.nodes.append(self.onnx.helper.make_node(op, names, [name], name, **attributes))
         like = next((each for each in inputs if isinstance(each, Value)), Value("", ()))
         return like._replace(name=name)
 
     def constant(self, name: str, values: Any) -> str:
         """The name of an array that is stored in the file."""
-        name = f"{self.place}.{name}"
+        name = self._new_name(name)
         self.constants[name] = self.onnx.numpy_helper.from_array(np.array(values, order="C"), name)
         return name
 

@@ -3,9 +3,10 @@
     from_torch(net, sequential)    to_torch(net, sequential)
     from_keras(net, sequential)    to_keras(net, sequential)
 
-Both nets exist and are built. They are gone through side by side, layer by layer, and all is checked before anything
-is copied: the kinds of the layers, the shapes, and whatever else changes a result (epsilon, momentum, slopes, windows).
-Afterwards both predict the same. What does nothing in prediction (dropout, noise) may stand on one side only.
+Both nets exist and are built; a Sequential may hold others, and a Model too. They are gone through side by side, layer
+by layer, and all is checked before anything is copied: the kinds of the layers, the shapes, and whatever else changes a
+result (epsilon, momentum, slopes, windows). Afterwards both predict the same. What does nothing in prediction (dropout,
+noise) may stand on one side only.
 
 Here and in Keras the channels are the last axis, in PyTorch the first: images and sequences are to be turned by the
 caller, x.transpose(0, 3, 1, 2). Weights are turned here, also those of a Linear after a Flatten, whose inputs PyTorch
@@ -21,6 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from layerwise import batches
 from layerwise import layers as _layers
 from layerwise import model as _model
 
@@ -101,6 +103,7 @@ AS_HERE: dict[str, dict[str, tuple[Any, ...]]] = {
         "data_format": ("channels_last",),
         "keepdims": (False,),
         "interpolation": ("nearest",),
+        "mask_zero": (False,),
         "max_value": (None,),
         "threshold": (0,),
         "output_padding": (None, (None, None)),
@@ -113,14 +116,16 @@ _TORCH_NAMES = {"w": "weight", "b": "bias", "running_mean": "running_mean", "run
 def from_torch(net: _model.Model, sequential: Any) -> None:
     """Copy the weights and running statistics of a PyTorch nn.Sequential into the net.
 
-    ValueError, before anything is copied, for layers that differ or have no counterpart.
+    ValueError, before anything is copied, for layers that differ or have no counterpart, and for numbers not finite.
     """
-    _copy_here([(ours, tensor.detach().cpu().numpy()) for ours, tensor in _torch_arrays(net, sequential)])
+    # float64 holds every number of every other dtype, and NumPy has no bfloat16.
+    found = _torch_arrays(net, sequential)
+    _copy_here([(name, ours, tensor.detach().cpu().double().numpy()) for name, ours, tensor in found])
 
 
 def to_torch(net: _model.Model, sequential: Any) -> None:
     """The reverse: copy the weights and running statistics of the net into a PyTorch nn.Sequential."""
-    for ours, tensor in _torch_arrays(net, sequential):
+    for _, ours, tensor in _torch_arrays(net, sequential):
         values = np.ascontiguousarray(ours).reshape(tuple(tensor.shape))
         tensor.copy_(tensor.new_tensor(values))  # a state_dict shares its memory with the module
 
@@ -137,12 +142,15 @@ def from_keras(net: _model.Model, sequential: Any) -> None:
 def to_keras(net: _model.Model, sequential: Any) -> None:
     """The reverse: copy the weights and running statistics of the net into a built Keras Sequential."""
     for layer, pairs in _keras_arrays(net, sequential):
-        layer.set_weights([ours.reshape(theirs.shape) for ours, theirs in pairs])
+        layer.set_weights([ours.reshape(theirs.shape) for _, ours, theirs in pairs])
 
 
-def _copy_here(pairs: list[tuple[Array, Array]]) -> None:
+def _copy_here(found: list[tuple[str, Array, Array]]) -> None:
+    for name, ours, theirs in found:
+        if not batches.is_finite(theirs, ours.dtype):
+            raise ValueError(f"{name}: there it holds what is not finite in {ours.dtype}; nothing was copied.")
     with np.errstate(all="ignore"):
-        for ours, theirs in pairs:
+        for _, ours, theirs in found:
             ours[...] = theirs.reshape(ours.shape)
 
 
@@ -286,6 +294,12 @@ def _windows(layer: Any, other: Any, side: str) -> Iterator[tuple[str, Any, Any]
         yield "count_include_pad", False, other.count_include_pad
 
 
+def _is_chain(module: Any, method: str) -> bool:
+    """Whether it is a Sequential of theirs, or of a class of one's own that leaves `method`, its pass, as it is."""
+    kind = next((each for each in reversed(type(module).__mro__) if each.__name__ == "Sequential"), None)
+    return kind is not None and getattr(type(module), method, None) is getattr(kind, method, None)
+
+
 _TITLES = {"torch": "PyTorch", "keras": "Keras"}
 
 
@@ -293,21 +307,28 @@ _TITLES = {"torch": "PyTorch", "keras": "Keras"}
 
 
 def _torch_layers(sequential: Any) -> Iterator[tuple[str, Any]]:
-    if type(sequential).__name__ != "Sequential":
+    if not _is_chain(sequential, "forward"):
         raise TypeError(f"the second argument is an nn.Sequential, got {type(sequential).__name__}.")
-    follows_pooling = False
-    for module in sequential:
+    pooled = False
+    for module in _within(sequential):
         name = type(module).__name__
-        if name == "Sequential":
-            yield from _torch_layers(module)
-        elif not (name == "Flatten" and follows_pooling):  # a global pooling of ours has no axes left to flatten
+        if not (name == "Flatten" and pooled):  # a global pooling of ours has no axes left to flatten
             yield "BatchNorm" if name in ("BatchNorm1d", "BatchNorm2d") else name, module
-        follows_pooling = name.startswith("Adaptive")
+        pooled = pooled or name.startswith("Adaptive")
 
 
-def _torch_arrays(net: Any, sequential: Any) -> list[tuple[Array, Any]]:
-    """(array of ours, turned as PyTorch has it; tensor) for all weights and statistics, checked."""
-    found: list[tuple[Array, Any]] = []
+def _within(sequential: Any) -> Iterator[Any]:
+    """Its modules, and in the place of a Sequential those within it."""
+    for module in sequential:
+        if _is_chain(module, "forward"):
+            yield from _within(module)
+        else:
+            yield module
+
+
+def _torch_arrays(net: Any, sequential: Any) -> list[tuple[str, Array, Any]]:
+    """(name, array of ours, turned as PyTorch has it; tensor) for all weights and statistics, checked."""
+    found: list[tuple[str, Array, Any]] = []
     first: bool | None = None  # whether PyTorch has the channels first here, once a layer decides it
     flat = None  # the shape that was flattened, while the features are in another order there
     pairs = _paired(net, _torch_layers(sequential), "torch")
@@ -342,7 +363,7 @@ def _torch_arrays(net: Any, sequential: Any) -> list[tuple[Array, Any]]:
                 wanted = array.shape[::-1]
             if given != wanted:
                 raise ValueError(f"{layer.label}.{name} has shape {array.shape}, in PyTorch {wanted}, got {given}.")
-            found.append((view, tensors[key]))
+            found.append((f"{layer.label}.{name}", view, tensors[key]))
         if kind == "Linear":
             flat = None
     if flat is not None:
@@ -391,13 +412,13 @@ _FUNCTIONS: dict[str, tuple[str, dict[str, Any]]] = {
 
 def _keras_layers(sequential: Any) -> Iterator[tuple[str, Any]]:
     """Name and layer, and after each layer its activation as one of its own."""
-    if type(sequential).__name__ != "Sequential":
+    if not _is_chain(sequential, "call"):
         raise TypeError(f"the second argument is a Sequential of Keras, got {type(sequential).__name__}.")
     for layer in sequential.layers:
-        name = type(layer).__name__
-        if name == "Sequential":
+        if _is_chain(layer, "call"):
             yield from _keras_layers(layer)
             continue
+        name = type(layer).__name__
         if name not in ("Activation", "InputLayer"):
             yield name, layer
         function = getattr(getattr(layer, "activation", None), "__name__", "linear")
@@ -406,8 +427,8 @@ def _keras_layers(sequential: Any) -> Iterator[tuple[str, Any]]:
             yield name, SimpleNamespace(get_weights=list, **arguments)
 
 
-def _keras_arrays(net: Any, sequential: Any) -> list[tuple[Any, list[tuple[Array, Array]]]]:
-    """(layer of Keras, [(array of ours, its own)]) for all with weights, checked. Keras has ours axes and order."""
+def _keras_arrays(net: Any, sequential: Any) -> list[tuple[Any, list[tuple[str, Array, Array]]]]:
+    """(layer of Keras, [(name, array of ours, its own)]) for all with weights, checked. Axes and order are ours."""
     found = []
     for layer, other in _paired(net, _keras_layers(sequential), "keras"):
         ours = layer.parameters | layer.buffers
@@ -421,7 +442,8 @@ def _keras_arrays(net: Any, sequential: Any) -> list[tuple[Any, list[tuple[Array
                 f"are {shapes}" + ("." if theirs else ": build it there, by calling it on a batch.")
             )
         if theirs:
-            found.append((other, list(zip(ours.values(), theirs, strict=True))))
+            names = [f"{layer.label}.{name}" for name in ours]
+            found.append((other, list(zip(names, ours.values(), theirs, strict=True))))
     return found
 
 

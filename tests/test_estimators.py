@@ -72,6 +72,13 @@ def test_hinge_has_no_probabilities():
     clf = NetClassifier(**QUICK, loss=loss.Hinge()).fit(X, LABELS)
     assert clf.score(X, LABELS) > 0.9
     assert not hasattr(clf, "predict_proba")
+    assert np.array_equal(clf.classes_[clf.decision_function(X).argmax(1)], clf.predict(X))
+    two = clone(clf).fit(X, YES)
+    scores = two.decision_function(X)
+    assert scores.shape == (len(X),)
+    assert np.array_equal(np.where(scores > 0, "yes", "no"), two.predict(X))
+    assert cross_val_score(clone(clf), X, YES, cv=2, scoring="roc_auc").min() > 0.9
+    assert not hasattr(NetClassifier(), "decision_function")
 
 
 @pytest.mark.parametrize("given", [None, loss.BinaryCrossEntropy(from_logits=True)], ids=repr)
@@ -371,8 +378,10 @@ def test_nothing_is_printed_unless_asked_for(capsys):
         ({}, np.full(120, "oak"), ValueError, r"one class, \['oak'\]"),
         ({}, NUMBERS[:, None] + [[0, 1]], ValueError, "one label a row, or columns of 0 and 1"),
         ({"class_weight": "balanced"}, None, ValueError, "needs all rows at once"),
-        ({"max_iter": 0}, LABELS, ValueError, "epochs is a positive integer"),
-        ({"early_stopping": True, "validation_fraction": 2.0}, LABELS, ValueError, "test_size"),
+        ({"max_iter": 0}, LABELS, ValueError, "max_iter is a positive integer"),
+        ({"tol": -1}, LABELS, ValueError, r"tol is a number in \[0, inf\), got -1"),
+        ({"n_iter_no_change": -1}, LABELS, ValueError, "n_iter_no_change is a positive integer, got -1"),
+        ({"early_stopping": True, "validation_fraction": 2.0}, LABELS, ValueError, "validation_fraction is a number"),
     ],
 )
 def test_bad_arguments_leave_what_was_fitted(arguments, y, error, told):

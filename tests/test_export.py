@@ -308,6 +308,20 @@ def test_what_is_ones_own_is_refused_by_name(path, own):
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_two_constants_of_one_name_are_two(path):
+    def twice(graph, layer, x):
+        y = graph.add("Mul", x, graph.constant("w", layer.w))
+        return graph.add("Add", y, graph.constant("w", -layer.w))
+
+    class Affine(Scale):
+        def forward(self, x, training):
+            return self.w * x - self.w
+
+    net = randomised(Model([Affine()], seed=0), (None, 3))
+    file = exported(net, path, images(4, 3), custom={"Affine": twice})
+    assert [each.name for each in file.graph.initializer] == ["layers.0.w", "layers.0.w.2"]
+
+
 def test_a_function_that_gives_nothing(path):
     with pytest.raises(TypeError, match=r"Scale \(layers\.0\) returns a value, as graph\.add does, got None"):
         to_onnx(Model([Scale()]), path, (3,), {"Scale": lambda graph, layer, x: None})

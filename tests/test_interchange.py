@@ -93,6 +93,9 @@ class Tensor:
     def cpu(self):
         return self
 
+    def double(self):
+        return Tensor(self.array.astype(np.float64))
+
     def numpy(self):
         return self.array
 
@@ -240,6 +243,7 @@ THERE = [
     ("torch words", 2, {"normalized_shape": (6, 3)}, r"normalized_shape is \(3,\) here and \(6, 3\)"),
     ("keras images", 0, {"data_format": "channels_first"}, "data_format is 'channels_first'"),
     ("keras images", 1, {"axis": 1}, "axis is -1 here and 1"),
+    ("keras words", 0, {"mask_zero": True}, "in Keras mask_zero is True, and here only False is"),
     ("keras dense", 0, {"get_weights": list}, "build it there, by calling it on a batch"),
 ]
 
@@ -250,6 +254,54 @@ def test_an_argument_that_is_only_there_is_refused(name, place, told, message):
     vars(list(leaves(case.theirs))[place]).update(told)
     with pytest.raises(ValueError, match=message):
         case.come(case.net, case.theirs)
+
+
+def sequential(parts, **members):
+    """A class of one's own, derived from Sequential."""
+    base = type("Sequential", (), {"forward": None, "call": None, "__iter__": lambda self: iter(self.layers)})
+    made = type("Net", (base,), members)()
+    made.layers = parts
+    return made
+
+
+@pytest.mark.parametrize("name", ["torch windows", "keras words"])
+def test_one_sequential_within_another(name):
+    """Features and head, and something idle between a pooling and the Flatten after it."""
+    case = Case(name)
+    parts = case.theirs.layers
+    theirs = sequential([sequential(parts[:-2]), sequential([type("Identity", (), {})(), *parts[-2:]])])
+    case.come(case.net, theirs)
+    np.testing.assert_allclose(case.net.predict(case.x), case.y, rtol=1e-10, atol=1e-10)
+    with pytest.raises(TypeError, match=r"second argument is an? .*Sequential.*got Net"):
+        case.come(case.net, sequential(parts, forward=lambda self: None, call=lambda self: None))
+
+
+def test_bfloat16_which_numpy_does_not_have():
+    class BFloat16(Tensor):
+        def numpy(self):
+            raise TypeError("Got unsupported ScalarType BFloat16")
+
+    case = Case("torch dense")
+    for layer in leaves(case.theirs):
+        layer.state_dict = {name: BFloat16(tensor.array) for name, tensor in layer.state_dict().items()}.copy
+    case.come(case.net, case.theirs)
+    np.testing.assert_allclose(case.net.predict(case.x), case.y, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize(("value", "dtype"), [(np.nan, "float64"), (1e39, "float32")])
+@pytest.mark.parametrize("name", ["torch dense", "keras dense"])
+def test_what_is_not_finite_is_refused_and_nothing_is_copied(snapshot, name, value, dtype):
+    case = Case(name, dtype)
+    before = snapshot(case.net)
+    first = case.theirs.layers[0]
+    if case.side == "torch":
+        first.state_dict()["bias"].array[0] = value
+    else:
+        w, b = first.get_weights()
+        first.get_weights = lambda: [w, np.full_like(b, value)]
+    with pytest.raises(ValueError, match=rf"Linear \(layers\.0\)\.b: there it holds what is not finite in {dtype}"):
+        case.come(case.net, case.theirs)
+    assert snapshot(case.net) == before
 
 
 def test_features_in_another_order_are_refused_where_nothing_turns_them_back():
