@@ -12,7 +12,7 @@ import numpy as np
 import layers
 import loss
 import optim
-from layerwise import datasets, pictures
+from layerwise import datasets, interchange, pictures
 
 RULES = {
     "SGD": (lambda: optim.SGD(1.0), lambda torch, w: torch.optim.SGD(w, 1.0)),
@@ -68,19 +68,12 @@ def new_net(seed, dtype):
 
 
 def twin_of(net, torch):
-    """The same net in PyTorch, with the same weights; there, w is (units, inputs)."""
-    kinds = {"Sigmoid": torch.nn.Sigmoid, "Softmax": lambda: torch.nn.Softmax(dim=-1)}
-    twins = []
-    for layer in net.layers:
-        if isinstance(layer, layers.Linear):
-            twin = torch.nn.Linear(*layer.w.shape, dtype=torch.from_numpy(layer.w).dtype)
-            with torch.no_grad():
-                twin.weight.copy_(torch.from_numpy(layer.w.T.copy()))
-                twin.bias.copy_(torch.from_numpy(layer.b.copy()))
-        else:
-            twin = kinds[type(layer).__name__]()
-        twins.append(twin)
-    return torch.nn.Sequential(*twins)
+    """The same net in PyTorch, with the same weights."""
+    nn = torch.nn
+    twin = nn.Sequential(nn.Linear(2, 8), nn.Linear(8, 4), nn.Sigmoid(), nn.Linear(4, 2), nn.Softmax(dim=-1))
+    twin.to(getattr(torch, net.dtype.name))
+    interchange.to_torch(net, twin)
+    return twin
 
 
 def train(net, rule, steps):
