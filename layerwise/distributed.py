@@ -73,8 +73,8 @@ class DistributedRun(training.Run):
     def _follow(self, shuffle: bool) -> None:
         """The place in the training, and in the random numbers of the order, are those of rank 0: the others may have
         another seed, and no file to go on from. Its callbacks are those that may end the training."""
-        needed = ("batches", "stopped", "totals", "callbacks")
-        resumed = self.resumed and {name: self.resumed[name] for name in needed}
+        needed = ("batches", "stopped", "totals", "callbacks", "data")
+        resumed = self.resumed and {name: self.resumed.get(name) for name in needed}
         order = [rng.bit_generator.state for rng in self.net._order] if shuffle else []
         of_first = self.group.comm.bcast((self.epoch, self.step, dict(self.history), resumed, order, self._asks))
         if self.group.rank:
