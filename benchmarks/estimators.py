@@ -71,7 +71,7 @@ def main():
 
 
 def show(name, row):
-    print("| {} | {:.1f} | {:.4f} | {:.1f} | {:.4f} | {:.2f} |".format(name, *row), flush=True)
+    print("| {} | {:.2f} | {:.4f} | {:.2f} | {:.4f} | {:.2f} |".format(name, *row), flush=True)
 
 
 if __name__ == "__main__":

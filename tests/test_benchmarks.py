@@ -28,7 +28,7 @@ def test_grid_searches_beside_scikit_learns(tmp_path):
     assert only == median
     seconds, score, their_seconds, their_score, ratio = only
     assert 0.1 < min(score, their_score) <= 1
-    assert ratio == pytest.approx(seconds / their_seconds, rel=0.5)
+    assert ratio == pytest.approx(seconds / their_seconds, rel=0.2)  # what is printed is rounded
 
 
 @pytest.fixture(scope="module")
