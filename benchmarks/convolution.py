@@ -33,7 +33,7 @@ LAYERS = {  # name: (layer, its arguments, height, channels)
     "DepthwiseConv2D 3x3, 64, on 14x14": ("DepthwiseConv2D", {"kernel_size": 3}, 14, 64),
     "MaxPool2D 2, 64, on 24x24": ("MaxPool2D", {"size": 2}, 24, 64),
 }
-STEP = "training step of the net below"
+STEP = "training step of two convolutions"
 
 
 def forward_flops(name):
