@@ -516,3 +516,10 @@ def test_what_a_subclass_must_write_is_named(missing):
     loss = type("Own", (Cubic,), {missing: getattr(Loss, missing)})()
     with pytest.raises(TypeError, match=rf"Own has no {missing}\(self, .*: write it"):
         loss.backward() if loss([[1.0]], [[0.0]]) else None
+
+
+def test_cosine_similarity_does_not_depend_on_lengths():
+    pred, real = np.random.default_rng(0).normal(size=(2, 5, 3))
+    expected = loss.CosineSimilarity()(pred, real)
+    for length in (1e-4, 1e4):
+        assert loss.CosineSimilarity()(length * pred, real / length) == pytest.approx(expected, rel=1e-12)
