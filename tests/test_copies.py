@@ -61,7 +61,9 @@ def test_copy_s_is_the_net_with_that_seed_and_rate(rule):
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum", "batch_sum"])
-@pytest.mark.parametrize("kind", [loss.MSE, loss.CrossEntropy, loss.Huber, loss.CosineSimilarity])
+@pytest.mark.parametrize(
+    "kind", [loss.MSE, loss.CrossEntropy, loss.Huber, loss.CosineSimilarity, loss.BinaryCrossEntropy, loss.KLDivergence]
+)
 def test_losses_and_weights_are_each_copys_own(kind, reduction):
     real = np.eye(2)[Y]
     weight = np.random.default_rng(0).uniform(0.5, 2, len(X))
