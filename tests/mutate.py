@@ -6,20 +6,30 @@
     python tests/mutate.py optim --log optim.jsonl --report           the score, and what nobody noticed
 
 The log has a line a mutant, so a run that was stopped goes on where it was. Strings, docstrings, annotations and
-`raise` statements (what they say) are left alone. A mutant that makes the tests hang counts as noticed.
+`raise` statements (what they say) are left alone. Of a mutant those tests run that reach its lines, the quickest
+first, up to the first that fails. A mutant that makes the tests hang counts as noticed.
 """
 
 import argparse
 import ast
+import collections
 import copy
 import json
+import multiprocessing
 import os
 import random
+import resource
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
 from pathlib import Path
+
+os.environ["OPENBLAS_NUM_THREADS"] = "1"  # before NumPy is imported: a shard is one core's work
+
+import coverage
+import numpy.testing  # noqa: F401  once, for every fork
+import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = {
@@ -29,6 +39,7 @@ TESTS = {
     "model": ["model", "train", "bad_input", "stops", "evaluation", "files", "state_dict", "copies", "resume"],
 }
 SECONDS = 240
+BYTES = 8 << 30
 SWAPS = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
     ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In, ast.And: ast.Or, ast.Or: ast.And,
@@ -37,23 +48,25 @@ SWAPS = {
 }  # fmt: skip
 
 
-def places(node):
-    """The nodes that a change may be made of, in order."""
+def places(node, inside=""):
+    """The nodes that a change may be made of, in order, each with the class and the function it stands in."""
     typing = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
     if typing or isinstance(node, (ast.Raise, ast.JoinedStr)):
         return
     if isinstance(node, (ast.Compare, ast.BoolOp, ast.BinOp, ast.AugAssign, ast.UnaryOp)) or (
         isinstance(node, ast.Constant) and isinstance(node.value, (bool, int, float))
     ):
-        yield node
+        yield inside, node
     if isinstance(node, ast.Return) and node.value is not None:
-        yield node
+        yield inside, node
+    if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
+        inside = f"{inside}.{node.name}" if inside else node.name
     for name, value in ast.iter_fields(node):
         if name in ("annotation", "returns", "decorator_list"):
             continue
         for each in value if isinstance(value, list) else [value]:
             if isinstance(each, ast.AST):
-                yield from places(each)
+                yield from places(each, inside)
 
 
 def changed(node):
@@ -77,6 +90,19 @@ def changed(node):
     return True
 
 
+def mutants(source):
+    """Every mutant by a name that stays when other lines change: its place, the change, and which one of that kind."""
+    found, counts = {}, collections.Counter()
+    for inside, node in places(ast.parse(source)):
+        mutant = copy.deepcopy(node)
+        if not changed(mutant):
+            continue
+        name = f"{inside}: {ast.unparse(node)} -> {ast.unparse(mutant)}"
+        counts[name] += 1
+        found[f"{name} #{counts[name]}"] = mutant
+    return found
+
+
 def with_change(source, node):
     """The source with the node written anew, all else as it was."""
     text = ast.unparse(node)
@@ -87,36 +113,74 @@ def with_change(source, node):
     return (before + text.encode() + after).decode()
 
 
-def noticed(folder, module):
+class Only:
+    """A plugin of pytest: keeps the tests of a set (all where it is None), the quickest first, and times them."""
+
+    def __init__(self, wanted, seconds):
+        self.wanted, self.seconds = wanted, seconds
+
+    def pytest_collection_modifyitems(self, items):
+        items[:] = [item for item in items if self.wanted is None or item.nodeid in self.wanted]
+        items.sort(key=lambda item: self.seconds.get(item.nodeid, 0.0))
+
+    def pytest_runtest_logreport(self, report):
+        self.seconds[report.nodeid] = self.seconds.get(report.nodeid, 0.0) + report.duration
+
+
+def run_tests(folder, module, only, *more):
+    """Run the module's tests in this process, a fork that ends with pytest's exit code."""
+    os.setsid()
+    os.chdir(folder)
+    resource.setrlimit(resource.RLIMIT_AS, (BYTES, BYTES))
+    for stream in (1, 2):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
     names = [f"tests/test_{name}.py" for name in TESTS[module]]
+    if only.wanted is not None:
+        names = sorted({test.split("::")[0] for test in only.wanted})
     # Not the test that plants mistakes itself: it looks for the lines in the source.
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-x",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "-k",
-        "not mistake_is_seen",
-        *names,
-    ]
-    environment = os.environ | {"PYTHONPATH": str(folder), "OPENBLAS_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-    try:
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, timeout=SECONDS)
-    except subprocess.TimeoutExpired:
-        return True
-    return done.returncode != 0
+    code = pytest.main(["-x", "-p", "no:cacheprovider", "-k", "not mistake_is_seen", *more, *names], plugins=[only])
+    Path("seconds.json").write_text(json.dumps(only.seconds))
+    os._exit(code)
 
 
-def report(lines):
-    found = [json.loads(line) for line in lines]
-    for each in found:
-        if not each["noticed"]:
-            print(f"line {each['line']}: {each['change']}")
-    killed = sum(each["noticed"] for each in found)
-    print(f"{killed} of {len(found)} mutants were noticed: {killed / max(len(found), 1):.1%}")
+def passes(*arguments):
+    """True if the tests pass, in a fork: NumPy and pytest are imported once, here."""
+    process = multiprocessing.get_context("fork").Process(target=run_tests, args=arguments)
+    process.start()
+    process.join(SECONDS)
+    if process.is_alive():
+        os.killpg(process.pid, signal.SIGKILL)
+        process.join()
+    return process.exitcode == 0
+
+
+def survey(folder, module):
+    """Of each line the tests that reach it (None: all, since it runs while the module is imported); their seconds."""
+    cover = [f"--cov={module}", "--cov-context=test", "--cov-report="]
+    if not passes(folder, module, Only(None, {}), *cover):
+        raise SystemExit("the tests fail without any change: see to that first.")
+    for compiled in folder.glob(f"__pycache__/{module}.*"):
+        compiled.unlink()  # by its time and its size alone it might pass for a changed source
+    data = coverage.CoverageData(str(folder / ".coverage"))
+    data.read()
+    lines = data.contexts_by_lineno(str(folder / f"{module}.py"))
+    tests = {line: None if "" in names else {name.split("|")[0] for name in names} for line, names in lines.items()}
+    return tests, json.loads((folder / "seconds.json").read_text())
+
+
+def reaching(tests, node):
+    """The tests that reach the node's lines; None is all."""
+    found = [tests.get(line, set()) for line in range(node.lineno, node.end_lineno + 1)]
+    return None if None in found else set().union(*found)
+
+
+def report(every, outcomes):
+    for name in every:
+        if outcomes.get(name) is False:
+            print(f"line {every[name].lineno}, {name}")
+    found = [outcomes[name] for name in every if name in outcomes]
+    share = sum(found) / max(len(found), 1)
+    print(f"{sum(found)} of {len(found)} mutants were noticed: {share:.1%} ({len(every)} in all)")
 
 
 def main():
@@ -126,37 +190,38 @@ def main():
     parser.add_argument("--shard", default="1/1", help="which part of how many")
     parser.add_argument("--sample", type=int, help="so many mutants, drawn by --seed, and no more")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--again", action="store_true", help="run those anew that nobody noticed")
     parser.add_argument("--report", action="store_true", help="only say what stands in the log")
     arguments = parser.parse_args()
-    lines = arguments.log.read_text().splitlines() if arguments.log.exists() else []
-    if arguments.report:
-        return report(lines)
 
     source = (ROOT / f"{arguments.module}.py").read_text(encoding="utf-8")
-    every = list(places(ast.parse(source)))
-    numbers = list(range(len(every)))
+    every = mutants(source)
+    lines = arguments.log.read_text().splitlines() if arguments.log.exists() else []
+    outcomes = {each["mutant"]: each["noticed"] for each in map(json.loads, lines)}
+    if arguments.report:
+        return report(every, outcomes)
+
+    names = list(every)
     if arguments.sample:
-        numbers = random.Random(arguments.seed).sample(numbers, min(arguments.sample, len(numbers)))
+        names = random.Random(arguments.seed).sample(names, min(arguments.sample, len(names)))
     part, parts = map(int, arguments.shard.split("/"))
-    done = {json.loads(line)["number"] for line in lines}
+    done = {name for name in outcomes if outcomes[name] or not arguments.again}
+    names = [name for name in names[part - 1 :: parts] if name not in done]
     with tempfile.TemporaryDirectory() as place:
-        folder = Path(place) / "tree"
+        folder = Path(place).resolve() / "tree"
         shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(".git", "__pycache__", "site", "*.egg-info"))
-        if noticed(folder, arguments.module):
-            raise SystemExit("the tests fail without any change: see to that first.")
-        for number in numbers[part - 1 :: parts]:
-            if number in done:
-                continue
-            node = copy.deepcopy(every[number])
-            before = ast.unparse(node)
-            if not changed(node):
-                continue
+        os.environ["PYTHONPATH"] = str(folder)
+        tests, seconds = survey(folder, arguments.module)
+        sys.dont_write_bytecode = True
+        os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+        for name in names:
+            node = every[name]
             (folder / f"{arguments.module}.py").write_text(with_change(source, node), encoding="utf-8")
-            told = {"number": number, "line": node.lineno, "change": f"{before} -> {ast.unparse(node)}"[:200]}
-            told["noticed"] = noticed(folder, arguments.module)
+            wanted = reaching(tests, node)
+            outcomes[name] = wanted != set() and not passes(folder, arguments.module, Only(wanted, seconds))
             with arguments.log.open("a") as log:
-                log.write(json.dumps(told) + "\n")
-    report(arguments.log.read_text().splitlines())
+                log.write(json.dumps({"mutant": name, "noticed": outcomes[name]}) + "\n")
+    report(every, outcomes)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""callbacks.TensorBoard: what it wrote, read back from the event files; and History.to_frame."""
+"""callbacks.TensorBoard: what it wrote, read back from the event files."""
 
 import os
 import signal
@@ -10,7 +10,6 @@ import pytest
 
 import layers
 import model
-import optim
 from layerwise.callbacks import Checkpoint, TensorBoard, UpdateStats
 
 X = np.random.default_rng(0).normal(size=(40, 3))
@@ -153,23 +152,3 @@ def test_without_the_package_the_error_is_the_command(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX.event_file_writer", None)
     with pytest.raises(ImportError, match=r'pip install "layerwise\[tensorboard\]"'):
         TensorBoard("runs")
-
-
-# History.to_frame ----------------------------------------------------------------------------------------------
-
-
-def test_a_history_as_a_frame():
-    pytest.importorskip("pandas", reason="to_frame makes a data frame of pandas")
-    history = train(validation=0.25)
-    frame = history.to_frame()
-    assert frame.index.tolist() == [1, 2, 3]
-    assert frame.index.name == "epoch"
-    assert frame.to_dict("list") == dict(history)
-    stack = train(copies=2, optim=optim.Adam())
-    assert stack.to_frame()[["loss 0", "loss 1"]].to_numpy().tolist() == np.array(stack["loss"]).tolist()
-
-
-def test_without_pandas_the_error_is_the_command(monkeypatch):
-    monkeypatch.setitem(sys.modules, "pandas", None)
-    with pytest.raises(ImportError, match="pip install pandas"):
-        model.History().to_frame()

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -418,6 +419,23 @@ def test_metrics_of_training_are_running_means_in_training_mode(line):
 def test_metrics_that_cant_be_told_apart_are_refused(line, bad):
     with pytest.raises(ValueError, match="metric"):
         busy_net().train(*line, metrics=bad, verbose=False)
+
+
+def test_a_history_as_a_frame():
+    pytest.importorskip("pandas", reason="to_frame makes a data frame of pandas")
+    history = xor_net().train(X, Y, optim.Adam(), epochs=3, validation=0.25, verbose=False)
+    frame = history.to_frame()
+    assert frame.index.tolist() == [1, 2, 3]
+    assert frame.index.name == "epoch"
+    assert frame.to_dict("list") == dict(history)
+    stack = xor_net(copies=2).train(X, Y, optim.Adam(), epochs=3, verbose=False)
+    assert stack.to_frame()[["loss 0", "loss 1"]].to_numpy().tolist() == np.array(stack["loss"]).tolist()
+
+
+def test_without_pandas_the_error_is_the_command(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ImportError, match="pip install pandas"):
+        model.History().to_frame()
 
 
 # One seed ----------------------------------------------------------------------------------------------------
