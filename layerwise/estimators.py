@@ -189,7 +189,7 @@ class _Net(BaseEstimator):
         activations = _each("activation", self.activation, len(sizes))
         rates = _each("dropout", self.dropout, len(sizes))
         for units, activation, rate in zip(sizes, activations, rates, strict=True):
-            made += [_layers.Linear(_layers._count("hidden_layer_sizes", units)), *_activation(activation)]
+            made += [_linear(_layers._count("hidden_layer_sizes", units)), *_activation(activation)]
             if rate != 0:
                 made.append(_layers.Dropout(rate))
         return made
@@ -335,9 +335,9 @@ class NetClassifier(ClassifierMixin, _Net):
 
     def _head(self, loss: Any, width: int) -> list[_layers.Layer]:
         if getattr(loss, "from_logits", False) or isinstance(loss, _loss.Hinge):
-            return [_layers.Linear(width)]
+            return [_linear(width)]
         return [
-            _layers.Linear(width),
+            _linear(width),
             _layers.Sigmoid() if isinstance(loss, _loss.BinaryCrossEntropy) else _layers.Softmax(),
         ]
 
@@ -403,7 +403,7 @@ class NetRegressor(RegressorMixin, _Net):
         return target.shape[1]
 
     def _head(self, loss: Any, width: int) -> list[_layers.Layer]:
-        return [_layers.Linear(width)]
+        return [_linear(width)]
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -417,6 +417,11 @@ def _each(name: str, value: Any, count: int) -> list[Any]:
     if len(values) != count:
         raise ValueError(f"{name} has {len(values)} values, and there are {count} hidden layers: one for each, or one.")
     return values
+
+
+def _linear(units: int) -> _layers.Linear:
+    """A Linear whose weights start as MLPClassifier's do: uniform, by Glorot and Bengio 2010."""
+    return _layers.Linear(units, init="glorot")
 
 
 def _activation(value: Any) -> list[_layers.Layer]:

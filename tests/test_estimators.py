@@ -131,8 +131,10 @@ def test_each_hidden_layer_has_its_own():
     clf = NetClassifier((8, 6, 4), ("gelu", layers.LeakyReLU(0.2), "identity"), dropout=(0.1, 0, 0.5), max_iter=1)
     names = [repr(layer) for layer in clf.fit(X, LABELS).net_]
     wanted = [
-        layers.Linear(8), layers.GELU(), layers.Dropout(0.1), layers.Linear(6), layers.LeakyReLU(0.2),
-        layers.Linear(4), layers.Dropout(0.5), layers.Linear(3), layers.Softmax(),
+        layers.Linear(8, init="glorot"), layers.GELU(), layers.Dropout(0.1),
+        layers.Linear(6, init="glorot"), layers.LeakyReLU(0.2),
+        layers.Linear(4, init="glorot"), layers.Dropout(0.5),
+        layers.Linear(3, init="glorot"), layers.Softmax(),
     ]  # fmt: skip
     assert names == [repr(layer) for layer in wanted]
 
