@@ -1523,6 +1523,7 @@ class Chain(Layer):
 
     @property
     def integer_input(self) -> bool:  # type: ignore[override]
+        """Whether the first layer takes integers."""
         return self.layers[0].integer_input
 
     def check_input(self, x: Array) -> None:
@@ -1530,10 +1531,12 @@ class Chain(Layer):
 
     @property
     def stackable(self) -> bool:  # type: ignore[override]
+        """Whether every layer serves a stack of copies."""
         return all(part.stackable for part in self.parts().values())
 
     @property
     def smallest_batch(self) -> int:  # type: ignore[override]
+        """The rows that a training batch must have for every layer."""
         return max(part.smallest_batch for part in self.parts().values())
 
     def _twin(self, store: Store) -> Any:
