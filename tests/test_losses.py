@@ -259,6 +259,22 @@ def test_a_weight_counts_a_sample_so_many_times(make, arguments, draw_pred, draw
     assert loss(pred, real, np.ones(N)) == pytest.approx(loss(pred, real), rel=1e-12)
 
 
+@pytest.mark.parametrize("name", [name for name, (make, *_) in TABLE.items() if make.stackable])
+@every_shape
+@every_reduction
+@pytest.mark.parametrize("weighted", [False, True], ids=["", "weighted"])
+def test_each_copy_of_a_stack_has_the_loss_it_has_alone(name, shape, reduction, weighted):
+    row = make, arguments, *_ = TABLE[name]
+    pred, real = (np.stack(arrays) for arrays in zip(*(draws(row, shape, seed) for seed in range(3)), strict=True))
+    weight = np.stack([weights(seed) for seed in range(3)]) if weighted else [None] * 3
+    stack, alone = make(**arguments, reduction=reduction), make(**arguments, reduction=reduction)
+    values = stack(pred, real, weight if weighted else None, copies=3)
+    gradients = stack.backward()
+    for s in range(3):
+        assert values[s] == pytest.approx(alone(pred[s], real[s], weight[s]), rel=1e-12)
+        np.testing.assert_allclose(gradients[s], alone.backward(), rtol=1e-12)
+
+
 @every_reduction
 @pytest.mark.parametrize("given", [[1, 2], np.ones((N, 1)), 1.0, "heavy", ["a"] * N], ids=str)
 def test_weights_of_another_shape_or_kind_are_refused(reduction, given):
@@ -398,6 +414,11 @@ def test_the_message_says_how_to_reshape():
         CrossEntropy(from_logits=True)(np.ones((5, 3)), np.ones(5))
     with pytest.raises(ValueError, match=r"\(5, 3\).*or class numbers \(integers\) of shape \(5,\)"):
         CrossEntropy(from_logits=True)(np.ones((5, 3)), np.ones(4, int))
+    with pytest.raises(ValueError, match=r"\(integers\) of shape \(5, 2\)\. Convert it: real\.astype\(int\)"):
+        CrossEntropy(from_logits=True)(np.ones((5, 2, 3)), np.ones((5, 2)))
+    for real in (np.ones((5, 2), int), np.ones(4, int)):
+        with pytest.raises(ValueError, match=r"shape \(5, 3\), or class numbers \(integers\) of shape \(5,\)\.$"):
+            CrossEntropy(from_logits=True)(np.ones((5, 3)), real)
 
 
 THIRDS = np.full((2, 3), 1 / 3)
@@ -410,9 +431,12 @@ REFUSED = {  # what is wrong: (loss, pred, real, what the message says)
     "a NaN probability": (CrossEntropy(), THIRDS * np.nan, [0, 1], "a row sums to nan"),
     "soft targets that do not sum to 1": (CrossEntropy(), THIRDS, THIRDS * 0.9, "targets.*a row sums to 0.9"),
     "one column of classes": (CrossEntropy(), [[0.5], [0.5]], [0, 1], r"\(2, 1\).*BinaryCrossEntropy"),
+    "one column in a sequence": (CrossEntropy(), [[[0.5]] * 2], [[0, 1]], r"\(1, 2, 1\).*BinaryCrossEntropy"),
     "KL predictions": (KLDivergence(), THIRDS * 2, THIRDS, "KLDivergence.*predictions.*sums to 2.*Softmax last"),
     "KL targets": (KLDivergence(), THIRDS, THIRDS * 2, "KLDivergence.*targets.*sums to 2"),
     "binary scores": (BinaryCrossEntropy(), [[2.5]], [[1]], "got 2.5 to 2.5.*Sigmoid last.*from_logits=True"),
+    "binary scores just too large": (BinaryCrossEntropy(), [[1.01]], [[1]], "got 1.01 to 1.01"),
+    "binary targets just too large": (BinaryCrossEntropy(), [[0.5]], [[1.01]], "from 0 to 1, got 1.01 to 1.01"),
     "binary targets": (BinaryCrossEntropy(), [[0.5]], [[-1]], "targets from 0 to 1, got -1 to -1"),
     "hinge labels": (Hinge(), [[0.5, 1]], [[0, 1]], r"labels -1 and 1, got \[0.0, 1.0\].*2 \* real - 1"),
     "negative counts": (PoissonNLL(), [[0.5]], [[-2]], "counts, 0 or more; the smallest is -2"),
@@ -429,6 +453,12 @@ def test_data_that_a_loss_cannot_take(loss, pred, real, message):
     with pytest.raises(ValueError, match=message):
         loss(pred, real)
     assert loss.pred is None
+
+
+def test_the_edge_of_what_is_taken():
+    assert CrossEntropy()([[[0.25, 0.75]], [[0.5, 0.5]]], [[1], [0]]) == pytest.approx(-np.log(0.75 * 0.5) / 2)
+    assert PoissonNLL(log_input=False)([[0.0, 1.0]], [[0, 1]]) == pytest.approx(0.5, abs=1e-6)
+    assert BinaryCrossEntropy()([[0.0, 1.0]], [[0, 1]]) == 0
 
 
 @every_loss
