@@ -48,17 +48,18 @@ SWAPS = {
 }  # fmt: skip
 
 
-def places(node, inside=""):
-    """The nodes that a change may be made of, in order, each with the class and the function it stands in."""
+def places(node, inside="", lines=None):
+    """The nodes that a change may be made of, in order: each with the class and the function it stands in, and with
+    the lines that run where it counts, its own or, of a default argument, the function's."""
     typing = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
     if typing or isinstance(node, (ast.Raise, ast.JoinedStr)):
         return
     if isinstance(node, (ast.Compare, ast.BoolOp, ast.BinOp, ast.AugAssign, ast.UnaryOp)) or (
         isinstance(node, ast.Constant) and isinstance(node.value, (bool, int, float))
     ):
-        yield inside, node
+        yield inside, lines or range(node.lineno, node.end_lineno + 1), node
     if isinstance(node, ast.Return) and node.value is not None:
-        yield inside, node
+        yield inside, range(node.lineno, node.end_lineno + 1), node
     if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
         inside = f"{inside}.{node.name}" if inside else node.name
     for name, value in ast.iter_fields(node):
@@ -66,7 +67,9 @@ def places(node, inside=""):
             continue
         for each in value if isinstance(value, list) else [value]:
             if isinstance(each, ast.AST):
-                yield from places(each, inside)
+                default = isinstance(node, ast.FunctionDef) and name == "args"
+                body = range(node.body[0].lineno, node.end_lineno + 1) if default else lines
+                yield from places(each, inside, body)
 
 
 def changed(node):
@@ -91,15 +94,15 @@ def changed(node):
 
 
 def mutants(source):
-    """Every mutant by a name that stays when other lines change: its place, the change, and which one of that kind."""
+    """Every mutant and its lines, by a name that stays when other lines change: its place, what it is, the number."""
     found, counts = {}, collections.Counter()
-    for inside, node in places(ast.parse(source)):
+    for inside, lines, node in places(ast.parse(source)):
         mutant = copy.deepcopy(node)
         if not changed(mutant):
             continue
         name = f"{inside}: {ast.unparse(node)} -> {ast.unparse(mutant)}"
         counts[name] += 1
-        found[f"{name} #{counts[name]}"] = mutant
+        found[f"{name} #{counts[name]}"] = mutant, lines
     return found
 
 
@@ -114,17 +117,20 @@ def with_change(source, node):
 
 
 class Only:
-    """A plugin of pytest: keeps the tests of a set (all where it is None), the quickest first, and times them."""
+    """A plugin of pytest: keeps the tests of a set (all where it is None) and times them; first come those that have
+    noticed most so far, then the quickest."""
 
-    def __init__(self, wanted, seconds):
-        self.wanted, self.seconds = wanted, seconds
+    def __init__(self, folder, wanted, seconds, noticed):
+        self.folder, self.wanted, self.seconds, self.noticed = folder, wanted, seconds, noticed
 
     def pytest_collection_modifyitems(self, items):
         items[:] = [item for item in items if self.wanted is None or item.nodeid in self.wanted]
-        items.sort(key=lambda item: self.seconds.get(item.nodeid, 0.0))
+        items.sort(key=lambda item: (-self.noticed[item.nodeid], self.seconds.get(item.nodeid, 0.0)))
 
     def pytest_runtest_logreport(self, report):
         self.seconds[report.nodeid] = self.seconds.get(report.nodeid, 0.0) + report.duration
+        if report.failed:
+            (self.folder / "noticed").write_text(report.nodeid)
 
 
 def run_tests(folder, module, only, *more):
@@ -139,7 +145,7 @@ def run_tests(folder, module, only, *more):
         names = sorted({test.split("::")[0] for test in only.wanted})
     # Not the test that plants mistakes itself: it looks for the lines in the source.
     code = pytest.main(["-x", "-p", "no:cacheprovider", "-k", "not mistake_is_seen", *more, *names], plugins=[only])
-    Path("seconds.json").write_text(json.dumps(only.seconds))
+    (folder / "seconds.json").write_text(json.dumps(only.seconds))
     os._exit(code)
 
 
@@ -157,7 +163,7 @@ def passes(*arguments):
 def survey(folder, module):
     """Of each line the tests that reach it (None: all, since it runs while the module is imported); their seconds."""
     cover = [f"--cov={module}", "--cov-context=test", "--cov-report="]
-    if not passes(folder, module, Only(None, {}), *cover):
+    if not passes(folder, module, Only(folder, None, {}, collections.Counter()), *cover):
         raise SystemExit("the tests fail without any change: see to that first.")
     for compiled in folder.glob(f"__pycache__/{module}.*"):
         compiled.unlink()  # by its time and its size alone it might pass for a changed source
@@ -168,16 +174,16 @@ def survey(folder, module):
     return tests, json.loads((folder / "seconds.json").read_text())
 
 
-def reaching(tests, node):
-    """The tests that reach the node's lines; None is all."""
-    found = [tests.get(line, set()) for line in range(node.lineno, node.end_lineno + 1)]
+def reaching(tests, lines):
+    """The tests that reach any of the lines; None is all."""
+    found = [tests.get(line, set()) for line in lines]
     return None if None in found else set().union(*found)
 
 
 def report(every, outcomes):
     for name in every:
         if outcomes.get(name) is False:
-            print(f"line {every[name].lineno}, {name}")
+            print(f"line {every[name][0].lineno}, {name}")
     found = [outcomes[name] for name in every if name in outcomes]
     share = sum(found) / max(len(found), 1)
     print(f"{sum(found)} of {len(found)} mutants were noticed: {share:.1%} ({len(every)} in all)")
@@ -214,11 +220,15 @@ def main():
         tests, seconds = survey(folder, arguments.module)
         sys.dont_write_bytecode = True
         os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+        noticed = collections.Counter()
         for name in names:
-            node = every[name]
+            node, lines = every[name]
             (folder / f"{arguments.module}.py").write_text(with_change(source, node), encoding="utf-8")
-            wanted = reaching(tests, node)
-            outcomes[name] = wanted != set() and not passes(folder, arguments.module, Only(wanted, seconds))
+            wanted = reaching(tests, lines)
+            (folder / "noticed").write_text("")
+            only = Only(folder, wanted, seconds, noticed)
+            outcomes[name] = wanted != set() and not passes(folder, arguments.module, only)
+            noticed[(folder / "noticed").read_text()] += 1
             with arguments.log.open("a") as log:
                 log.write(json.dumps({"mutant": name, "noticed": outcomes[name]}) + "\n")
     report(every, outcomes)
