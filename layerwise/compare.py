@@ -8,31 +8,28 @@ optimizers apart, the answer is "no clear winner".
 In this file, in this order:
   the question      log_grid, compare
   one optimizer     run_group
-  the file          what is finished is in it, so that a sweep that was ended goes on
   one rate          find_lr
   the command       python -m layerwise.compare --problem xor --optimizers sgd,momentum,rmsprop,adam --out report.html
 
-What comes back is a `Comparison` (comparison.py); what there is to compare on stands in problems.py.
+What comes back is a `Comparison` (comparison.py); what there is to compare on stands in problems.py, and the file that
+keeps what is finished in sweepfile.py.
 """
 
 from __future__ import annotations
 
 import argparse
-import base64
 import contextlib
 import copy
 import dataclasses
 import importlib
 import inspect
 import itertools
-import json
 import math
 import operator
 import os
 import platform
 import re
 import time
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,14 +39,13 @@ import numpy as np
 from layerwise import loss as _loss
 from layerwise import model, problems
 from layerwise import optim as _optim
-from layerwise.comparison import Comparison, Profile, beside, endings, profile, write_text
+from layerwise.comparison import Comparison, Profile, beside, endings, profile
 from layerwise.problems import Problem, Surface
+from layerwise.sweepfile import Rate, Results, Runs
 
 Array = np.ndarray
 # Parameters of a stack, all copies together: more do not fit the cache.
 _STACKED = 4_000_000
-
-Rate = float | None  # None: of a rule that takes none
 
 FARTHEST = 3.0  # decades by which the grid is widened at most, each way
 RATES = (1e-4, 1.0, 4)  # lowest, highest, per decade, unless asked for others
@@ -107,7 +103,7 @@ def compare(
     """
     contest = _Contest.of(optimizers, problem, lrs, seeds, steps, target, clip, widen)
     _check_jobs(n_jobs)
-    results = _Results(path, contest.question())
+    results = Results(path, contest.question())
     with _Bar(verbose) as bar:
         grid = contest.lrs
         while True:
@@ -189,7 +185,7 @@ class _Contest:
         extra = [] if entrant.default_lr is None or entrant.default_lr in grid else [entrant.default_lr]
         return [*grid, *extra]
 
-    def comparison(self, grid: tuple[float, ...], results: _Results) -> Comparison:
+    def comparison(self, grid: tuple[float, ...], results: Results) -> Comparison:
         """What the runs over this grid say."""
         runs = {
             entrant.name: [results[entrant.name, lr] for lr in (grid if entrant.has_rate else (None,))]
@@ -563,7 +559,7 @@ def _joblib() -> Any:
     return joblib
 
 
-def _run_missing(contest: _Contest, grid: Sequence[float], results: _Results, n_jobs: int, bar: _Bar) -> None:
+def _run_missing(contest: _Contest, grid: Sequence[float], results: Results, n_jobs: int, bar: _Bar) -> None:
     """Run what is not among the results yet."""
     wanted = [(entrant, lr) for entrant in contest.entrants for lr in contest.rates(entrant, grid)]
     missing = [(entrant, lr) for entrant, lr in wanted if (entrant.name, lr) not in results]
@@ -584,7 +580,7 @@ def _run_missing(contest: _Contest, grid: Sequence[float], results: _Results, n_
         done = parallel(joblib.delayed(_run_job)(*job) for job in jobs)
     for name, lrs, (curves, _, seconds) in done:
         for place, lr in enumerate(lrs):
-            results.add(name, lr, _Runs(curves[place], seconds[place]))
+            results.add(name, lr, Runs(curves[place], seconds[place]))
         bar.show(bar.done + len(lrs), len(wanted), name)
 
 
@@ -616,140 +612,6 @@ class _Bar:
     def __exit__(self, *_: Any) -> None:
         if self.bar is not None:
             self.bar.close()
-
-
-# The file ----------------------------------------------------------------------------------------------------
-
-
-class _Runs(NamedTuple):
-    """One optimizer at one rate, all seeds."""
-
-    curves: Array  # (S, steps + 1)
-    seconds: Array  # (S,)
-
-
-class _Results:
-    """(name, rate) -> what is finished; kept in a file too, where there is a path.
-
-    The file has a line of JSON for the question, then one for each optimizer and rate, its curves as float64 in
-    base64 with a checksum. What was timed goes beside it. A line that a crash or a full disk tore is left out, and its
-    runs are done again.
-    """
-
-    format = "layerwise sweep"
-    version = 1
-
-    def __init__(self, path: str | os.PathLike[str] | None, question: dict[str, Any]) -> None:
-        # As it comes out of a file, so that the two can be compared.
-        self.question: dict[str, Any] = json.loads(json.dumps(question))
-        self.found: dict[tuple[str, Rate], _Runs] = {}
-        self.path = None if path is None else Path(path)
-        if self.path is not None:
-            self._open(self.path)
-
-    def __contains__(self, key: tuple[str, Rate]) -> bool:
-        return key in self.found
-
-    def __getitem__(self, key: tuple[str, Rate]) -> _Runs:
-        return self.found[key]
-
-    def add(self, name: str, lr: Rate, runs: _Runs) -> None:
-        """Keep it; on disk when this returns. OSError where there is no room: the file is as before."""
-        self.found[name, lr] = runs
-        if self.path is not None:
-            content = np.ascontiguousarray(runs.curves, "<f8").tobytes()
-            record = {"optimizer": name, "lr": lr}
-            try:
-                # The timings first: what has none would be timed again, what has them is merely not used.
-                _append(beside(self.path), record | {"seconds": runs.seconds.tolist()})
-                packed = base64.b64encode(content).decode()
-                _append(self.path, record | {"check": zlib.crc32(content), "curves": packed})
-            except OSError as error:
-                error.add_note(f"What was finished before is kept in {self.path}: make room, and call again.")
-                raise
-
-    def _open(self, path: Path) -> None:
-        if not path.parent.is_dir():
-            raise FileNotFoundError(f"there is no folder {str(path.parent)!r} to keep the runs in: make it first.")
-        if not path.exists() or path.stat().st_size == 0:
-            header = {"format": self.format, "version": self.version, "question": self.question}
-            write_text(beside(path), "")
-            write_text(path, json.dumps(header) + "\n")
-            return
-        with path.open("rb") as file:
-            self._check(_line(file.readline()))
-            timed = {}
-            if beside(path).exists():
-                for line in beside(path).read_bytes().splitlines():
-                    record = _line(line)
-                    timed[record.get("optimizer"), record.get("lr")] = record.get("seconds")
-            shape = len(self.question["seeds"]), self.question["steps"] + 1
-            for line in file:
-                record = _line(line)
-                content = _content(record) if line.endswith(b"\n") else None
-                if content is not None and len(content) == 8 * math.prod(shape):
-                    key = record["optimizer"], record["lr"]
-                    curves = np.frombuffer(content, "<f8").astype(np.float64).reshape(shape)
-                    self.found[key] = _Runs(curves, np.array(timed.get(key) or [math.nan] * shape[0], np.float64))
-        for each in (path, beside(path)):
-            _cut_torn_end(each)
-
-    def _check(self, header: dict[str, Any]) -> None:
-        """ValueError unless the file answers this question."""
-        path = self.path
-        if header.get("format") != self.format:
-            raise ValueError(f"{path} holds no sweep: give a file that does not exist yet, or one that compare wrote.")
-        if header.get("version") != self.version:
-            raise ValueError(
-                f"{path} has format version {header.get('version')!r}; this layerwise reads {self.version}."
-            )
-        before = header["question"]
-        other = [name for name in self.question if before.get(name) != self.question[name]]
-        if other:
-            told = "; ".join(f"{name} {before.get(name)!r}, now {self.question[name]!r}" for name in other)
-            raise ValueError(
-                f"{path} answers another question: {told}. Give another path, or delete the file to start anew."
-            )
-
-
-def _line(line: bytes) -> dict[str, Any]:
-    """What a line of JSON holds; nothing, where it is torn."""
-    try:
-        record = json.loads(line)
-    except ValueError:
-        return {}
-    return record if isinstance(record, dict) else {}
-
-
-def _content(record: dict[str, Any]) -> bytes | None:
-    try:
-        content = base64.b64decode(record["curves"])
-    except (KeyError, ValueError, TypeError):
-        return None
-    return content if zlib.crc32(content) == record.get("check") else None
-
-
-def _append(path: Path, record: dict[str, Any]) -> None:
-    """A line more, or, with an OSError, none."""
-    with path.open("ab") as file:
-        length = file.seek(0, os.SEEK_END)
-        try:
-            file.write(json.dumps(record).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        except OSError:
-            with contextlib.suppress(OSError):
-                os.truncate(path, length)
-            raise
-
-
-def _cut_torn_end(path: Path) -> None:
-    """Leave whole lines only, so that the next one starts on a line of its own."""
-    if path.exists():
-        content = path.read_bytes()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            os.truncate(path, whole)
 
 
 # One rate ----------------------------------------------------------------------------------------------------

@@ -98,7 +98,7 @@ def mutants(source):
     found, counts = {}, collections.Counter()
     for inside, lines, node in places(ast.parse(source)):
         mutant = copy.deepcopy(node)
-        if not changed(mutant):
+        if not changed(mutant) or ast.dump(mutant) == ast.dump(node):
             continue
         name = f"{inside}: {ast.unparse(node)} -> {ast.unparse(mutant)}"
         counts[name] += 1

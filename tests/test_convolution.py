@@ -32,7 +32,7 @@ from layers import (
     UpSample2D,
     ZeroPad2D,
 )
-from layerwise import convolution, threads
+from layerwise import convolution, kernels, threads
 
 
 def draw(shape, seed=0, dtype=np.float64):
@@ -260,8 +260,8 @@ def test_without_threadpoolctl_one_thread_does_all_products(name, two_threads, m
 @every_large
 def test_small_pieces_down_to_a_row_of_an_image_give_the_same(make, shape, monkeypatch):
     expected = results(make, shape)
-    monkeypatch.setattr(convolution, "CACHE", 1)
-    monkeypatch.setattr(convolution, "FEWEST_ROWS", 1)
+    monkeypatch.setattr(kernels, "CACHE", 1)
+    monkeypatch.setattr(kernels, "FEWEST_ROWS", 1)
     assert_close(results(make, shape), expected)
 
 
