@@ -35,10 +35,10 @@ ROOT = Path(__file__).resolve().parent.parent
 TESTS = {
     "layers": ["layers", "gradcheck", "copies", "bad_input", "model"],
     "loss": ["losses", "bad_input", "copies"],
-    "optim": ["rules", "optim", "hyper", "state", "wrappers", "copies"],
+    "optim": ["rules", "optim", "hyper", "state", "wrappers", "evaluation", "copies"],
     "model": ["model", "train", "bad_input", "stops", "evaluation", "files", "state_dict", "copies", "resume"],
 }
-SECONDS = 240
+SECONDS = 600  # that the tests of a module may take; those of a mutant get twice what they took
 BYTES = 8 << 30
 SWAPS = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
@@ -149,11 +149,11 @@ def run_tests(folder, module, only, *more):
     os._exit(code)
 
 
-def passes(*arguments):
-    """True if the tests pass, in a fork: NumPy and pytest are imported once, here."""
+def passes(seconds, *arguments):
+    """True if the tests pass in so many seconds, in a fork: NumPy and pytest are imported once, here."""
     process = multiprocessing.get_context("fork").Process(target=run_tests, args=arguments)
     process.start()
-    process.join(SECONDS)
+    process.join(seconds)
     if process.is_alive():
         os.killpg(process.pid, signal.SIGKILL)
         process.join()
@@ -163,7 +163,7 @@ def passes(*arguments):
 def survey(folder, module):
     """Of each line the tests that reach it (None: all, since it runs while the module is imported); their seconds."""
     cover = [f"--cov={module}", "--cov-context=test", "--cov-report="]
-    if not passes(folder, module, Only(folder, None, {}, collections.Counter()), *cover):
+    if not passes(SECONDS, folder, module, Only(folder, None, {}, collections.Counter()), *cover):
         raise SystemExit("the tests fail without any change: see to that first.")
     for compiled in folder.glob(f"__pycache__/{module}.*"):
         compiled.unlink()  # by its time and its size alone it might pass for a changed source
@@ -227,7 +227,8 @@ def main():
             wanted = reaching(tests, lines)
             (folder / "noticed").write_text("")
             only = Only(folder, wanted, seconds, noticed)
-            outcomes[name] = wanted != set() and not passes(folder, arguments.module, only)
+            limit = 10 + 2 * sum(seconds[test] for test in (seconds if wanted is None else wanted))
+            outcomes[name] = wanted != set() and not passes(limit, folder, arguments.module, only)
             noticed[(folder / "noticed").read_text()] += 1
             with arguments.log.open("a") as log:
                 log.write(json.dumps({"mutant": name, "noticed": outcomes[name]}) + "\n")
