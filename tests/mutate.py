@@ -13,7 +13,10 @@ first, up to the first that fails. A mutant that makes the tests hang counts as 
 import argparse
 import ast
 import collections
+import contextlib
 import copy
+import inspect
+import itertools
 import json
 import multiprocessing
 import os
@@ -23,13 +26,14 @@ import shutil
 import signal
 import sys
 import tempfile
+import types
 from pathlib import Path
 
 os.environ["OPENBLAS_NUM_THREADS"] = "1"  # before NumPy is imported: a shard is one core's work
 
 import coverage
-import numpy.testing  # noqa: F401  once, for every fork
 import pytest
+from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = {
@@ -38,7 +42,7 @@ TESTS = {
     "optim": ["rules", "optim", "hyper", "state", "wrappers", "evaluation", "copies"],
     "model": ["model", "train", "bad_input", "stops", "evaluation", "files", "state_dict", "copies", "resume"],
 }
-SECONDS = 600  # that the tests of a module may take; those of a mutant get twice what they took
+SECONDS = 900  # that the tests of a module may take; those of a mutant get three times what they took
 BYTES = 8 << 30
 SWAPS = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
@@ -48,16 +52,16 @@ SWAPS = {
 }  # fmt: skip
 
 
-def places(node, inside="", lines=None):
+def places(node, inside="", lines=None, within=False):
     """The nodes that a change may be made of, in order: each with the class and the function it stands in, and with
-    the lines that run where it counts, its own or, of a default argument, the function's."""
+    the lines that run where it counts: its own, of a default argument the function's, outside functions None."""
     typing = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
     if typing or isinstance(node, (ast.Raise, ast.JoinedStr)):
         return
     if isinstance(node, (ast.Compare, ast.BoolOp, ast.BinOp, ast.AugAssign, ast.UnaryOp)) or (
         isinstance(node, ast.Constant) and isinstance(node.value, (bool, int, float))
     ):
-        yield inside, lines or range(node.lineno, node.end_lineno + 1), node
+        yield inside, range(node.lineno, node.end_lineno + 1) if within else lines, node
     if isinstance(node, ast.Return) and node.value is not None:
         yield inside, range(node.lineno, node.end_lineno + 1), node
     if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
@@ -67,9 +71,9 @@ def places(node, inside="", lines=None):
             continue
         for each in value if isinstance(value, list) else [value]:
             if isinstance(each, ast.AST):
-                default = isinstance(node, ast.FunctionDef) and name == "args"
-                body = range(node.body[0].lineno, node.end_lineno + 1) if default else lines
-                yield from places(each, inside, body)
+                if isinstance(node, ast.FunctionDef):
+                    lines, within = range(node.body[0].lineno, node.end_lineno + 1), name == "body"
+                yield from places(each, inside, lines, within)
 
 
 def changed(node):
@@ -116,68 +120,113 @@ def with_change(source, node):
     return (before + text.encode() + after).decode()
 
 
-class Only:
-    """A plugin of pytest: keeps the tests of a set (all where it is None) and times them; first come those that have
-    noticed most so far, then the quickest."""
+PLAIN = (bool, int, float, str, bytes, tuple, list, dict, set, frozenset, type(None))
 
-    def __init__(self, folder, wanted, seconds, noticed):
-        self.folder, self.wanted, self.seconds, self.noticed = folder, wanted, seconds, noticed
 
-    def pytest_collection_modifyitems(self, items):
-        items[:] = [item for item in items if self.wanted is None or item.nodeid in self.wanted]
-        items.sort(key=lambda item: (-self.noticed[item.nodeid], self.seconds.get(item.nodeid, 0.0)))
+def graft(old, new):
+    """Give a module, or a class, that is in use everywhere the code, the defaults and the plain values of `new`."""
+    for name, value in list(vars(new).items()):
+        was = vars(old).get(name)
+        if isinstance(value, type) and value.__module__ == (old.__name__ if inspect.ismodule(old) else old.__module__):
+            graft(was, value)
+        elif isinstance(value, property):
+            for each in ("fget", "fset"):
+                give(getattr(was, each), getattr(value, each))
+        elif isinstance(value, (staticmethod, classmethod)) or callable(value):
+            give(*(inspect.unwrap(getattr(each, "__func__", each)) for each in (was, value)))
+        elif isinstance(value, PLAIN) and not name.startswith("__") and value != was:
+            setattr(old, name, value)
+        getattr(was, "cache_clear", int)()
+
+
+def give(was, function):
+    if not isinstance(function, types.FunctionType) or function.__module__ != was.__module__ or was is function:
+        return
+    # A change may have taken the last use of __class__: the code then wants a cell less, which it is given unused.
+    if len(function.__code__.co_freevars) == len(was.__code__.co_freevars):
+        was.__code__ = function.__code__
+    else:
+        was.__code__ = function.__code__.replace(co_freevars=was.__code__.co_freevars)
+    for defaults in ("__defaults__", "__kwdefaults__"):
+        if repr(getattr(was, defaults)) != repr(getattr(function, defaults)):
+            setattr(was, defaults, getattr(function, defaults))
+
+
+class Loop:
+    """A plugin of pytest, which finds the tests once: then every mutant meets them in a fork of this process."""
+
+    def __init__(self, module, each):
+        self.module, self.each = module, each
+        self.seconds, self.failed = {}, None
+
+    def pytest_runtestloop(self, session):
+        self.session, self.items = session, {item.nodeid: item for item in session.items}
+        self.path = Path(sys.modules[self.module].__file__)
+        self.each(self)
+        return True
 
     def pytest_runtest_logreport(self, report):
         self.seconds[report.nodeid] = self.seconds.get(report.nodeid, 0.0) + report.duration
         if report.failed:
-            (self.folder / "noticed").write_text(report.nodeid)
+            self.failed = report.nodeid
 
+    def run(self, names, cover=None):
+        """The tests of these names, up to the first that fails: its name, or None."""
+        items = [self.items[name] for name in names]
+        for item, following in itertools.zip_longest(items, items[1:]):
+            if cover:
+                cover.switch_context(item.nodeid)
+            item.ihook.pytest_runtest_protocol(item=item, nextitem=following)
+            if self.failed:
+                break
+        return self.failed
 
-def run_tests(folder, module, only, *more):
-    """Run the module's tests in this process, a fork that ends with pytest's exit code."""
-    os.setsid()
-    os.chdir(folder)
-    resource.setrlimit(resource.RLIMIT_AS, (BYTES, BYTES))
-    for stream in (1, 2):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
-    names = [f"tests/test_{name}.py" for name in TESTS[module]]
-    if only.wanted is not None:
-        names = sorted({test.split("::")[0] for test in only.wanted})
-    # Not the test that plants mistakes itself: it looks for the lines in the source.
-    code = pytest.main(["-x", "-p", "no:cacheprovider", "-k", "not mistake_is_seen", *more, *names], plugins=[only])
-    (folder / "seconds.json").write_text(json.dumps(only.seconds))
-    os._exit(code)
-
-
-def passes(seconds, *arguments):
-    """True if the tests pass in so many seconds, in a fork: NumPy and pytest are imported once, here."""
-    process = multiprocessing.get_context("fork").Process(target=run_tests, args=arguments)
-    process.start()
-    process.join(seconds)
-    if process.is_alive():
-        os.killpg(process.pid, signal.SIGKILL)
+    def with_source(self, source, names, seconds, cover=False):
+        """(the test that fails with this source, what else was found); a source that hangs fails too."""
+        receiver, sender = multiprocessing.Pipe(duplex=False)
+        process = multiprocessing.get_context("fork").Process(target=self.child, args=(source, names, cover, sender))
+        process.start()
+        sender.close()
+        try:
+            told = receiver.recv() if receiver.poll(seconds) else ("it hangs", None)
+        except EOFError:
+            told = "it ends the process", None
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.join()
-    return process.exitcode == 0
+        return told
+
+    def child(self, source, names, cover, sender):
+        os.setsid()
+        resource.setrlimit(resource.RLIMIT_AS, (BYTES, BYTES))
+        for stream in (1, 2):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+        self.path.write_text(source, encoding="utf-8")  # for processes that the tests start
+        old = sys.modules[self.module]
+        new = types.ModuleType(old.__name__)
+        new.__file__, new.__package__ = old.__file__, old.__package__
+        try:
+            exec(compile(source, old.__file__, "exec"), vars(new))
+            graft(old, new)
+        except Exception as error:
+            sender.send((repr(error), None))
+            return
+        measured = coverage.Coverage(data_file=None, include=[str(self.path)]) if cover else None
+        if measured:
+            measured.start()
+        failed = self.run(names, measured)
+        lines = {}
+        if measured:
+            measured.stop()
+            lines = measured.get_data().contexts_by_lineno(str(self.path))
+        sender.send((failed, (lines, self.seconds)))
 
 
-def survey(folder, module):
-    """Of each line the tests that reach it (None: all, since it runs while the module is imported); their seconds."""
-    cover = [f"--cov={module}", "--cov-context=test", "--cov-report="]
-    if not passes(SECONDS, folder, module, Only(folder, None, {}, collections.Counter()), *cover):
-        raise SystemExit("the tests fail without any change: see to that first.")
-    for compiled in folder.glob(f"__pycache__/{module}.*"):
-        compiled.unlink()  # by its time and its size alone it might pass for a changed source
-    data = coverage.CoverageData(str(folder / ".coverage"))
-    data.read()
-    lines = data.contexts_by_lineno(str(folder / f"{module}.py"))
-    tests = {line: None if "" in names else {name.split("|")[0] for name in names} for line, names in lines.items()}
-    return tests, json.loads((folder / "seconds.json").read_text())
-
-
-def reaching(tests, lines):
-    """The tests that reach any of the lines; None is all."""
-    found = [tests.get(line, set()) for line in lines]
-    return None if None in found else set().union(*found)
+def order(names, noticed):
+    """Those that have noticed most so far first, the others as they come after a shuffle."""
+    names = sorted(names)
+    random.Random(0).shuffle(names)
+    return sorted(names, key=lambda name: -noticed[name])
 
 
 def report(every, outcomes):
@@ -196,6 +245,7 @@ def main():
     parser.add_argument("--shard", default="1/1", help="which part of how many")
     parser.add_argument("--sample", type=int, help="so many mutants, drawn by --seed, and no more")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seconds", type=float, help="tests of so many seconds at most for a mutant")
     parser.add_argument("--again", action="store_true", help="run those anew that nobody noticed")
     parser.add_argument("--report", action="store_true", help="only say what stands in the log")
     arguments = parser.parse_args()
@@ -213,25 +263,41 @@ def main():
     part, parts = map(int, arguments.shard.split("/"))
     done = {name for name in outcomes if outcomes[name] or not arguments.again}
     names = [name for name in names[part - 1 :: parts] if name not in done]
+
+    tqdm.monitor_interval = 0  # its thread does not go well with forks
+
+    def each(loop):
+        failed, found = loop.with_source(source, order(loop.items, collections.Counter()), SECONDS, cover=True)
+        if failed:
+            pytest.exit(f"the tests fail without any change: {failed}. See to that first.", 1)
+        reached, seconds = found
+        noticed = collections.Counter()
+        for name in tqdm(names, unit="mutant"):
+            node, lines = every[name]
+            # A line that no function holds ran when the module was imported: any test may notice it.
+            tests = loop.items if lines is None else set().union(*(reached.get(line, ()) for line in lines))
+            tests = order(tests, noticed)
+            if arguments.seconds:
+                sums = itertools.accumulate(seconds[test] for test in tests)
+                tests = [test for test, total in zip(tests, sums, strict=True) if total <= arguments.seconds]
+            limit = 10 + 3 * sum(seconds[test] for test in tests)
+            failed, _ = loop.with_source(with_change(source, node), tests, limit)
+            noticed[failed] += 1
+            outcomes[name] = failed is not None
+            with arguments.log.open("a") as log:
+                log.write(json.dumps({"mutant": name, "noticed": outcomes[name]}) + "\n")
+
+    arguments.log = arguments.log.resolve()
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place).resolve() / "tree"
         shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(".git", "__pycache__", "site", "*.egg-info"))
-        os.environ["PYTHONPATH"] = str(folder)
-        tests, seconds = survey(folder, arguments.module)
+        os.environ |= {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
         sys.dont_write_bytecode = True
-        os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
-        noticed = collections.Counter()
-        for name in names:
-            node, lines = every[name]
-            (folder / f"{arguments.module}.py").write_text(with_change(source, node), encoding="utf-8")
-            wanted = reaching(tests, lines)
-            (folder / "noticed").write_text("")
-            only = Only(folder, wanted, seconds, noticed)
-            limit = 10 + 2 * sum(seconds[test] for test in (seconds if wanted is None else wanted))
-            outcomes[name] = wanted != set() and not passes(limit, folder, arguments.module, only)
-            noticed[(folder / "noticed").read_text()] += 1
-            with arguments.log.open("a") as log:
-                log.write(json.dumps({"mutant": name, "noticed": outcomes[name]}) + "\n")
+        os.chdir(folder)
+        # Not the test that plants mistakes itself: it looks for the lines in the source.
+        told = ["-q", "-s", "--tb=no", "-p", "no:cacheprovider", "-k", "not mistake_is_seen"]
+        told += [f"tests/test_{name}.py" for name in TESTS[arguments.module]]
+        pytest.main(told, plugins=[Loop(arguments.module, each)])
     report(every, outcomes)
 
 
