@@ -23,7 +23,16 @@ FIRST = [
     "convolution", "distributed", "tested",
 ]  # fmt: skip
 FOUR = ["layers", "loss", "optim", "model"]
-INNER = {"__init__", "architecture", "batches", "checkpoint", "files", "kernels", "sweepfile", "threads"}  # wings that only ours use
+INNER = {
+    "__init__",
+    "architecture",
+    "batches",
+    "checkpoint",
+    "files",
+    "kernels",
+    "sweepfile",
+    "threads",
+}  # wings that only ours use
 
 
 def all_modules() -> list[str]:

@@ -118,6 +118,7 @@ def test_the_table_is_complete():
     assert {make.__name__ for make, *_ in TABLE.values()} == set(losses.__all__) - {"Loss"}
     defined = {name for name, value in vars(losses).items() if inspect.isclass(value) and issubclass(value, Loss)}
     assert defined == set(losses.__all__)
+    assert all(make.stackable for make, *_ in TABLE.values())
 
 
 # ---- Gradients and golden values ----
@@ -259,7 +260,7 @@ def test_a_weight_counts_a_sample_so_many_times(make, arguments, draw_pred, draw
     assert loss(pred, real, np.ones(N)) == pytest.approx(loss(pred, real), rel=1e-12)
 
 
-@pytest.mark.parametrize("name", [name for name, (make, *_) in TABLE.items() if make.stackable])
+@pytest.mark.parametrize("name", TABLE)
 @every_shape
 @every_reduction
 @pytest.mark.parametrize("weighted", [False, True], ids=["", "weighted"])

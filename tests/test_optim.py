@@ -61,6 +61,20 @@ def test_arrays_are_told_by_their_shapes():
         rule.prepare(fresh_net())
 
 
+@pytest.mark.parametrize("dtypes", [("float64", "float32"), ("float32", "float64")])
+def test_a_list_of_several_dtypes_is_moved_as_each_array_alone(dtypes):
+    together, rule = [np.ones(3, dtype) for dtype in dtypes], optim.Adam(lr=0.1)
+    alone = [(np.ones(3, dtype), optim.Adam(lr=0.1)) for dtype in dtypes]
+    for k in range(3):
+        g = np.array([1.0, -0.5, k])
+        rule.step(together, [g, -g])
+        for sign, (w, own) in zip((1, -1), alone, strict=True):
+            own.step([w], [sign * g])
+    for w, (expected, _) in zip(together, alone, strict=True):
+        assert w.dtype == expected.dtype
+        np.testing.assert_allclose(w, expected, rtol=1e-6)
+
+
 def test_step_refuses_what_does_not_fit():
     w = [np.ones((2, 3))]
     for gradients in ([], [np.ones((3, 2))], [np.ones(6)], [np.ones((2, 3)), np.ones(1)], [1.0]):
@@ -111,6 +125,12 @@ def test_step_takes_views_and_leaves_the_gradients():
     g = np.full((3, 2), 7)  # integers
     optim.Clip(optim.SGD(lr=0.5), norm=1e9).step([whole[:, ::2]], [g])
     np.testing.assert_array_equal(whole, expected)
+    again = optim.SGD(lr=0.5)
+    for view in (np.zeros((3, 4))[:, ::2], np.zeros((3, 2), order="F")):
+        again.step([view], [g])
+        view += 1  # a change between two steps of the same array counts
+        again.step([view], [g])
+        np.testing.assert_array_equal(view, np.full((3, 2), 1 - 7.0))
     gradient = np.full(2, 7.0)
     optim.Clip(optim.SGD(), norm=0.1).step([np.ones(2)], [gradient])
     assert (gradient == 7).all()

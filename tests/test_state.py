@@ -186,6 +186,31 @@ def test_a_state_for_other_parameters_is_refused():
         assert net.vector.tobytes() == before
 
 
+@pytest.mark.parametrize(("part", "wrong"), [("scalars", {"other": 1.0}), ("hyper", {"momentum": 0.5})])
+def test_a_state_with_other_numbers_is_refused(part, wrong, snapshot):
+    rule = after(optim.Adam())
+    before, bad = snapshot(None, rule), rule.state_dict()
+    bad[part] = bad[part] | wrong
+    with pytest.raises(ValueError, match="hyper-parameters are"):
+        rule.load_state_dict(bad)
+    assert snapshot(None, rule) == before
+
+
+def test_a_snapshot_over_one_of_other_arrays_is_of_this_moment():
+    rule, net = optim.Adam(), fresh_net()
+    old = after(rule, net).snapshot()
+    rule.load_state_dict(rule.state_dict())  # new arrays
+    step_by_hand(net, rule, 1)
+    expected = rule.state_dict()
+    new = rule.snapshot(into=old)
+    step_by_hand(net, rule, 2)
+    rule.restore(new)
+    assert rule.t == expected["t"]
+    for found, each in zip(rule.state_dict()["state"], expected["state"], strict=True):
+        for name, array in each.items():
+            np.testing.assert_array_equal(found[name], array)
+
+
 def test_hyper_parameters_come_with_a_state_and_schedules_stay():
     rule = optim.Adam(lr=0.5, beta1=0.25)
     schedule = Scheduled([0.1, 0.2])
