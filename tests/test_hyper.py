@@ -275,6 +275,16 @@ def test_an_attribute_of_ones_own_may_have_a_usual_name():
         assert (rule.momentum, rule.lr) == (0.9, 0.5)
 
 
+def test_what_decides_the_state_is_not_switched_off_but_may_become_0():
+    for rule, name in ((optim.RMSProp(centered=True), "centered"), (optim.Adam(amsgrad=True), "amsgrad")):
+        with pytest.raises(ValueError, match=f"{name} decides which state is kept, and is True: make another"):
+            setattr(rule, name, False)
+        assert getattr(rule, name) is True
+    rule = optim.SGD(momentum=0.9)
+    rule.momentum = 0.0
+    assert rule.momentum == 0
+
+
 def test_a_hyper_parameter_goes_before_a_default_of_the_class():
     class Mine(optim.Optimizer):
         lr = 0.1
