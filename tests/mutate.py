@@ -285,7 +285,7 @@ def main():
             noticed[failed] += 1
             outcomes[name] = failed is not None
             with arguments.log.open("a") as log:
-                log.write(json.dumps({"mutant": name, "noticed": outcomes[name]}) + "\n")
+                log.write(json.dumps({"mutant": name, "noticed": outcomes[name], "by": failed}) + "\n")
 
     arguments.log = arguments.log.resolve()
     with tempfile.TemporaryDirectory() as place:
