@@ -1542,9 +1542,10 @@ def orthogonal(x: Array, steps: int = 5) -> Array:
 # No schedule, no rate ----------------------------------------------------------------------------------------
 
 
-def _schedule_free(w: Array, z: Array, direction: Array, lr: float, beta: float, share: float) -> None:
-    """z goes down, x is the mean of all z, and w = (1 - beta) z + beta x is where the gradient is taken."""
-    x = z + (w - z) / beta  # in this form zero gradients move nothing, to the bit
+def _schedule_free(w: Array, z: Array, direction: Array, lr: float, last: float, beta: float, share: float) -> None:
+    """z goes down, x is the mean of all z, and w = (1 - beta) z + beta x is where the gradient is taken; `last` is the
+    beta that w was made with."""
+    x = z + (w - z) / last  # in this form zero gradients move nothing, to the bit
     z -= lr * direction
     x += share * (z - x)
     w[...] = z + beta * (x - z)
@@ -1565,6 +1566,7 @@ class ScheduleFreeSGD(Optimizer):
     stackable = False
     scalars = {"largest": 0.0, "sum": 0.0}  # noqa: RUF012
     ranges = {"beta": (0, 1, "()"), "beta1": (0, 1, "()")}  # noqa: RUF012
+    _last: tuple[Any, int, float] = (None, 0, 0.0)  # whose, at which step, and beta
 
     def __init__(self, lr: Any = 1.0, beta: Any = 0.9, weight_decay: Any = 0.0) -> None:
         super().__init__(lr=lr, beta=beta, weight_decay=weight_decay)
@@ -1578,15 +1580,25 @@ class ScheduleFreeSGD(Optimizer):
         self.scalars["sum"] += largest**2
         return largest**2 / self.scalars["sum"] if self.scalars["sum"] else 0.0
 
+    def last(self, following: float | None = None) -> float:
+        """beta of the last step; `following` is that of the step to come."""
+        state, t, beta = self._last
+        if state is not self._state or t != self.t:  # it was loaded, or put back
+            name = "beta" if "beta" in self.hyper else "beta1"
+            beta = self._at(name, self.hyper[name], max(self.t - 1, 0))
+        if following is not None:
+            self._last = self._state, self.t + 1, following
+        return beta
+
     def numbers(self, t: int, lr: float, beta: float) -> dict[str, Any]:
-        return {"lr": lr, "beta": beta, "share": self.share(lr)}
+        return {"lr": lr, "last": self.last(beta), "beta": beta, "share": self.share(lr)}
 
     @staticmethod
-    def rule(w: Array, g: Array, z: Array, *, lr: float, beta: float, share: float) -> None:
-        _schedule_free(w, z, g, lr, beta, share)
+    def rule(w: Array, g: Array, z: Array, *, lr: float, last: float, beta: float, share: float) -> None:
+        _schedule_free(w, z, g, lr, last, beta, share)
 
-    def evaluation(self, w: Array, z: Array) -> Array:
-        return z + (w - z) / self._at("beta", self.hyper["beta"], max(self.t - 1, 0))
+    def evaluation(self, w: Array, z: Array, **state: Array) -> Array:
+        return z + (w - z) / self.last()
 
 
 class ScheduleFreeAdamW(ScheduleFreeSGD):
@@ -1607,20 +1619,18 @@ class ScheduleFreeAdamW(ScheduleFreeSGD):
     ) -> None:
         Optimizer.__init__(self, lr=lr, beta1=beta1, beta2=beta2, epsilon=epsilon, weight_decay=weight_decay)
 
-    def numbers(self, t: int, lr: float, beta2: float, **rest: Any) -> dict[str, Any]:
-        return dict(rest, lr=lr, beta2=beta2, c2=1 - beta2**t, share=self.share(lr))
+    def numbers(self, t: int, lr: float, beta1: float, beta2: float, **rest: Any) -> dict[str, Any]:
+        both = {"last": self.last(beta1), "beta1": beta1, "beta2": beta2, "c2": 1 - beta2**t}
+        return rest | both | {"lr": lr, "share": self.share(lr)}
 
     @staticmethod
     def rule(
-        w: Array, g: Array, z: Array, v: Array, *, lr: float, beta1: float, beta2: float, epsilon: float,
+        w: Array, g: Array, z: Array, v: Array, *, lr: float, last: float, beta1: float, beta2: float, epsilon: float,
         weight_decay: float, c2: float, share: float,
     ) -> None:  # fmt: skip
         v += (1 - beta2) * (g * g - v)
         direction = g / (np.sqrt(v / c2) + epsilon) + weight_decay * w
-        _schedule_free(w, z, direction, lr, beta1, share)
-
-    def evaluation(self, w: Array, z: Array, v: Array) -> Array:
-        return z + (w - z) / self._at("beta1", self.hyper["beta1"], max(self.t - 1, 0))
+        _schedule_free(w, z, direction, lr, last, beta1, share)
 
 
 class DoG(Optimizer):

@@ -39,7 +39,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TESTS = {
     "layers": ["layers", "gradcheck", "copies", "bad_input", "model"],
     "loss": ["losses", "bad_input", "copies"],
-    "optim": ["rules", "optim", "hyper", "state", "wrappers", "evaluation", "copies"],
+    "optim": ["rules", "optim", "hyper", "state", "wrappers", "evaluation", "line_search", "copies"],
     "model": ["model", "train", "bad_input", "stops", "evaluation", "files", "state_dict", "copies", "resume"],
 }
 SECONDS = 900  # that the tests of a module may take; those of a mutant get three times what they took

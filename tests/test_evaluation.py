@@ -186,6 +186,21 @@ def test_before_the_first_step_the_weights_are_shown(showing):
     assert net.vector.tobytes() == before
 
 
+def test_schedule_free_shows_the_average_of_z_whatever_the_schedule_of_beta():
+    """x of the paper, a running mean of the points that plain gradient descent visits; it does not depend on beta."""
+    betas = [0.9, 0.5, 0.8, 0.3, 0.6, 0.7]
+    net, rule = held(START), optim.ScheduleFreeSGD(lr=0.5, beta=Scheduled(betas))
+    visited = []
+    for t, gradients in enumerate(STREAM[:6], 1):
+        give(net, gradients)
+        rule.update(net)
+        last = visited[-1] if visited else START
+        visited.append([w - 0.5 * g for w, g in zip(last, gradients, strict=True)])
+        with rule.evaluation_weights(net):
+            for k, layer in enumerate(net.layers):
+                np.testing.assert_allclose(layer.w, np.mean([each[k] for each in visited[:t]], 0), rtol=1e-12)
+
+
 @pytest.mark.parametrize("name", ["ASGD", "Average", "Lookahead", "ScheduleFreeSGD"])
 def test_a_schedule_may_end_in_zero(name):
     """Nothing moves any more, and what is shown is a mean of what was."""

@@ -174,6 +174,14 @@ def test_lbfgs_starts_anew_where_a_layer_is_frozen_or_thawed():
         ]  # fmt: skip
 
 
+def test_adamax_without_epsilon_leaves_what_never_had_a_gradient():
+    w, rule = [np.array([1.0, 2.0])], optim.Adamax(lr=0.1, epsilon=0.0)
+    rule.step(w, [np.array([0.0, 4.0])])
+    np.testing.assert_allclose(w[0], [1.0, 1.9], rtol=1e-12)
+    rule.step(w, [np.array([0.0, 4.0])])
+    np.testing.assert_allclose(w[0], [1.0, 1.8], rtol=1e-12)
+
+
 # What it costs ------------------------------------------------------------------------------------------------------
 
 

@@ -196,6 +196,30 @@ def test_a_state_with_other_numbers_is_refused(part, wrong, snapshot):
     assert snapshot(None, rule) == before
 
 
+LBFGS_WRONG = {  # what does not go together in a state of LBFGS
+    "two of them": lambda state: state["state"].append({}),
+    "arrays before the first iteration": lambda state: state["scalars"].update(iterations=0.0),
+    "no arrays after some": lambda state: state.update(state=[{}]),
+    "a part is missing": lambda state: state["state"][0].pop("y"),
+    "a direction of another length": lambda state: state["state"][0].update(direction=np.ones(3)),
+    "a gradient of another length": lambda state: state["state"][0].update(last_g=np.ones(3)),
+    "fewer s than y": lambda state: state["state"][0].update(s=state["state"][0]["s"][:-1]),
+    "a pair that curves upwards": lambda state: state["state"][0].update(s=-state["state"][0]["s"]),
+    "a pair without curvature": lambda state: state["state"][0].update(s=0 * state["state"][0]["s"]),
+}
+
+
+@pytest.mark.parametrize("wrong", LBFGS_WRONG)
+def test_a_state_of_lbfgs_that_does_not_go_together_is_refused(wrong, snapshot):
+    rule = after(optim.LBFGS(steps=3))
+    before, state = snapshot(None, rule), rule.state_dict()
+    assert len(state["state"][0]["y"]) > 1
+    LBFGS_WRONG[wrong](state)
+    with pytest.raises(ValueError, match="do not go together"):
+        rule.load_state_dict(state)
+    assert snapshot(None, rule) == before
+
+
 def test_a_snapshot_over_one_of_other_arrays_is_of_this_moment():
     rule, net = optim.Adam(), fresh_net()
     old = after(rule, net).snapshot()
