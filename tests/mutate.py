@@ -37,7 +37,7 @@ from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = {
-    "layers": ["layers", "gradcheck", "copies", "bad_input", "model"],
+    "layers": ["layers", "gradcheck", "copies", "bad_input", "model", "convolution", "threads"],
     "loss": ["losses", "bad_input", "copies"],
     "optim": ["rules", "optim", "hyper", "state", "wrappers", "evaluation", "line_search", "copies"],
     "model": ["model", "train", "bad_input", "stops", "evaluation", "files", "state_dict", "copies", "resume"],
@@ -222,11 +222,9 @@ class Loop:
         sender.send((failed, (lines, self.seconds)))
 
 
-def order(names, noticed):
-    """Those that have noticed most so far first, the others as they come after a shuffle."""
-    names = sorted(names)
-    random.Random(0).shuffle(names)
-    return sorted(names, key=lambda name: -noticed[name])
+def order(names, noticed, seconds):
+    """Those that have noticed most so far first, then the quickest."""
+    return sorted(names, key=lambda name: (-noticed[name], seconds.get(name, 0.0), name))
 
 
 def report(every, outcomes):
@@ -267,7 +265,7 @@ def main():
     tqdm.monitor_interval = 0  # its thread does not go well with forks
 
     def each(loop):
-        failed, found = loop.with_source(source, order(loop.items, collections.Counter()), SECONDS, cover=True)
+        failed, found = loop.with_source(source, order(loop.items, collections.Counter(), {}), SECONDS, cover=True)
         if failed:
             pytest.exit(f"the tests fail without any change: {failed}. See to that first.", 1)
         reached, seconds = found
@@ -276,7 +274,7 @@ def main():
             node, lines = every[name]
             # A line that no function holds ran when the module was imported: any test may notice it.
             tests = loop.items if lines is None else set().union(*(reached.get(line, ()) for line in lines))
-            tests = order(tests, noticed)
+            tests = order(tests, noticed, seconds)
             if arguments.seconds:
                 sums = itertools.accumulate(seconds[test] for test in tests)
                 tests = [test for test, total in zip(tests, sums, strict=True) if total <= arguments.seconds]
