@@ -56,6 +56,15 @@ def _config(layer: layers.Layer) -> dict[str, Any]:
             f"{type(layer).__name__} can't be saved: load would call it with {list(config)}, and its arguments are "
             f"{list(takes)[1:]} ({error}). Write config(), which gives its arguments by name."
         ) from None
+    ours = next(each for each in type(layer).__mro__ if getattr(layers, each.__name__, None) is each)
+    for name in takes.keys() - config.keys() - inspect.signature(ours.__init__).parameters.keys():
+        default = takes[name].default
+        lost = not hasattr(layer, name) or repr(getattr(layer, name)) != repr(default)
+        if lost and takes[name].kind not in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
+            raise ValueError(
+                f"{type(layer).__name__} can't be saved: its config() does not give the argument {name!r}, and load "
+                f"would take the default, {default!r}. Write config(), which gives all its arguments by name."
+            )
     return config
 
 

@@ -58,6 +58,27 @@ def test_an_argument_that_is_not_kept_is_refused_when_saving(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_an_argument_of_a_net_of_ones_own_is_not_lost_in_silence(tmp_path):
+    class Louder(layers.Model):
+        def __init__(self, layers, seed=None, dtype="float32", gain=2.0):
+            super().__init__(layers, seed, dtype)
+            self.gain = gain
+
+        def forward(self, x, training=False):
+            return super().forward(x, training) * np.float32(self.gain)
+
+    class Told(Louder):
+        def config(self):
+            return super().config() | {"gain": self.gain}
+
+    with pytest.raises(ValueError, match=r"Louder .*config\(\) does not give the argument 'gain'.*default, 2\.0"):
+        Louder([layers.Linear(2)], seed=0, gain=3.0).build((4,)).save(tmp_path / "net.npz")
+    for net in (Louder([layers.Linear(2)], seed=0), Told([layers.Linear(2)], seed=0, gain=3.0)):
+        net.build((4,)).save(tmp_path / "net.npz")
+        again = model.load(tmp_path / "net.npz", custom={type(net).__name__: type(net)})
+        np.testing.assert_array_equal(again.predict(X), net.predict(X))
+
+
 def test_a_parameter_may_not_have_the_name_of_an_attribute():
     class Gain(layers.Layer):
         def __init__(self, gamma=1.0):
