@@ -317,6 +317,10 @@ class CosineRestarts(Schedule):
         length, cycle, u = float(self.steps), 0, float(t)
         if self.t_mult == 1:
             cycle, u = divmod(t, self.steps)
+        elif self.t_mult < 1.01:  # the cycles are many: by the sum of their lengths to the one before, as it is rounded
+            cycle = max(0, int(math.log1p(u * (self.t_mult - 1) / length) / math.log(self.t_mult)) - 1)
+            u -= length * math.expm1(cycle * math.log(self.t_mult)) / (self.t_mult - 1)
+            length *= self.t_mult**cycle
         while u >= length:
             u -= length
             length *= self.t_mult

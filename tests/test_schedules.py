@@ -114,6 +114,9 @@ def test_the_later_schedules_of_a_join_count_from_their_start():
 
 
 def test_restarts_of_any_length_stay_on_the_curve():
+    assert CosineRestarts(1.0, 0.1, 1, t_mult=1 + 1e-9)(10**15) > 0.1  # at once, after 14 billion cycles
+    nearly, plain = CosineRestarts(1.0, 0.1, 10, t_mult=1 + 1e-12), CosineRestarts(1.0, 0.1, 10)
+    assert [nearly(t) for t in range(5, 500, 10)] == pytest.approx([plain(t) for t in range(5, 500, 10)], abs=1e-6)
     schedule = CosineRestarts(1.0, 0.0, 10, t_mult=1.1)
     values = [schedule(t) for t in range(2000)]
     assert max(values) == 1
