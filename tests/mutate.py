@@ -40,7 +40,19 @@ TESTS = {
     "layers": ["layers", "gradcheck", "copies", "bad_input", "model", "convolution", "threads"],
     "loss": ["losses", "bad_input", "copies"],
     "optim": ["rules", "optim", "hyper", "state", "wrappers", "evaluation", "line_search", "copies"],
-    "model": ["model", "train", "bad_input", "stops", "evaluation", "files", "state_dict", "copies", "resume"],
+    "model": [
+        "model",
+        "train",
+        "bad_input",
+        "stops",
+        "evaluation",
+        "files",
+        "state_dict",
+        "copies",
+        "resume",
+        "data",
+        "slips",
+    ],
 }
 SECONDS = 900  # that the tests of a module may take; those of a mutant get three times what they took
 BYTES = 8 << 30

@@ -264,6 +264,8 @@ ROWS = [
         {"x": [(X, CLASSES)], "y": None, "sample_weight": np.ones(12)}),
     Row("a class without a weight", ValueError, ("class_weight", r"missing: \[2\]"), {"class_weight": {0: 1, 1: 2}}),
     Row("a class weight below 0", ValueError, ("class_weight", "not negative"), {"class_weight": {0: 1, 1: 2, 2: -1}}),
+    Row("a class weight without end", ValueError, ("class_weight holds finite numbers",),
+        {"class_weight": {0: 1, 1: 2, 2: np.inf}}),
     Row("class weights without classes", ValueError, ("class_weight",), {"class_weight": {0: 1}}, regressor),
     # validation
     *(
@@ -273,6 +275,7 @@ ROWS = [
     Row("validation of one array", ValueError, (r"\(x, y\) or a fraction", "got ndarray"), {"validation": X}),
     Row("validation of other lengths", ValueError, ("validation x has 3 rows and validation y has 12",),
         {"validation": (X[:3], CLASSES)}),
+    Row("validation of four", ValueError, (r"\(x, y\) or a fraction",), {"validation": (X, CLASSES, None, None)}),
     Row("NaN in validation", ValueError, ("validation x holds NaN, first in row 7",),
         {"validation": (with_value(X, np.nan), CLASSES)}),
     Row("validation of another width", ValueError, ("takes 3 inputs", r"\(4,\)"),
@@ -284,6 +287,8 @@ ROWS = [
         {"x": iter([(X, CLASSES)]), "y": None, "epochs": 3}),
     Row("an iterable of something else", ValueError, (r"\(x, y\) or \(x, y, weight\)", "got str"),
         {"x": {"x": X}, "y": None}),
+    Row("batches of four", ValueError, (r"\(x, y\) or \(x, y, weight\)",),
+        {"x": [(X, CLASSES, np.ones(12), None)], "y": None}),
     # metrics and callbacks
     Row("a metric that is none of ours", ValueError, ("'f1'", "accuracy", r"\(pred, real\)"), {"metrics": ["f1"]}),
     Row("a callback that can't be called", TypeError, (r"callable \(net, logs\)", "got 3"), {"callbacks": [3]}),
