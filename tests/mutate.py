@@ -41,19 +41,9 @@ TESTS = {
     "loss": ["losses", "bad_input", "copies"],
     "optim": ["rules", "optim", "hyper", "state", "wrappers", "evaluation", "line_search", "copies"],
     "model": [
-        "model",
-        "train",
-        "bad_input",
-        "stops",
-        "evaluation",
-        "files",
-        "state_dict",
-        "copies",
-        "resume",
-        "data",
-        "slips",
+        "model", "train", "data", "bad_input", "stops", "evaluation", "files", "state_dict", "copies", "resume", "slips",
     ],
-}
+}  # fmt: skip
 SECONDS = 900  # that the tests of a module may take; those of a mutant get three times what they took
 BYTES = 8 << 30
 SWAPS = {
