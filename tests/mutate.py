@@ -41,7 +41,8 @@ TESTS = {
     "loss": ["losses", "bad_input", "copies"],
     "optim": ["rules", "optim", "hyper", "state", "wrappers", "evaluation", "line_search", "copies"],
     "model": [
-        "model", "train", "data", "bad_input", "stops", "evaluation", "files", "state_dict", "copies", "resume", "slips",
+        "model", "train", "data", "bad_input", "stops", "evaluation", "files", "state_dict", "copies", "resume",
+        "slips",
     ],
 }  # fmt: skip
 SECONDS = 900  # that the tests of a module may take; those of a mutant get three times what they took
