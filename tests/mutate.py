@@ -1,13 +1,17 @@
 """Mutation testing of the four modules: one small change at a time, and the module's own tests are to notice it.
 
-    python tests/mutate.py optim --log optim.jsonl                    every mutant; hours
+    python tests/mutate.py optim --log optim.jsonl                    every mutant
     python tests/mutate.py optim --log optim.jsonl --shard 2/8        the second of eight parts, for another core
+    python tests/mutate.py optim --log optim.jsonl --seconds 12       no more than 12 seconds of tests for each
     python tests/mutate.py optim --log optim.jsonl --sample 60        so many, drawn by a seed
+    python tests/mutate.py optim --log optim.jsonl --again            those anew that nobody noticed
     python tests/mutate.py optim --log optim.jsonl --report           the score, and what nobody noticed
 
 The log has a line a mutant, so a run that was stopped goes on where it was. Strings, docstrings, annotations and
-`raise` statements (what they say) are left alone. Of a mutant those tests run that reach its lines, the quickest
-first, up to the first that fails. A mutant that makes the tests hang counts as noticed.
+`raise` statements (what they say) are left alone. pytest finds the tests once; each mutant's code is grafted into the
+module in a fork of that process, and those tests run that reach its lines, up to the first that fails. What was made
+while the tests were found keeps the old code, so that a mutant may pass that a run from the start would have noticed,
+never the reverse. A mutant that makes the tests hang counts as noticed.
 """
 
 import argparse
