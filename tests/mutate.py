@@ -59,16 +59,16 @@ SWAPS = {
 }  # fmt: skip
 
 
-def places(node, inside="", lines=None, within=False):
-    """The nodes that a change may be made of, in order: each with the class and the function it stands in, and with
-    the lines that run where it counts: its own, of a default argument the function's, outside functions None."""
+def places(node, inside="", within=False):
+    """The nodes that a change may be made of, in order: each with the class and the function it stands in, and its
+    lines; outside the bodies of functions None, since those ran when the module was imported."""
     typing = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
     if typing or isinstance(node, (ast.Raise, ast.JoinedStr)):
         return
     if isinstance(node, (ast.Compare, ast.BoolOp, ast.BinOp, ast.AugAssign, ast.UnaryOp)) or (
         isinstance(node, ast.Constant) and isinstance(node.value, (bool, int, float))
     ):
-        yield inside, range(node.lineno, node.end_lineno + 1) if within else lines, node
+        yield inside, range(node.lineno, node.end_lineno + 1) if within else None, node
     if isinstance(node, ast.Return) and node.value is not None:
         yield inside, range(node.lineno, node.end_lineno + 1), node
     if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
@@ -78,9 +78,8 @@ def places(node, inside="", lines=None, within=False):
             continue
         for each in value if isinstance(value, list) else [value]:
             if isinstance(each, ast.AST):
-                if isinstance(node, ast.FunctionDef):
-                    lines, within = range(node.body[0].lineno, node.end_lineno + 1), name == "body"
-                yield from places(each, inside, lines, within)
+                body = isinstance(node, ast.FunctionDef) and name == "body"
+                yield from places(each, inside, body or (within and name != "args"))
 
 
 def changed(node):
@@ -279,7 +278,7 @@ def main():
         noticed = collections.Counter()
         for name in tqdm(names, unit="mutant"):
             node, lines = every[name]
-            # A line that no function holds ran when the module was imported: any test may notice it.
+            # What ran when the module was imported any test may notice.
             tests = loop.items if lines is None else set().union(*(reached.get(line, ()) for line in lines))
             tests = order(tests, noticed, seconds)
             if arguments.seconds:
