@@ -78,8 +78,7 @@ def places(node, inside="", within=False):
             continue
         for each in value if isinstance(value, list) else [value]:
             if isinstance(each, ast.AST):
-                body = isinstance(node, ast.FunctionDef) and name == "body"
-                yield from places(each, inside, body or (within and name != "args"))
+                yield from places(each, inside, name == "body" if isinstance(node, ast.FunctionDef) else within)
 
 
 def changed(node):
