@@ -197,6 +197,8 @@ class Layer:
         return layer
 
     def __init__(self, name: str | None = None) -> None:
+        if not isinstance(name, (str, type(None))):
+            raise TypeError(f"name is a string, got {name!r}: {type(self).__name__} takes no such argument before it.")
         self.name = name
 
     # What a layer writes.
@@ -547,6 +549,12 @@ def _real(name: str, value: Any, low: float, high: float = math.inf, closed: boo
     return float(value)
 
 
+def _flag(name: str, value: Any, hint: str) -> bool:
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} is True or False, got {value!r}: {hint}.")
+    return bool(value)
+
+
 def _rows(x: Array) -> Array:
     """All leading axes as one: (..., D) as (R, D)."""
     return x if x.ndim == 2 else x.reshape(-1, x.shape[-1])
@@ -612,7 +620,8 @@ class Linear(Layer):
     def __init__(self, units: int, bias: bool = True, init: Any = None, name: str | None = None) -> None:
         super().__init__(name)
         self.units = _count("units", units)
-        self.bias = bool(bias)
+        # Linear(784, 128) of someone who gives the inputs too would else be a layer of 784 units.
+        self.bias = _flag("bias", bias, "the data tell how many inputs there are, Linear(units) how many outputs")
         self.init = init
         _weights(init)
 
@@ -1213,7 +1222,7 @@ class BatchNorm(Norm):
     def __init__(self, momentum: float = 0.1, epsilon: float = 1e-5, name: str | None = None) -> None:
         super().__init__(name)
         self.momentum = _real("momentum", momentum, 0, 1, closed=True)
-        self.epsilon = _real("epsilon", epsilon, 0)
+        self.epsilon = _real("epsilon", epsilon, 0, 1)
 
     def setup(self, input_shape: Shape) -> None:
         super().setup(input_shape)
@@ -1305,7 +1314,7 @@ class LayerNorm(Norm):
 
     def __init__(self, epsilon: float = 1e-5, name: str | None = None) -> None:
         super().__init__(name)
-        self.epsilon = _real("epsilon", epsilon, 0)
+        self.epsilon = _real("epsilon", epsilon, 0, 1)
 
     def forward(self, x: Array, training: bool) -> Array:
         z, scale, _, _ = _standardised(x, -1, self.epsilon)
@@ -1327,7 +1336,7 @@ class GroupNorm(Norm):
     def __init__(self, groups: int, epsilon: float = 1e-5, name: str | None = None) -> None:
         super().__init__(name)
         self.groups = _count("groups", groups)
-        self.epsilon = _real("epsilon", epsilon, 0)
+        self.epsilon = _real("epsilon", epsilon, 0, 1)
 
     def output_shape(self, input_shape: Shape) -> Shape:
         super().output_shape(input_shape)
@@ -1360,7 +1369,7 @@ class RMSNorm(Norm):
 
     def __init__(self, epsilon: float | None = None, name: str | None = None) -> None:
         super().__init__(name)
-        self.epsilon = epsilon if epsilon is None else _real("epsilon", epsilon, 0)
+        self.epsilon = epsilon if epsilon is None else _real("epsilon", epsilon, 0, 1)
 
     def setup(self, input_shape: Shape) -> None:
         self.add_parameter("w", input_shape[-1:], 1.0)

@@ -363,8 +363,9 @@ class Model(_layers.Chain):
                    begin(run), step(run), epoch(run, logs), end(run)
         class_weight  class number -> weight
         resume     the file of a callbacks.Checkpoint: the training that it is of goes on, up to `epochs` in all, to the
-                   same bits as if it had never stopped. Give the same net, data and callbacks; without `optim` and
-                   `loss`, those in the file. Where there is no file yet, the training begins.
+                   same bits as if it had never stopped. Give the same net, data, batch_size and callbacks (those that
+                   only write files may come and go); the optimizer and the loss, where they are given, are of the same
+                   classes, and their numbers are the file's. Where there is no file yet, the training begins.
                    An iterable goes on where it was if it has state_dict and load_state_dict, as augment.batches; any
                    other begins each epoch by itself.
 
@@ -382,6 +383,8 @@ class Model(_layers.Chain):
             with files.reading(resume):
                 optim = checkpoint.made(saved["optim"], "optim") if optim is None else optim
                 loss = checkpoint.made(saved["loss"], "loss") if loss is None else loss
+        if isinstance(optim, _loss.Loss) or isinstance(loss, _optim.Optimizer):
+            raise TypeError("the optimizer comes before the loss: net.train(x, y, optim.Adam(), loss.MSE()).")
         optim = optim if optim is not None else self.optim if self.optim is not None else _optim.Adam()
         loss = loss if loss is not None else self.loss if self.loss is not None else self._usual_loss()
         _check_callable("optim", optim, "optim.Adam()")
@@ -642,6 +645,11 @@ class _Checked:
     """Data that fits a net and a loss: every error here comes before anything is built or moved."""
 
     def __init__(self, net: Model, loss: Any, class_weight: Any, what: str = "") -> None:
+        if net._ends_in_softmax and _takes_raw_scores(loss):
+            raise ValueError(
+                f"{loss!r} takes raw scores, and the net ends in a Softmax, which makes probabilities of them: leave "
+                f"the Softmax out, or take loss.CrossEntropy()."
+            )
         self.net = net
         self.loss = loss
         self.class_weight = class_weight
@@ -681,6 +689,8 @@ class _Checked:
         if self.class_weight is not None:
             numbers = y if y.ndim == 1 else metrics.classes(y, y.shape)
             by_class = self.class_weight
+            if isinstance(by_class, str):
+                raise ValueError(f"class_weight is a dict, class number -> weight, or a list, got {by_class!r}.")
             if not isinstance(by_class, dict):
                 by_class = dict(enumerate(np.asarray(by_class).tolist()))
             missing = sorted(set(np.unique(numbers).tolist()) - set(by_class))

@@ -164,8 +164,10 @@ class _Function(_Arrays):
         self.value = math.nan
 
     def again(self, loss: Any) -> float:
-        value, gradient = self.function(self.x)
-        gradient = np.asarray(gradient)
+        found = self.function(self.x)
+        if not isinstance(found, tuple) or len(found) != 2:
+            raise TypeError(f"minimize takes a function of x that returns (value, gradient), this one gives {found!r}.")
+        value, gradient = found[0], np.asarray(found[1])
         if gradient.shape != self.x.shape:
             raise ValueError(f"the gradient has shape {gradient.shape}, expected that of x, {self.x.shape}.")
         self.gradient[...] = gradient
@@ -250,9 +252,14 @@ class Optimizer:
         """The numbers that `rule` takes at step t, from the hyper-parameters of that step."""
         return hyper
 
-    @staticmethod
-    def rule(w: Array, g: Array, *state: Array, **numbers: Any) -> None:
-        raise TypeError("a rule is rule(w, g, *state, **numbers), changing w and the state in place: write it.")
+    if TYPE_CHECKING:
+        rule: Any  # whatever state and numbers one's own takes
+
+    else:
+
+        @staticmethod
+        def rule(w: Array, g: Array, *state: Array, **numbers: Any) -> None:
+            raise TypeError("a rule is rule(w, g, *state, **numbers), changing w and the state in place: write it.")
 
     def survey(self, pieces: Callable[[], Iterable[Piece]], numbers: dict[str, Any]) -> dict[str, Any]:
         """The numbers, where they depend on all parameters and gradients at once; `pieces()` goes over them."""
@@ -335,6 +342,8 @@ class Optimizer:
         """
         if self._needs_value():
             raise TypeError(f"{type(self).__name__} asks for the loss itself: give it a net, or use minimize.")
+        if isinstance(parameters, np.ndarray):
+            raise TypeError("step takes lists of arrays, one for each parameter: step([w], [g]).")
         parameters, gradients = list(parameters), [np.asarray(g) for g in gradients]
         shapes, found = [np.shape(w) for w in parameters], [g.shape for g in gradients]
         if shapes != found:
@@ -453,10 +462,18 @@ class Optimizer:
         hyper = self.__dict__.get("hyper", {})
         if name in hyper:
             self._set(name, value)
-        elif name in USUAL and hyper:
+        elif hyper and (name in USUAL or self._meant(name)):
             raise AttributeError(f"{type(self).__name__} has no {name!r} to set; it has {', '.join(hyper)}.")
         else:
             super().__setattr__(name, value)
+
+    def _meant(self, name: str) -> bool:
+        """Whether a name that means nothing is that of a hyper-parameter, but for a slip."""
+        if name.startswith("_") or name in self.__dict__ or hasattr(type(self), name):
+            return False
+        import difflib  # of use after a slip alone
+
+        return bool(difflib.get_close_matches(name.lower(), self.hyper, cutoff=0.85))
 
     def _set(self, name: str, value: Any) -> None:
         taken = name in self.__dict__ or not isinstance(getattr(Optimizer, name, _Hyper(name)), _Hyper)

@@ -293,7 +293,8 @@ class CSVLogger:
 
 
 class TensorBoard:
-    """Write each epoch's numbers for TensorBoard, as soon as they are known: `tensorboard --logdir folder` shows them.
+    """Write each epoch's numbers for TensorBoard, as soon as they are known: `tensorboard --logdir folder` shows them
+    (TensorBoard itself is a package of its own, `pip install tensorboard`).
 
     folder  where the runs are; it is made
     name    of this run, a folder within; each training has a name of its own, None: the time of its begin

@@ -93,6 +93,9 @@ def _kinds(description: Any) -> Any:
 # The state of a run ----------------------------------------------------------------------------------------------
 
 
+WRITERS = ("Checkpoint", "TensorBoard")  # callbacks with a state that decides nothing of the training
+
+
 def state_of(run: Any, stopped: bool) -> dict[str, Any]:
     """What decides how `run` goes on from here. `stopped`: a callback has ended it."""
     net, totals = run.net, run.totals
@@ -126,7 +129,13 @@ def check(state: dict[str, Any], run: Any, rows: Any, validated: bool, net: Any,
     kinds, given = _kinds(state["optim"]), _kinds(described(run.optim))
     if kinds != given:
         raise ModelFileError(f"{path} is of a training by {kinds}, this one is by {given}: give the same optimizer.")
-    names, given = [name for name, _ in state["callbacks"]], [type(each).__name__ for each in run.callbacks]
+    kinds, given = _kinds(state["loss"]), _kinds(described(run.loss))
+    if kinds != given:
+        raise ModelFileError(f"{path} is of a training by {kinds}, this one is by {given}: give the same loss.")
+    # What only writes files, or keeps no state, may come and go.
+    names = [name for name, kept in state["callbacks"] if kept is not None and name not in WRITERS]
+    given = [type(each).__name__ for each in run.callbacks if hasattr(each, "state_dict")]
+    given = [name for name in given if name not in WRITERS]
     if names != given:
         raise ModelFileError(
             f"{path} is of a training with the callbacks {names}, this one has {given}: give the same."
@@ -252,8 +261,13 @@ def restore(state: dict[str, Any], run: Any) -> None:
 
 def restore_outside(state: dict[str, Any], run: Any) -> None:
     """Of what stands outside the training: its callbacks, and data that keep a state of their own."""
-    for callback, (_, kept) in zip(run.callbacks, state["callbacks"], strict=True):
+    states: dict[str, list[Any]] = {}
+    for name, kept in state["callbacks"]:
+        states.setdefault(name, []).append(kept)
+    for callback in run.callbacks:
+        kept = next(iter(states.get(type(callback).__name__, [])), None)
         if kept is not None:
+            states[type(callback).__name__].pop(0)
             callback.load_state_dict(kept)
     if state.get("data") is not None:
         run.rows.data.load_state_dict(state["data"])

@@ -101,7 +101,9 @@ class Comparison:
         return self.lrs if self.has_rate(name) else np.array([math.nan])
 
     def finals(self, name: str) -> Array:
-        """(R, S), the final loss of each run."""
+        """(R, S), the final loss of each run. KeyError for a name that is none of `optimizers`."""
+        if name not in self.curves:
+            raise KeyError(f"{name!r} was not compared; there are {', '.join(self.curves)}.")
         return final_losses(self.curves[name], self.window)
 
     def scores(self, name: str) -> Array:

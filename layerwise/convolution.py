@@ -136,7 +136,7 @@ class Convolution(Windowed):
             _plain, (kernel_size, stride, padding, dilation)
         )
         self._lay("kernel_size", stride, padding, dilation)
-        self.bias = bool(bias)
+        self.bias = layers._flag("bias", bias, "give it by name, bias=False")
         self.init = init
         layers._weights(init)
 

@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
+from layerwise import checkpoint, optim, threads, training
 from layerwise import loss as losses
-from layerwise import optim, threads, training
 
 Array = np.ndarray
 
@@ -57,8 +57,10 @@ class DistributedRun(training.Run):
             "call train with the same on each; every rank is given all rows, and takes its part of each batch",
             rows=getattr(rows, "n", None),
             batches=rows.steps,
+            batch_size=rows.bounds[0][1] if hasattr(rows, "bounds") else None,
             epochs=self.epochs,
             shuffle=shuffle,
+            loss=checkpoint.described(self.loss),
             metrics=list(self._chosen),
             data=_checksum(rows),
             validation=None if unseen is None else (unseen.n, _checksum(unseen)),
@@ -266,7 +268,9 @@ class Distributed(optim.Wrapper):
         comm, rank = self.comm, self.rank
         moving = [(each.names[0], each.shape) for each in net.layout.parameters if each.movable]
         self.refuse_others(
-            "make the same net and the same optimizer on each", nets=(moving, net.dtype.name), optimizers=_nest(self)
+            "make the same net and the same optimizer on each",
+            nets=(moving, net.dtype.name),
+            optimizers=_nest(self.optimizer),
         )
         comm.Bcast(net.vector)
         random: list[np.random.Generator] = []
@@ -348,13 +352,11 @@ def _checksum(rows: Any) -> int:
     return zlib.crc32(b"".join(part.tobytes() for part in ends))
 
 
-def _nest(rule: Any) -> list[str]:
-    """The classes of an optimizer and of what it goes around."""
-    names = [type(rule).__name__]
-    while "optimizer" in rule.__dict__:
-        rule = rule.optimizer
-        names.append(type(rule).__name__)
-    return names
+def _nest(rule: Any) -> list[Any]:
+    """The classes of an optimizer and of what it goes around, with their schedules; the numbers will be rank 0's."""
+    schedules = {name: checkpoint.described(each) for name, each in rule.hyper.items() if callable(each)}
+    within = _nest(rule.optimizer) if "optimizer" in rule.__dict__ else []
+    return [type(rule).__name__, *([schedules] if schedules else []), *within]
 
 
 @functools.cache

@@ -50,6 +50,10 @@ def check_place(path: str | os.PathLike[str]) -> Path:
         _safetensors()
     if not path.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {str(path.parent)!r} to save in: make it first.")
+    if path.is_dir():
+        raise IsADirectoryError(f"{str(path)!r} is a folder: give the name of a file in it.")
+    if not os.access(path.parent, os.W_OK):
+        raise PermissionError(f"no file may be written in the folder {str(path.parent)!r}: choose another.")
     return path
 
 

@@ -310,9 +310,11 @@ def test_checkpoint_with_a_monitor_saves_what_is_better(net, tmp_path):
     [
         ("net.pt", ValueError, r"\.npz or \.safetensors"),
         ("nowhere/net.npz", FileNotFoundError, "no folder.*nowhere"),
+        ("folder.npz", IsADirectoryError, "folder.npz' is a folder: give the name of a file in it"),
     ],
 )
 def test_checkpoint_looks_at_its_path_before_the_first_step(net, snapshot, tmp_path, path, error, message):
+    (tmp_path / "folder.npz").mkdir()
     net.build((3,))
     before = snapshot(net)
     with pytest.raises(error, match=message):

@@ -150,6 +150,8 @@ def test_a_rule_without_a_rate_is_run_once_a_seed():
     found = short({"SGD": optim.SGD, "DoG": optim.DoG, "own": lambda: optim.Prodigy()}, seeds=3)
     assert [found.curves[name].shape for name in found.optimizers] == [(2, 3, 9), (1, 3, 9), (1, 3, 9)]
     assert math.isnan(found.best_lr("DoG"))
+    with pytest.raises(KeyError, match=r"'dog' was not compared; there are .*DoG"):
+        found.best_lr("dog")
     assert found.edge("DoG") == ""
     assert found.good_window("own") is None
     assert not found.has_rate("own")

@@ -176,7 +176,7 @@ def test_a_memory_map(two):
 @needs_mpi
 def test_what_differs_between_the_ranks_is_refused(two):
     for what, message in alike(two["refused"]).items():
-        assert f"different {what}" in message
+        assert f"different {what.split(',')[0]}" in message
 
 
 @needs_mpi

@@ -371,6 +371,12 @@ def test_nothing_is_printed_unless_asked_for(capsys):
         ({"dropout": 1.5}, LABELS, ValueError, "1.5"),
         ({"hidden_layer_sizes": (4, 0)}, LABELS, ValueError, "hidden_layer_sizes is a positive integer, got 0"),
         ({"hidden_layer_sizes": "8"}, LABELS, TypeError, "a tuple of integers, got '8'"),
+        (
+            {"layers": [layers.Linear(3), layers.Softmax()]},
+            LABELS,
+            ValueError,
+            "leave out the Softmax",
+        ),
         ({"layers": layers.Linear(3)}, LABELS, TypeError, "layers is a list of layers"),
         ({"layers": [layers.Linear]}, LABELS, TypeError, "not a Layer"),
         ({"optim": "adamm"}, LABELS, ValueError, "there is no optimizer 'adamm'; there are "),

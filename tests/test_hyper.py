@@ -315,6 +315,15 @@ def test_what_decides_the_state_is_not_set_to_no_effect(name):
     assert getattr(rule, late[0]) in (0, False)
 
 
+@pytest.mark.parametrize("slip", ["beta_1", "Beta1", "weight_decy", "Lr", "epsilom"])
+def test_a_slip_in_a_name_is_not_passed_over(slip):
+    rule = optim.Adam()
+    with pytest.raises(AttributeError, match=f"Adam has no '{slip}' to set; it has lr, beta1"):
+        setattr(rule, slip, 0.5)
+    assert not hasattr(rule, slip)
+    rule.note = rule.beta1_at_last = "of one's own"
+
+
 def test_an_attribute_of_ones_own_may_have_a_usual_name():
     class Mine(optim.Optimizer):
         def __init__(self, lr=0.1):

@@ -80,6 +80,8 @@ def test_step_refuses_what_does_not_fit():
     for gradients in ([], [np.ones((3, 2))], [np.ones(6)], [np.ones((2, 3)), np.ones(1)], [1.0]):
         with pytest.raises(ValueError, match="a gradient for each parameter"):
             optim.SGD().step(w, gradients)
+    with pytest.raises(TypeError, match=r"lists of arrays.*step\(\[w\], \[g\]\)"):
+        optim.SGD().step(np.ones(3), np.ones(3))
     fixed = np.ones(2)
     fixed.flags.writeable = False
     for parameters in ([[1.0, 2.0]], [np.ones(2, int)], [fixed]):
@@ -145,6 +147,11 @@ def test_decay_leaves_the_gradient_that_the_user_sees():
             case.make().update(net)
             for layer, g in zip(net.layers, gradients, strict=True):
                 np.testing.assert_array_equal(layer.w_gradient, g)
+
+
+def test_minimize_asks_for_value_and_gradient():
+    with pytest.raises(TypeError, match=r"returns \(value, gradient\), this one gives .*5\.0"):
+        optim.minimize(lambda x: x @ x, [1.0, 2.0], optim.SGD(), 3)
 
 
 def test_minimize_gives_the_path():

@@ -15,7 +15,7 @@ import loss
 import model
 import optim
 from layerwise import augment, schedules
-from layerwise.callbacks import Checkpoint, EarlyStopping
+from layerwise.callbacks import Checkpoint, CSVLogger, EarlyStopping
 
 ROOT = Path(__file__).resolve().parent.parent
 RNG = np.random.default_rng(5)
@@ -199,7 +199,8 @@ def double(steps):
     [
         (dict(rule=optim.SGD()), "by .'Adam'., this one is by .'SGD'."),
         (dict(rule=None), "'double', of one's own: give it"),
-        (dict(callbacks=[EarlyStopping("loss")]), "the callbacks .'Checkpoint'., this one has"),
+        (dict(callbacks=[EarlyStopping("loss")]), r"the callbacks \[\], this one has .'EarlyStopping'."),
+        (dict(loss=loss.Huber()), "by .'MSE'., this one is by .'Huber'.: give the same loss"),
         (dict(net=layers.Model([layers.Linear(2)], seed=0)), "of another net"),
         (dict(metrics="mae"), r"with the metrics .., this one has .'mae'."),
         (dict(validation=None), "of a training with validation, unlike this one"),
@@ -216,6 +217,27 @@ def test_what_does_not_fit_is_refused_and_nothing_changes(change, words, tmp_pat
         train(net, rule, path, resume=path, **told)
     np.testing.assert_array_equal(net.vector, before)
     assert net.seed == seed
+
+
+def test_what_only_writes_files_may_come_and_go(tmp_path):
+    def stopping():
+        return EarlyStopping("loss", patience=50)
+
+    whole, parted, path = make(), make(), tmp_path / "net.npz"
+    history = train(whole, optim.Adam(), tmp_path / "whole.npz", callbacks=[stopping()])
+    train(parted, optim.Adam(), path, epochs=2, callbacks=[stopping()])
+    again, seen = make(), []
+    settings = dict(loss=loss.MSE(), epochs=EPOCHS, batch_size=8, validation=(X[:9], Y[:9]), verbose=False)
+    watching = [CSVLogger(tmp_path / "log.csv"), lambda net, logs: seen.append(logs["loss"]), stopping()]
+    same(whole, history, again, again.train(X, Y, optim.Adam(), callbacks=watching, resume=path, **settings))
+    assert seen == history["loss"][2:]
+
+
+def test_the_numbers_of_an_optimizer_are_the_files(tmp_path):
+    train(make(), optim.Adam(lr=0.02), tmp_path / "net.npz", epochs=2)
+    rule = optim.Adam(lr=0.5)
+    train(make(), rule, tmp_path / "net.npz", resume=tmp_path / "net.npz")
+    assert rule.lr == 0.02
 
 
 def test_a_file_of_a_net_alone_is_refused(tmp_path):
