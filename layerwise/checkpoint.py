@@ -128,7 +128,10 @@ def check(state: dict[str, Any], run: Any, rows: Any, validated: bool, net: Any,
     shapes of its parameters; `validated`: there are rows to look at after each epoch."""
     kinds, given = _kinds(state["optim"]), _kinds(described(run.optim))
     if kinds != given:
-        raise ModelFileError(f"{path} is of a training by {kinds}, this one is by {given}: give the same optimizer.")
+        raise ModelFileError(
+            f"{path} is of a training by {kinds}, this one is by {given}: give the same optimizer, or begin anew with "
+            f"the net that model.load gives."
+        )
     kinds, given = _kinds(state["loss"]), _kinds(described(run.loss))
     if kinds != given:
         raise ModelFileError(f"{path} is of a training by {kinds}, this one is by {given}: give the same loss.")
