@@ -117,13 +117,19 @@ class _Net(BaseEstimator):
         weight = None if sample_weight is None else _check_sample_weight(sample_weight, x, dtype=np.float64)
         target, loss, seen = self._target(y, weight, anew, classes)
         weight = self._class_weighted(y, weight)
+        parts = [*hidden, *self._head(loss, self._width(target, seen))]
         if anew:
             # None is a seed from the system: NumPy's global generator stays untouched.
             drawn = None if self.random_state is None else check_random_state(self.random_state).randint(2**31 - 1)
-            net = _model.Model([*hidden, *self._head(loss, self._width(target, seen))], seed=drawn, dtype=self.dtype)
+            net = _model.Model(parts, seed=drawn, dtype=self.dtype)
             rule = self._new_rule()
         else:
             net = self.net_
+            if list(map(repr, parts)) != list(map(repr, net)):
+                raise ValueError(
+                    f"what is there to go on with is {list(net)}, and now {parts} is asked for: set "
+                    f"warm_start=False, or take a new estimator."
+                )
             rule = net.optim if epochs else self._new_rule()
         watching = self.callbacks if isinstance(self.callbacks, (list, tuple, type(None))) else (self.callbacks,)
         held = None

@@ -148,6 +148,16 @@ def test_a_list_of_layers_is_copied():
     assert bits(clone(clf).fit(x[:600], y[:600])) == bits(clf)
 
 
+def test_a_warm_start_does_not_go_on_with_another_net():
+    clf = NetClassifier((8,), max_iter=2, warm_start=True, random_state=0).fit(X, LABELS)
+    before = bits(clf)
+    with pytest.raises(ValueError, match=r"units=8.*units=20.*warm_start=False"):
+        clf.set_params(hidden_layer_sizes=(20,)).fit(X, LABELS)
+    with pytest.raises(ValueError, match="units=20"):
+        clf.partial_fit(X, LABELS)
+    assert bits(clf) == before
+
+
 def test_layers_that_have_learned_go_on():
     first = NetRegressor(**ONCE).fit(X, Y)
     taken = first.net_[0]
