@@ -606,6 +606,28 @@ def test_initial_weights():
     np.testing.assert_array_equal(Linear(4).build((3,)).b, np.zeros(4))
 
 
+STARTS = {  # the parameters and buffers before any training: 1 and 0 leave a batch as it was normalised
+    "PReLU": (PReLU, {"w": 0.25}),
+    "BatchNorm": (BatchNorm, {"w": 1, "b": 0, "running_mean": 0, "running_variance": 1}),
+    "LayerNorm": (LayerNorm, {"w": 1, "b": 0}),
+    "GroupNorm": (lambda: GroupNorm(2), {"w": 1, "b": 0}),
+    "RMSNorm": (RMSNorm, {"w": 1}),
+}
+
+
+@pytest.mark.parametrize("name", STARTS)
+def test_layers_start_as_pytorchs(name):
+    make, starts = STARTS[name]
+    layer = Model([make()], seed=0).build((C,))[0]
+    found = layer.parameters | layer.buffers
+    assert {name: np.unique(array).tolist() for name, array in found.items()} == {k: [v] for k, v in starts.items()}
+
+
+def test_batchnorm_takes_two_rows():
+    net = Model([BatchNorm(), Linear(1)], seed=0)
+    assert net.train([[0.0], [2.0]], [[1.0], [3.0]], epochs=2, verbose=False).epochs == 2
+
+
 @pytest.mark.parametrize(("inputs", "units"), [(30, 40), (40, 30), (30, 30)])
 def test_orthogonal_weights(inputs, units):
     w = drawn(Linear(units, init="orthogonal"), (inputs,))
@@ -773,6 +795,23 @@ BAD_ARGUMENTS = [  # (make, what the message says: the argument, what it may be,
 def test_arguments_outside_their_range(make, message):
     with pytest.raises((ValueError, TypeError), match=message):
         make()
+
+
+@pytest.mark.parametrize("name", ["ReLU", "BatchNorm", "BatchNorm over space", "MaxPool2D", "AveragePool2D"])
+def test_a_large_batch_in_parts_gives_the_same(name, monkeypatch):
+    make, shape = TABLE[name]
+    x, grad = draw((23, *shape[1:])), None
+    results = []
+    for part, many in ((layers.PART, layers.MANY), (5, 1), (x[:2].size, 1), (x[0].size, 10**9)):
+        monkeypatch.setattr(layers, "PART", part)
+        monkeypatch.setattr(layers, "MANY", many)
+        net = Model([make()], seed=0, dtype="float64")
+        y = net(x, training=True)
+        grad = draw(y.shape, seed=1) if grad is None else grad
+        results.append([y, net.backward(grad), *net[0].gradients.values(), *net[0].buffers.values()])
+    for other in results[1:]:
+        for found, expected in zip(other, results[0], strict=True):
+            np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("number", [np.float32, np.float64])
