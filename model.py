@@ -237,6 +237,7 @@ class Model(_layers.Chain):
         if self.input_shape is None and len(x) > 0:
             self.build(x.shape[1:])
         store = self._store.for_reading()
+        store.lending = len(x) > batch_size  # a single batch has none to lend to
         twin = self._twin(store)
         if len(x) == 0:
             nothing = np.empty((0, *self.output_shape(x.shape[1:])), self.dtype)
