@@ -1566,6 +1566,8 @@ class Chain(Layer):
         return x
 
     def backward(self, grad: Array) -> Array | None:
+        if self.kept is None:
+            raise RuntimeError(f"{self.label}.backward(grad) follows net(x, training=True): call that first.")
         dtype = self._store.dtype
         if self.input_gradient_needed:
             above, lowest = self.layers[::-1], None

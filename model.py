@@ -762,10 +762,11 @@ def load(path: Any, custom: dict[str, Any] | None = None) -> Model:
     ModelFileError for a file that is damaged, foreign or newer, or names a layer that is not known; nothing in
     a file is executed. FileNotFoundError for no file.
     """
+    known = architecture.named(custom)
     with files.Saved(path) as saved:
         stored = {name: place for name, place in saved.places.items() if not name.startswith("training.")}
         with files.reading(path, "does not describe a net"):
-            net = architecture.Maker(custom or {}).make(architecture.of_header(saved.header))
+            net = architecture.Maker(known).make(architecture.of_header(saved.header))
             if not isinstance(net, Model):
                 raise ModelFileError(f"{path} holds no Model.")
             input_shape = net._possible(saved.header["input_shape"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -97,6 +97,13 @@ def _with_each(description: Any, change: Callable[[Any], Any]) -> Any:
     if isinstance(description, dict) and "dict" in description:
         return {"dict": {name: change(each) for name, each in description["dict"].items()}}
     return description
+
+
+def named(custom: Any) -> dict[str, Any]:
+    """What `load` and `to_onnx` are given as `custom`. TypeError unless it is a dict whose keys are names."""
+    if custom is not None and not (isinstance(custom, Mapping) and all(isinstance(key, str) for key in custom)):
+        raise TypeError(f'custom is a dict by name, such as {{"Scale": ...}}, got {custom!r}.')
+    return dict(custom or {})
 
 
 class Maker:

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from layerwise import files, layers
+from layerwise import architecture, files, layers
 
 Array = np.ndarray
 Shape = tuple[int, ...]
@@ -375,7 +375,8 @@ def to_onnx(
     """
     path = Path(path)
     if not isinstance(net, layers.Model):
-        raise TypeError(f"to_onnx takes a Model, got {net!r}: a layer alone is Model([layer]).")
+        hint = "give its net_" if hasattr(net, "net_") else "a layer alone is Model([layer])"
+        raise TypeError(f"to_onnx takes a Model, got {net!r}: {hint}.")
     if path.suffix != ".onnx":
         raise ValueError(f"a net is exported as .onnx, got {str(path)!r}.")
     if net.copies is not None:
@@ -389,7 +390,7 @@ def to_onnx(
         net.build(input_shape)
         shape = tuple(input_shape)
     assert shape is not None
-    graph = Graph(net, custom or {})
+    graph = Graph(net, architecture.named(custom))
     helper, types = graph.onnx.helper, graph.onnx.TensorProto
     given = Value("input", shape)
     y = graph.channels_last(_chain(graph, net, given))

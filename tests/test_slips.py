@@ -79,6 +79,19 @@ def test_an_argument_of_a_net_of_ones_own_is_not_lost_in_silence(tmp_path):
         np.testing.assert_array_equal(again.predict(X), net.predict(X))
 
 
+def test_custom_is_by_name(tmp_path):
+    small().build((4,)).save(tmp_path / "net.npz")
+    for wrong in ([layers.Linear], {layers.Linear: layers.Linear}):
+        with pytest.raises(TypeError, match="custom is a dict by name"):
+            model.load(tmp_path / "net.npz", custom=wrong)
+
+
+def test_a_net_goes_back_only_after_it_went_forward():
+    net = small().build((4,))
+    with pytest.raises(RuntimeError, match=r"backward\(grad\) follows net\(x, training=True\)"):
+        net.backward(np.ones((3, 1)))
+
+
 def test_a_parameter_may_not_have_the_name_of_an_attribute():
     class Gain(layers.Layer):
         def __init__(self, gamma=1.0):
