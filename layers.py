@@ -198,7 +198,7 @@ class Layer:
 
     def __init__(self, name: str | None = None) -> None:
         if not isinstance(name, (str, type(None))):
-            raise TypeError(f"name is a string, got {name!r}: {type(self).__name__} takes no such argument before it.")
+            raise TypeError(f"name is a string, got {name!r}: {type(self).__name__} takes no such argument.")
         self.name = name
 
     # What a layer writes.

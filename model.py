@@ -365,8 +365,8 @@ class Model(_layers.Chain):
         class_weight  class number -> weight
         resume     the file of a callbacks.Checkpoint: the training that it is of goes on, up to `epochs` in all, to the
                    same bits as if it had never stopped. Give the same net, data, batch_size and callbacks (those that
-                   only write files may come and go); the optimizer and the loss, where they are given, are of the same
-                   classes, and their numbers are the file's. Where there is no file yet, the training begins.
+                   only write files may come and go). A loss that is given is the same one, an optimizer of the same
+                   class, whose numbers are the file's. Where there is no file yet, the training begins.
                    An iterable goes on where it was if it has state_dict and load_state_dict, as augment.batches; any
                    other begins each epoch by itself.
 
@@ -760,7 +760,7 @@ def load(path: Any, custom: dict[str, Any] | None = None) -> Model:
     """The net that `save` wrote. `custom` gives the classes and functions of one's own by name.
 
     ModelFileError for a file that is damaged, foreign or newer, or names a layer that is not known; nothing in
-    a file is executed. FileNotFoundError for no file.
+    a file is executed. FileNotFoundError for no file; TypeError for a `custom` that is not by name.
     """
     known = architecture.named(custom)
     with files.Saved(path) as saved:

@@ -338,7 +338,7 @@ class Optimizer:
         """One step of a list of arrays, in place, without a net; the state is kept by place in the list.
 
         ValueError for lists of different length, other shapes than before, or a gradient of another shape;
-        TypeError for a rule that evaluates again.
+        TypeError for a bare array, for parameters that can't be changed in place, and for a rule that evaluates again.
         """
         if self._needs_value():
             raise TypeError(f"{type(self).__name__} asks for the loss itself: give it a net, or use minimize.")
@@ -469,7 +469,8 @@ class Optimizer:
 
     def _meant(self, name: str) -> bool:
         """Whether a name that means nothing is that of a hyper-parameter, but for a slip."""
-        if name.startswith("_") or name in self.__dict__ or hasattr(type(self), name):
+        own = type(self).__module__ != __name__  # a rule of one's own may call its attributes what it likes
+        if own or name.startswith("_") or name in self.__dict__ or hasattr(type(self), name):
             return False
         import difflib  # of use after a slip alone
 
@@ -767,7 +768,7 @@ def minimize(function: Callable[[Array], tuple[Any, Any]], x0: Any, optimizer: O
 
     x0 itself comes first and is left as it is; a float array keeps its dtype, all else becomes float64. An optimizer
     that has taken steps goes on with the state that it has: reset() it to begin anew.
-    FloatingPointError for a gradient that is not finite.
+    FloatingPointError for a gradient that is not finite; TypeError for a function that returns something else.
     """
     if isinstance(steps, bool) or not hasattr(steps, "__index__") or operator.index(steps) < 0:
         raise ValueError(f"steps is an integer, 0 or more, got {steps!r}.")

@@ -23,16 +23,8 @@ FIRST = [
     "convolution", "distributed", "tested",
 ]  # fmt: skip
 FOUR = ["layers", "loss", "optim", "model"]
-INNER = {
-    "__init__",
-    "architecture",
-    "batches",
-    "checkpoint",
-    "files",
-    "kernels",
-    "sweepfile",
-    "threads",
-}  # wings that only ours use
+# Wings that only ours use.
+INNER = {"__init__", "architecture", "batches", "checkpoint", "files", "kernels", "sweepfile", "threads"}
 
 
 def all_modules() -> list[str]:

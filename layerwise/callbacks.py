@@ -201,7 +201,7 @@ class Checkpoint:
 
     model.load gives the net; train(..., resume=path) goes on with the training, to the same bits as if it had never
     stopped. Afterwards `best` is the best value. ValueError, before the first step, for a suffix that is not one of
-    net.save's; FileNotFoundError for a folder that is not there.
+    net.save's; OSError for a folder that is not there or takes no file.
     """
 
     writes = True

@@ -135,6 +135,11 @@ def check(state: dict[str, Any], run: Any, rows: Any, validated: bool, net: Any,
     kinds, given = _kinds(state["loss"]), _kinds(described(run.loss))
     if kinds != given:
         raise ModelFileError(f"{path} is of a training by {kinds}, this one is by {given}: give the same loss.")
+    if state["loss"] != described(run.loss):
+        raise ModelFileError(
+            f"{path} is of a training whose loss has {state['loss']['arguments']}, this one is {run.loss!r}: give the "
+            f"same loss."
+        )
     # What only writes files, or keeps no state, may come and go.
     names = [name for name, kept in state["callbacks"] if kept is not None and name not in WRITERS]
     given = [type(each).__name__ for each in run.callbacks if hasattr(each, "state_dict")]
@@ -268,9 +273,9 @@ def restore_outside(state: dict[str, Any], run: Any) -> None:
     for name, kept in state["callbacks"]:
         states.setdefault(name, []).append(kept)
     for callback in run.callbacks:
-        kept = next(iter(states.get(type(callback).__name__, [])), None)
+        same_kind = states.get(type(callback).__name__)
+        kept = same_kind.pop(0) if same_kind else None
         if kept is not None:
-            states[type(callback).__name__].pop(0)
             callback.load_state_dict(kept)
     if state.get("data") is not None:
         run.rows.data.load_state_dict(state["data"])

@@ -42,7 +42,8 @@ class ModelFileError(ValueError):
 
 
 def check_place(path: str | os.PathLike[str]) -> Path:
-    """The path, if `write` can put a file there: its suffix, the package for it, and the folder."""
+    """The path, if `write` can put a file there. ValueError for its suffix, ImportError without the package for it,
+    OSError for a folder that is not there or takes no file, and where the path itself is one."""
     path = Path(path)
     if path.suffix not in (".npz", ".safetensors"):
         raise ValueError(f"a net is saved as .npz or .safetensors, got {str(path)!r}.")

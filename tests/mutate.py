@@ -165,7 +165,7 @@ class Loop:
         self.seconds, self.failed = {}, None
 
     def pytest_runtestloop(self, session):
-        self.session, self.items = session, {item.nodeid: item for item in session.items}
+        self.items = {item.nodeid: item for item in session.items}
         self.path = Path(sys.modules[self.module].__file__)
         self.each(self)
         return True

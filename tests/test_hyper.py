@@ -324,6 +324,15 @@ def test_a_slip_in_a_name_is_not_passed_over(slip):
     rule.note = rule.beta1_at_last = "of one's own"
 
 
+def test_a_rule_of_ones_own_calls_its_attributes_what_it_likes():
+    class Mine(optim.Optimizer):
+        def __init__(self, epsilon=1e-8):
+            super().__init__(epsilon=epsilon)
+            self.epsilon2 = 0.5
+
+    assert Mine().epsilon2 == 0.5
+
+
 def test_an_attribute_of_ones_own_may_have_a_usual_name():
     class Mine(optim.Optimizer):
         def __init__(self, lr=0.1):

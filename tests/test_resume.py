@@ -200,6 +200,10 @@ def double(steps):
         (dict(rule=optim.SGD()), "by .'Adam'., this one is by .'SGD'."),
         (dict(rule=None), "'double', of one's own: give it"),
         (dict(callbacks=[EarlyStopping("loss")]), r"the callbacks \[\], this one has .'EarlyStopping'."),
+        (
+            dict(loss=loss.MSE(reduction="sum")),
+            r"whose loss has .'reduction': 'mean'., this one is MSE\(reduction='sum'\)",
+        ),
         (dict(loss=loss.Huber()), "by .'MSE'., this one is by .'Huber'.: give the same loss"),
         (dict(net=layers.Model([layers.Linear(2)], seed=0)), "of another net"),
         (dict(metrics="mae"), r"with the metrics .., this one has .'mae'."),
