@@ -40,6 +40,9 @@ class Loss:
     by_rows = False  # one value a row (N, ..., C), not one an element
     over_classes = False  # it is summed over the classes in the last axis
     takes_class_numbers = False
+    labels: tuple[float, float] | None = None  # the two labels that targets consist of, where they are not 0 and 1
+    binary = False  # each element is a yes or no of its own: its probability is made by a Sigmoid, not a Softmax
+    location_scale = False  # predictions and targets may be shifted and scaled alike: it is the same problem
     stackable = False  # forward and derivative act on the last axes only, so that they serve a stack (S, N, ...)
 
     reduction = "mean"  # here too, so that a loss of one's own works without calling super().__init__()
@@ -58,6 +61,11 @@ class Loss:
         self.reduction = reduction
 
     # What a loss writes.
+
+    @property
+    def takes_raw_scores(self) -> bool:
+        """Whether predictions are raw scores, which neither Softmax nor Sigmoid has made probabilities."""
+        return bool(getattr(self, "from_logits", False))
 
     def forward(self, pred: Array, real: Array) -> Array:
         raise TypeError(f"{type(self).__name__} has no forward(self, pred, real): write it.")
@@ -212,7 +220,7 @@ def _refuse_unless(good: Any, message: str) -> None:
 class MSE(Loss):
     """v = (pred - real)^2, any shape.    dv/dpred = 2 (pred - real)"""
 
-    stackable = True
+    stackable = location_scale = True
 
     def forward(self, pred: Array, real: Array) -> Array:
         d = self.kept = np.subtract(pred, real, self.empty(pred.shape, pred.dtype))
@@ -226,7 +234,7 @@ class MSE(Loss):
 class MAE(Loss):
     """v = |pred - real|, any shape.    dv/dpred = sign(pred - real)"""
 
-    stackable = True
+    stackable = location_scale = True
 
     def forward(self, pred: Array, real: Array) -> Array:
         d = self.kept = np.subtract(pred, real, out=self.empty(pred.shape, pred.dtype))
@@ -242,7 +250,7 @@ class Huber(Loss):
     dv/dpred = d, held within +-delta. As torch.nn.HuberLoss; SmoothL1Loss is this divided by delta.
     """
 
-    stackable = True
+    stackable = location_scale = True
 
     def __init__(self, delta: float = 1.0, reduction: str = "mean") -> None:
         super().__init__(reduction)
@@ -262,7 +270,7 @@ class Huber(Loss):
 class LogCosh(Loss):
     """v = log(cosh(d)), d = pred - real: |d| + log(1 + exp(-2 |d|)) - log 2.    dv/dpred = tanh(d)"""
 
-    stackable = True
+    stackable = location_scale = True
 
     def forward(self, pred: Array, real: Array) -> Array:
         d = self.kept = np.subtract(pred, real, out=self.empty(pred.shape, pred.dtype))
@@ -468,7 +476,7 @@ class BinaryCrossEntropy(Loss):
     v = max(x, 0) - x y + log(1 + exp(-|x|)), dv/dx = sigmoid(x) - y.
     """
 
-    stackable = True
+    stackable = binary = True
 
     def __init__(self, from_logits: bool = False, reduction: str = "mean") -> None:
         super().__init__(reduction)
@@ -531,7 +539,9 @@ class KLDivergence(Loss):
 class Hinge(Loss):
     """v = max(0, 1 - real pred), any shape, labels real -1 and 1.    dv/dpred = -real where v > 0, else 0"""
 
-    stackable = True
+    stackable = binary = True
+    takes_raw_scores = True
+    labels = (-1, 1)
 
     def forward(self, pred: Array, real: Array) -> Array:
         values = np.maximum(1 - real * pred, 0)

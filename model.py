@@ -271,7 +271,7 @@ class Model(_layers.Chain):
         """{"loss": ..., metric: ...} over all rows, in inference mode; the loss is a mean over samples."""
         loss = loss if loss is not None else self.loss if self.loss is not None else self._usual_loss()
         _check_callable("loss", loss, "loss.MSE()")
-        chosen = _metrics.named(metrics, _takes_raw_scores(loss))
+        chosen = _metrics.named(metrics, getattr(loss, "takes_raw_scores", False))
         data = _Checked(self, loss, None)
         arrays = data.arrays(x, y, sample_weight)
         rows = data.rows(arrays, _layers._count("batch_size", batch_size))
@@ -392,7 +392,7 @@ class Model(_layers.Chain):
         _check_callable("loss", loss, "loss.MSE()")
         if not callable(getattr(loss, "backward", None)):
             raise TypeError(f"a loss needs a method backward() -> dL/dpred; {loss!r} has none.")
-        chosen = _metrics.named(metrics, _takes_raw_scores(loss))
+        chosen = _metrics.named(metrics, getattr(loss, "takes_raw_scores", False))
         callbacks = () if callbacks is None else callbacks
         watchers = [Watcher(each) for each in (callbacks if isinstance(callbacks, (list, tuple)) else (callbacks,))]
 
@@ -617,10 +617,6 @@ def _is_rows(x: Any) -> bool:
     return isinstance(x, (list, tuple)) and not (x and isinstance(x[0], tuple))
 
 
-def _takes_raw_scores(loss: Any) -> bool:
-    return bool(getattr(loss, "from_logits", False)) or isinstance(loss, _loss.Hinge)
-
-
 def _check_callable(what: str, value: Any, example: str) -> None:
     if isinstance(value, type):
         raise TypeError(f"{what} is the class {value.__name__}: make an instance, such as {example}.")
@@ -646,7 +642,7 @@ class _Checked:
     """Data that fits a net and a loss: every error here comes before anything is built or moved."""
 
     def __init__(self, net: Model, loss: Any, class_weight: Any, what: str = "") -> None:
-        if net._ends_in_softmax and _takes_raw_scores(loss):
+        if net._ends_in_softmax and getattr(loss, "takes_raw_scores", False):
             raise ValueError(
                 f"{loss!r} takes raw scores, and the net ends in a Softmax, which makes probabilities of them: leave "
                 f"the Softmax out, or take loss.CrossEntropy()."

@@ -279,29 +279,30 @@ class NetClassifier(ClassifierMixin, _Net):
         """The label of each row, (N,); or (N, K) of 0 and 1."""
         scores = self._scores(X)
         if self._labels:
-            return (scores > 0.5).astype(np.int64)
+            marks = getattr(self.net_.loss, "labels", None) or (0, 1)
+            return (scores > sum(marks) / 2).astype(np.int64)
         return self.classes_[scores.argmax(1)]
 
-    @available_if(lambda self: not isinstance(self.loss, _loss.Hinge))
+    @available_if(lambda self: getattr(self.loss, "labels", None) is None)
     def predict_proba(self, X: Any) -> Array:
         """The probability of each class, in the order of `classes_`, (N, K)."""
         p = self._scores(X)
-        if self._labels or not isinstance(self.net_.loss, _loss.BinaryCrossEntropy):
+        if self._labels or not getattr(self.net_.loss, "binary", False):
             return p
         return p / p.sum(1, keepdims=True)  # each class had a probability of its own
 
-    @available_if(lambda self: isinstance(self.loss, _loss.Hinge))
+    @available_if(lambda self: getattr(self.loss, "labels", None) is not None)
     def decision_function(self, X: Any) -> Array:
         """The score of each class, (N, K); of two classes how far the second is above the first, (N,)."""
         scores = self._scores(X)
-        return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores
+        return scores if self._labels or len(self.classes_) != 2 else scores[:, 1] - scores[:, 0]
 
     def _scores(self, x: Any) -> Array:
+        """Probabilities; of a loss with labels of its own, which has none, the raw scores."""
         scores = self._predicted(x)
         loss = self.net_.loss
-        if getattr(loss, "from_logits", False):
-            last = _layers.Sigmoid() if isinstance(loss, _loss.BinaryCrossEntropy) else _layers.Softmax()
-            scores = last.copy(scores.dtype)(scores)
+        if getattr(loss, "takes_raw_scores", False) and getattr(loss, "labels", None) is None:
+            scores = _to_probabilities(loss).copy(scores.dtype)(scores)
         return scores
 
     def _target(self, y: Array, weight: Any, anew: bool, classes: Any) -> tuple[Array, Any, dict[str, Any]]:
@@ -325,16 +326,21 @@ class NetClassifier(ClassifierMixin, _Net):
             raise ValueError(f"a classifier tells two or more classes apart, got one class, {known.tolist()}.")
         seen = {"classes_": known, "_labels": labels}
         if labels:
-            return y.astype(self.dtype), loss, seen
-        numbers = np.searchsorted(known, y)
-        if getattr(loss, "takes_class_numbers", False):
-            return numbers, loss, seen
-        one_hot = np.eye(len(known), dtype=self.dtype)[numbers]
-        return (2 * one_hot - 1 if isinstance(loss, _loss.Hinge) else one_hot), loss, seen
+            columns = y.astype(self.dtype)
+        else:
+            numbers = np.searchsorted(known, y)
+            if getattr(loss, "takes_class_numbers", False):
+                return numbers, loss, seen
+            columns = np.eye(len(known), dtype=self.dtype)[numbers]
+        low, high = getattr(loss, "labels", None) or (0, 1)
+        return low + (high - low) * columns, loss, seen
 
     def _loss(self, labels: bool) -> Any:
-        if labels and not isinstance(self.loss, (type(None), _loss.BinaryCrossEntropy)):
-            raise ValueError(f"y has columns of 0 and 1, whose loss is BinaryCrossEntropy, got {self.loss!r}.")
+        if labels and not (self.loss is None or getattr(self.loss, "binary", False)):
+            raise ValueError(
+                f"y has columns of 0 and 1, whose loss is BinaryCrossEntropy, or another one that is `binary`, got "
+                f"{self.loss!r}."
+            )
         usual = _loss.BinaryCrossEntropy() if labels else _loss.CrossEntropy()
         return usual if self.loss is None else copy.deepcopy(self.loss)
 
@@ -342,12 +348,8 @@ class NetClassifier(ClassifierMixin, _Net):
         return len(seen["classes_"])
 
     def _head(self, loss: Any, width: int) -> list[_layers.Layer]:
-        if getattr(loss, "from_logits", False) or isinstance(loss, _loss.Hinge):
-            return [_linear(width)]
-        return [
-            _linear(width),
-            _layers.Sigmoid() if isinstance(loss, _loss.BinaryCrossEntropy) else _layers.Softmax(),
-        ]
+        raw = getattr(loss, "takes_raw_scores", False)
+        return [_linear(width)] if raw else [_linear(width), _to_probabilities(loss)]
 
     def _class_weighted(self, y: Array, weight: Any) -> Any:
         if self.class_weight is None:
@@ -357,7 +359,7 @@ class NetClassifier(ClassifierMixin, _Net):
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.classifier_tags.multi_label = True
+        tags.classifier_tags.multi_label = self.loss is None or getattr(self.loss, "binary", False)
         return tags
 
 
@@ -401,7 +403,7 @@ class NetRegressor(RegressorMixin, _Net):
             return (y - self._mean) / self._scale, self.net_.loss, seen
         loss = _loss.MSE() if self.loss is None else copy.deepcopy(self.loss)
         mean, scale = np.zeros(y.shape[1]), np.ones(y.shape[1])
-        if self.scale_targets and isinstance(loss, (_loss.MSE, _loss.MAE, _loss.Huber, _loss.LogCosh)):
+        if self.scale_targets and getattr(loss, "location_scale", False):
             mean = np.average(y, 0, weight)
             scale = np.sqrt(np.average((y - mean) ** 2, 0, weight))
             scale[scale <= 1e-12 * np.abs(mean)] = 1.0  # a column that is the same in every row
@@ -425,6 +427,11 @@ def _each(name: str, value: Any, count: int) -> list[Any]:
     if len(values) != count:
         raise ValueError(f"{name} has {len(values)} values, and there are {count} hidden layers: one for each, or one.")
     return values
+
+
+def _to_probabilities(loss: Any) -> _layers.Layer:
+    """The layer that makes the probabilities which a loss takes, of raw scores."""
+    return _layers.Sigmoid() if getattr(loss, "binary", False) else _layers.Softmax()
 
 
 def _linear(units: int) -> _layers.Linear:

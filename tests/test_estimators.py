@@ -81,13 +81,51 @@ def test_hinge_has_no_probabilities():
     assert not hasattr(NetClassifier(), "decision_function")
 
 
-@pytest.mark.parametrize("given", [None, loss.BinaryCrossEntropy(from_logits=True)], ids=repr)
+class SquaredHinge(loss.Loss):
+    """A loss of one's own with the labels -1 and 1: what is known of it stands on the class."""
+
+    takes_raw_scores = binary = True
+    labels = (-1, 1)
+
+    def forward(self, pred, real):
+        self.kept = np.maximum(1 - real * pred, 0), real
+        return self.kept[0] ** 2
+
+    def derivative(self, scale):
+        return -2 * self.kept[0] * self.kept[1] * scale
+
+    def check_real(self, real, classes):
+        if not (np.abs(real) == 1).all():
+            raise ValueError("the labels are -1 and 1")
+
+
+def test_a_loss_of_ones_own_declares_its_labels():
+    clf = NetClassifier(**QUICK, loss=SquaredHinge()).fit(X, YES)
+    assert clf.score(X, YES) > 0.9
+    assert isinstance(clf.net_[-1], layers.Linear)
+    assert not hasattr(clf, "predict_proba")
+    assert ((clf.decision_function(X) > 0) == (clf.predict(X) == "yes")).all()
+    columns = clone(clf).fit(X, COLUMNS)
+    assert (columns.predict(X) == COLUMNS).mean() > 0.95
+    assert np.array_equal(columns.decision_function(X) > 0, columns.predict(X))
+
+
+def test_a_loss_of_ones_own_takes_raw_scores():
+    net = layers.Model([layers.Linear(1, init=1.0, bias=False)], seed=0)
+    found = net.evaluate([[0.3], [-0.2], [0.1]], [[1], [-1], [-1]], loss=SquaredHinge(), metrics="accuracy")
+    assert found["accuracy"] == pytest.approx(2 / 3)
+    with pytest.raises(ValueError, match="takes raw scores, and the net ends in a Softmax"):
+        layers.Model([layers.Linear(2), layers.Softmax()]).train(X, NUMBERS, loss=SquaredHinge())
+
+
+@pytest.mark.parametrize("given", [None, loss.BinaryCrossEntropy(from_logits=True), loss.Hinge()], ids=repr)
 def test_labels_in_columns(given):
     clf = NetClassifier(**QUICK, loss=given).fit(X, COLUMNS)
-    p = clf.predict_proba(X)
-    assert np.array_equal(clf.predict(X), p > 0.5)
     assert (clf.predict(X) == COLUMNS).mean() > 0.95
-    assert p.sum(1).max() > 1.5  # each column has a probability of its own
+    if given is None or given.labels is None:
+        p = clf.predict_proba(X)
+        assert np.array_equal(clf.predict(X), p > 0.5)
+        assert p.sum(1).max() > 1.5  # each column has a probability of its own
 
 
 def test_numbers_keep_their_shape():
