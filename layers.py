@@ -273,6 +273,8 @@ class Layer:
 
     def __call__(self, x: Any, training: bool = False) -> Array:
         """y of a batch x, keeping what `backward` needs. The first call makes the parameters."""
+        if training is not True and training is not False:
+            training = _flag("training", training)
         with np.errstate(all="ignore"):
             x = self._converted(x)
         if self.input_shape is None:
@@ -330,8 +332,9 @@ class Layer:
 
     @frozen.setter
     def frozen(self, value: bool) -> None:
+        value = _flag("frozen", value)
         for leaf in self.leaves():
-            leaf._frozen = bool(value)
+            leaf._frozen = value
             leaf._store.version = next(_versions)
 
     @property
@@ -549,10 +552,18 @@ def _real(name: str, value: Any, low: float, high: float = math.inf, closed: boo
     return float(value)
 
 
-def _flag(name: str, value: Any, hint: str) -> bool:
+def _flag(name: str, value: Any, hint: str = "") -> bool:
+    """An argument that is True or False: what merely counts as true, such as "no", is a slip."""
     if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} is True or False, got {value!r}: {hint}.")
+        raise TypeError(f"{name} is True or False, got {value!r}{': ' * bool(hint)}{hint}.")
     return bool(value)
+
+
+def _verbose(value: Any) -> bool:
+    """True or False; or an integer, as in Keras and scikit-learn, where 0 is silent."""
+    if isinstance(value, (int, np.integer)) and value >= 0:
+        return bool(value)
+    return _flag("verbose", value)
 
 
 def _rows(x: Array) -> Array:

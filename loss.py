@@ -214,6 +214,14 @@ def _refuse_unless(good: Any, message: str) -> None:
         raise ValueError(message)
 
 
+def _flag(name: str, value: Any) -> bool:
+    """An argument that is True or False. What comes first in other frameworks is the reduction."""
+    if not isinstance(value, (bool, np.bool_)):
+        hint = f" reduction={value!r} is given by name." if isinstance(value, str) and value in REDUCTIONS else ""
+        raise TypeError(f"{name} is True or False, got {value!r}.{hint}")
+    return bool(value)
+
+
 # Of any numbers ----------------------------------------------------------------------------------------------
 
 
@@ -317,7 +325,7 @@ class PoissonNLL(Loss):
 
     def __init__(self, log_input: bool = True, reduction: str = "mean") -> None:
         super().__init__(reduction)
-        self.log_input = bool(log_input)
+        self.log_input = _flag("log_input", log_input)
 
     def forward(self, pred: Array, real: Array) -> Array:
         if self.log_input:
@@ -391,7 +399,7 @@ class CrossEntropy(Loss):
         super().__init__(reduction)
         if not isinstance(label_smoothing, (int, float, np.number)) or not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing is a number in [0, 1), got {label_smoothing!r}.")
-        self.from_logits = bool(from_logits)
+        self.from_logits = _flag("from_logits", from_logits)
         self.label_smoothing = float(label_smoothing)
 
     def forward(self, pred: Array, real: Array) -> Array:
@@ -480,7 +488,7 @@ class BinaryCrossEntropy(Loss):
 
     def __init__(self, from_logits: bool = False, reduction: str = "mean") -> None:
         super().__init__(reduction)
-        self.from_logits = bool(from_logits)
+        self.from_logits = _flag("from_logits", from_logits)
 
     def forward(self, pred: Array, real: Array) -> Array:
         self.kept = pred, real

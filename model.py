@@ -229,7 +229,7 @@ class Model(_layers.Chain):
 
         Of a stack the mean over its copies; with `spread`, (mean, standard deviation) over them.
         """
-        if spread and self.copies is None:
+        if _layers._flag("spread", spread) and self.copies is None:
             raise ValueError("spread is that of the copies in a stack: make the net with copies=S.")
         _layers._count("batch_size", batch_size)
         x = x if isinstance(x, np.ndarray) else np.asarray(x)
@@ -379,6 +379,7 @@ class Model(_layers.Chain):
             _layers._count(name, value)
         if steps_per_epoch is not None:
             _layers._count("steps_per_epoch", steps_per_epoch)
+        shuffle, verbose = _layers._flag("shuffle", shuffle), _layers._verbose(verbose)
         saved = self._training_in(resume)
         if saved is not None:
             with files.reading(resume):
@@ -537,6 +538,7 @@ class Model(_layers.Chain):
         nothing is loaded; with strict=False only for the latter two: the rest is loaded, and the names that did not
         meet are returned. Frozen layers are loaded too; the optimizer's state stays as it is.
         """
+        strict = _layers._flag("strict", strict)
         arrays = self._built_arrays()
         if not isinstance(state, Mapping):
             raise TypeError(f"a state is a dict, name -> array, as state_dict() gives it, got {type(state).__name__}.")

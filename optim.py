@@ -507,7 +507,7 @@ class Optimizer:
         """`value`, if `name` may be that."""
         # A NumPy number would turn float32 arrays into float64: it becomes Python's here.
         value = value.item() if isinstance(value, (np.generic, np.ndarray)) and np.ndim(value) == 0 else value
-        if isinstance(value, np.ndarray) and value.ndim == 1 and self.stackable:
+        if isinstance(value, np.ndarray) and value.ndim == 1 and self.stackable and name not in self.flags:
             return np.array([self._legal(name, each) for each in value.tolist()], np.float64)  # one for each copy
         if name in self.flags:
             legal, good = "True or False", isinstance(value, bool)

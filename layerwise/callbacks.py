@@ -90,7 +90,7 @@ class EarlyStopping:
         self.monitor = Monitor(monitor, mode)
         self.patience = _epochs("patience", patience)
         self.min_delta = layers._real("min_delta", min_delta, 0)
-        self.restore_best = restore_best
+        self.restore_best = layers._flag("restore_best", restore_best)
 
     def begin(self, run: Any) -> None:
         self.best, self.best_epoch, self.waited = self.monitor.worst, 0, 0

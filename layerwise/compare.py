@@ -36,6 +36,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from layerwise import layers as _layers
 from layerwise import loss as _loss
 from layerwise import model, problems
 from layerwise import optim as _optim
@@ -101,6 +102,7 @@ def compare(
     ValueError for what can't be, and for a file that answers another question; ImportError, with the pip command,
     without joblib; whatever an optimizer raises on this problem, other than by diverging.
     """
+    verbose = _layers._verbose(verbose)
     contest = _Contest.of(optimizers, problem, lrs, seeds, steps, target, clip, widen)
     _check_jobs(n_jobs)
     results = Results(path, contest.question())
@@ -154,7 +156,8 @@ class _Contest:
         clip = None if clip is None else float(clip)
         target = None if target is None else float(target)
         entrants = _entrants(optimizers, clip)
-        return cls(entrants, problem, rates, _checked_seeds(seeds), int(steps), target, clip, bool(widen))
+        widen = _layers._flag("widen", widen)
+        return cls(entrants, problem, rates, _checked_seeds(seeds), int(steps), target, clip, widen)
 
     def question(self) -> dict[str, Any]:
         """What was asked, as plain text and numbers. The same question has the same answer."""

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from layerwise import files
+from layerwise import files, layers
 
 Array = np.ndarray
 
@@ -305,6 +305,7 @@ class Comparison:
 
     def to_markdown(self, timings: bool = False) -> str:
         """The table, the verdict and the warnings as text; what was timed only where it is asked for."""
+        timings = layers._flag("timings", timings)
         header = [
             "optimizer", "rank (95 %)", "best rate", "final loss", "quartiles", "steps to target", "diverged",
             "good rates", "at default rate", "state",

@@ -58,6 +58,7 @@ def mnist(folder: str | os.PathLike[str] | None = None, flat: bool = False) -> t
     a damaged or foreign file; ImportError, with the pip command, for a download without scikit-learn.
     LeCun, Bottou, Bengio and Haffner 1998, Proceedings of the IEEE 86.
     """
+    _require(isinstance(flat, (bool, np.bool_)), "flat", "True or False", flat)
     if folder is None:
         folder = os.environ.get("LAYERWISE_DATA") or None
     x, y, x_test, y_test = _cached_mnist() if folder is None else _mnist_in(Path(folder).expanduser())

@@ -13,7 +13,7 @@ import copy
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -111,6 +111,10 @@ class _Net(BaseEstimator):
 
     def _trained(self, x: Any, y: Any, sample_weight: Any, anew: bool, classes: Any = None, epochs: int = 0) -> Any:
         """Train a new net, or with `anew` False the one there is; for `epochs`, else max_iter with early stopping."""
+        _layers._verbose(self.verbose)
+        for each in fields(self):
+            if each.type == "bool" and each.name != "verbose":
+                _layers._flag(each.name, getattr(self, each.name))
         hidden = self._hidden()
         told: dict[str, Any] = {"dtype": self._x_dtype(hidden), "multi_output": True, "y_numeric": is_regressor(self)}
         x, y = validate_data(self, x, y, reset=anew, **told)

@@ -46,6 +46,7 @@ def gradcheck(
     """
     if not isinstance(layer_or_net, layers.Layer):
         raise TypeError(f"gradcheck takes a layer or a net, got {layer_or_net!r}.")
+    training = layers._flag("training", training)
     net = layer_or_net.copy(dtype="float64")
     given = net._converted(x)
     x = given.copy()

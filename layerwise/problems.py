@@ -48,6 +48,7 @@ class Surface:
     spread: float = 0.1
 
     def __post_init__(self) -> None:
+        layers._flag("noisy", self.noisy)
         object.__setattr__(self, "start", np.array(self.start, np.float64))
         object.__setattr__(self, "minima", np.array(self.minima, np.float64).reshape(-1, self.start.size))
 
