@@ -376,13 +376,12 @@ class Layer:
         return any(leaf.parameters and not leaf._frozen for leaf in self.leaves())
 
     def _converted(self, x: Any) -> Array:
-        x = np.asarray(x)
-        if x.dtype.kind not in "biuf":
-            raise TypeError(f"{self.label} takes numbers, got an array of {x.dtype}.")
+        if type(x) is not np.ndarray or x.dtype.kind not in "biuf":
+            x = importlib.import_module("layerwise.batches").numbers(self.label, x)
         if x.ndim < 2 and not (self.integer_input and x.ndim == 1):
             raise ValueError(
                 f"{self.label} takes a batch: an array with a row for each sample, got shape {x.shape}. "
-                f"A single sample is a batch of one: x[None]."
+                f"A single sample is a batch of one: x[None], or [x] of a list."
             )
         if self.integer_input:
             if x.dtype.kind == "f":
@@ -564,6 +563,14 @@ def _verbose(value: Any) -> bool:
     if isinstance(value, (int, np.integer)) and value >= 0:
         return bool(value)
     return _flag("verbose", value)
+
+
+def _channels_first(input_shape: Shape, suspected: bool) -> str:
+    """What a message says more where the channels may stand first."""
+    if not suspected or len(input_shape) not in (2, 3):
+        return ""
+    axes, order = ("height, width", "0, 2, 3, 1") if len(input_shape) == 3 else ("time", "0, 2, 1")
+    return f" Channels come last here, ({axes}, channels): if yours come first, x.transpose({order})."
 
 
 def _rows(x: Array) -> Array:
@@ -1204,8 +1211,11 @@ class Norm(Elementwise):
 
     def output_shape(self, input_shape: Shape) -> Shape:
         if not input_shape or (self.w is not None and input_shape[-1] != len(self.w)):
-            expected = f"{len(self.w)} channels" if self.w is not None else "channels in the last axis"
-            raise ValueError(f"{self.label} takes {expected}, got inputs of shape {input_shape}.")
+            expected = f"{len(self.w)} channels, the last axis" if self.w is not None else "channels in the last axis"
+            hint = _channels_first(input_shape, self.w is not None and input_shape[:1] == self.w.shape)
+            raise ValueError(
+                f"{self.label} takes {expected}, got inputs of shape {input_shape} (without the batch axis).{hint}"
+            )
         return input_shape
 
     def _scaled(self, z: Array) -> Array:
@@ -1249,7 +1259,7 @@ class BatchNorm(Norm):
             if n < 2:
                 raise ValueError(
                     f"{self.label} normalises over the batch in training and got one value per channel, "
-                    f"shape {x.shape}: give it a batch of at least two."
+                    f"shape {x.shape}: give it batches of at least two rows."
                 )
             mean = self._channel_sums(lambda a, b: (samples[a:b],), samples)[0] / n
             off = self._each(mean, samples)

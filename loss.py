@@ -119,10 +119,29 @@ class Loss:
             hint = f" Reshape it: real.reshape({', '.join(map(str, pred))})."
         elif self.takes_class_numbers and real == pred[:-1]:
             hint = " Convert it: real.astype(int)."
+        elif real in (pred[:-1], (*pred[:-1], 1)) and len(pred) > 1 and (integer or self.takes_class_numbers):
+            flat = "" if real == pred[:-1] else "[..., 0]"
+            if self.takes_class_numbers:
+                hint = f" Leave the last axis out: real{flat}{'' if integer else '.astype(int)'}."
+            else:
+                name = type(self).__name__
+                hint = (
+                    f" Class numbers go with CrossEntropy; {name} takes them one-hot: np.eye({pred[-1]})[real{flat}]."
+                )
         raise ValueError(
             f"{type(self).__name__} got predictions of shape {pred} and targets of shape {real}; the targets have "
             f"shape {accepted}.{hint}"
         )
+
+    def check_labels(self, pred: tuple[int, ...], real: Array) -> None:
+        """ValueError for class numbers that are floats and not whole, such as NaN: converted, they would be others."""
+        if self.takes_class_numbers and real.dtype.kind == "f" and real.shape == pred[:-1]:
+            odd = real[~(np.isfinite(real) & (np.floor(real) == real))]
+            if odd.size:
+                raise ValueError(
+                    f"{type(self).__name__} takes class numbers, integers, and among the targets of shape {real.shape} "
+                    f"is {odd.flat[0]:g}: remove such rows, or give them a class of their own."
+                )
 
     def _call(self, pred: Array, real: Array, weight: Array | None) -> float:
         values = self.forward(pred, real)
@@ -166,14 +185,12 @@ class Loss:
         return self.value
 
     def _checked(self, pred: Any, real: Any, weight: Any) -> tuple[Array, Array, Array | None]:
-        pred, real = np.asarray(pred), np.asarray(real)
-        for what, array in (("predictions", pred), ("targets", real)):
-            if array.dtype.kind not in "biuf":
-                raise TypeError(f"{type(self).__name__} takes numbers, got {what} of {array.dtype}.")
+        pred, real = self._numbers("predictions", pred), self._numbers("targets", real)
         if not pred.size or not pred.ndim:
             raise ValueError(f"{type(self).__name__} takes a batch of predictions, got shape {pred.shape}.")
         if pred.dtype.kind != "f":
             pred = pred.astype(np.float64)
+        self.check_labels(pred.shape, real)
         self.check_shapes(pred.shape, real.shape, real.dtype.kind in "iu")
         if real.shape == pred.shape:
             real = real.astype(pred.dtype, copy=False)
@@ -183,9 +200,19 @@ class Loss:
             weight = self.checked_weight(weight, len(pred)).astype(pred.dtype)
         return pred, real, weight
 
+    def _numbers(self, what: str, data: Any) -> Array:
+        if np.ma.is_masked(data):
+            raise ValueError(f"{type(self).__name__} got {what} with masked values: fill them in, or remove such rows.")
+        array = np.asarray(data)
+        if array.dtype.kind not in "biuf":
+            raise TypeError(f"{type(self).__name__} takes numbers, got {what} of {array.dtype}.")
+        return array
+
     @staticmethod
     def checked_weight(weight: Any, n: int, some: bool = True) -> Array:
         """ValueError unless there is a weight for each of n samples, and, with `some`, one above 0 among them."""
+        if np.ma.is_masked(weight):
+            raise ValueError("sample_weight holds masked values: fill them in, such as with sample_weight.filled(0).")
         weight = np.asarray(weight)
         if weight.shape != (n,) or weight.dtype.kind not in "biuf":
             raise ValueError(

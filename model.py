@@ -9,6 +9,7 @@ and reached from here: DivergenceError and Run of layerwise/training.py, ModelFi
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -232,7 +233,7 @@ class Model(_layers.Chain):
         if _layers._flag("spread", spread) and self.copies is None:
             raise ValueError("spread is that of the copies in a stack: make the net with copies=S.")
         _layers._count("batch_size", batch_size)
-        x = x if isinstance(x, np.ndarray) else np.asarray(x)
+        x = batches.numbers(self.label, x)
         self._converted(x[:1] if x.ndim > 1 else x)  # says what is wrong, before anything is built
         if self.input_shape is None and len(x) > 0:
             self.build(x.shape[1:])
@@ -270,7 +271,7 @@ class Model(_layers.Chain):
     ) -> dict[str, float]:
         """{"loss": ..., metric: ...} over all rows, in inference mode; the loss is a mean over samples."""
         loss = loss if loss is not None else self.loss if self.loss is not None else self._usual_loss()
-        _check_callable("loss", loss, "loss.MSE()")
+        _check_callable("loss", loss, "MSE")
         chosen = _metrics.named(metrics, getattr(loss, "takes_raw_scores", False))
         data = _Checked(self, loss, None)
         arrays = data.arrays(x, y, sample_weight)
@@ -389,8 +390,8 @@ class Model(_layers.Chain):
             raise TypeError("the optimizer comes before the loss: net.train(x, y, optim.Adam(), loss.MSE()).")
         optim = optim if optim is not None else self.optim if self.optim is not None else _optim.Adam()
         loss = loss if loss is not None else self.loss if self.loss is not None else self._usual_loss()
-        _check_callable("optim", optim, "optim.Adam()")
-        _check_callable("loss", loss, "loss.MSE()")
+        _check_callable("optim", optim, "Adam")
+        _check_callable("loss", loss, "MSE")
         if not callable(getattr(loss, "backward", None)):
             raise TypeError(f"a loss needs a method backward() -> dL/dpred; {loss!r} has none.")
         chosen = _metrics.named(metrics, getattr(loss, "takes_raw_scores", False))
@@ -399,6 +400,7 @@ class Model(_layers.Chain):
 
         data = _Checked(self, loss, class_weight)
         held: list[Array | None] | None = None
+        first = 0  # the row of the data that is the first of the validation
         if y is None and not (isinstance(x, np.ndarray) or _is_rows(x)):
             if isinstance(validation, (float, np.floating)):
                 raise ValueError("validation as a fraction needs x and y as arrays: give validation=(x, y).")
@@ -410,6 +412,7 @@ class Model(_layers.Chain):
         else:
             if isinstance(validation, (float, np.floating)):
                 x, y, sample_weight, held = _split(x, y, sample_weight, float(validation))
+                first = len(x)
             arrays = data.arrays(x, y, sample_weight)
             input_shape = arrays[0].shape[1:]
             rows = data.rows(arrays, batch_size, self.smallest_batch, steps_per_epoch)
@@ -420,7 +423,7 @@ class Model(_layers.Chain):
             held = [*validation, None][:3]
         unseen = None
         if held is not None:
-            checked = _Checked(self, loss, None, "validation ")
+            checked = _Checked(self, loss, None, "validation ", first)
             given = checked.arrays(*held)
             shape = given[0].shape[1:]
             if self.input_shape is None and shape != input_shape:
@@ -619,11 +622,18 @@ def _is_rows(x: Any) -> bool:
     return isinstance(x, (list, tuple)) and not (x and isinstance(x[0], tuple))
 
 
-def _check_callable(what: str, value: Any, example: str) -> None:
+def _check_callable(what: str, value: Any, usual: str) -> None:
+    """TypeError for what is no optimizer, or no loss; `usual` is the example where no other suggests itself."""
+    home: Any = {"optim": _optim, "loss": _loss}[what]
     if isinstance(value, type):
+        known = f"{what}." if getattr(home, value.__name__, None) is value else ""
+        needed = any(each.default is each.empty for each in inspect.signature(value).parameters.values())
+        example = f"{known}{value.__name__}({'...' if needed else ''})"
         raise TypeError(f"{what} is the class {value.__name__}: make an instance, such as {example}.")
     if not callable(value):
-        raise TypeError(f"{what} is a callable, such as {example}, got {value!r}.")
+        named = {name.lower(): name for name in home.__all__}.get(value.lower()) if isinstance(value, str) else None
+        example = f"{what}.{named or usual}()"
+        raise TypeError(f"{what} is a callable, such as {example}, got {value!r:.200}.")
 
 
 def _split(x: Any, y: Any, weight: Any, fraction: float) -> tuple[Any, Any, Any, list[Array | None]]:
@@ -643,7 +653,7 @@ def _split(x: Any, y: Any, weight: Any, fraction: float) -> tuple[Any, Any, Any,
 class _Checked:
     """Data that fits a net and a loss: every error here comes before anything is built or moved."""
 
-    def __init__(self, net: Model, loss: Any, class_weight: Any, what: str = "") -> None:
+    def __init__(self, net: Model, loss: Any, class_weight: Any, what: str = "", first: int = 0) -> None:
         if net._ends_in_softmax and getattr(loss, "takes_raw_scores", False):
             raise ValueError(
                 f"{loss!r} takes raw scores, and the net ends in a Softmax, which makes probabilities of them: leave "
@@ -653,26 +663,36 @@ class _Checked:
         self.loss = loss
         self.class_weight = class_weight
         self.what = what
+        self.first = first  # the number, in the data, of the first row
+        self.where = ""
         self.whole = True
+
+    def counted(self, rows: Array) -> Array:
+        """The numbers of some rows in the data."""
+        return rows + self.first
 
     def arrays(self, x: Any, y: Any, weight: Any = None) -> list[Any]:
         """x, y and the weights, converted and checked; a memory map is left for `rows`, batch by batch."""
-        net, what = self.net, self.what
+        net, what, given = self.net, self.what, x
         x, y = batches.as_array(f"{what}x", x), batches.as_array(f"{what}y", y)
         batches.check_lengths(what, x, y)
         if x.ndim < 2 and not net.integer_input:
+            way = "[[value] for value in x]" if isinstance(given, (list, tuple)) else "x[:, None]"
+            way = "x.to_frame()" if hasattr(given, "to_frame") else way
             raise ValueError(
-                f"{what}x has shape {x.shape}: it needs a row for each sample. For one number each: x[:, None]."
+                f"{what}x has shape {x.shape}: it needs a row for each sample. For one number each: {way}."
             )
         output = net.output_shape(x.shape[1:])
-        if isinstance(self.loss, _loss.Loss):
-            self.loss.check_shapes((len(x), *output), y.shape, y.dtype.kind in "iu")
         x_dtype = batches.input_dtype(x, net.dtype, net.integer_input)
         y_dtype = batches.target_dtype(y, output, net.dtype)
         if not isinstance(x, np.memmap):
-            x = batches.converted(f"{what}x", x, x_dtype)
+            x = batches.converted(f"{what}x", x, x_dtype, self.counted, self.where)
         if not isinstance(y, np.memmap):
-            y = batches.converted(f"{what}y", y, y_dtype)
+            y = batches.converted(f"{what}y", y, y_dtype, self.counted, self.where)
+        if isinstance(self.loss, _loss.Loss):  # a label that is NaN is told before what is no class number
+            self.loss.check_labels((len(x), *output), y)
+            self.loss.check_shapes((len(x), *output), y.shape, y.dtype.kind in "iu")
+        if not isinstance(y, np.memmap):
             self.check_real(y, output[-1])
         self.dtypes = [x_dtype, y_dtype, net.dtype]
         self.classes = output[-1]
@@ -703,8 +723,9 @@ class _Checked:
             _loss.Loss.checked_weight(weight, len(y), self.whole)
         return None if weight is None else np.ascontiguousarray(weight, self.net.dtype)
 
-    def batch(self, raw: Any) -> batches.Batch:
+    def batch(self, raw: Any, number: int) -> batches.Batch:
         """One (x, y) or (x, y, weight) of an iterable."""
+        self.where = f" of batch {number}"
         if not isinstance(raw, (tuple, list)) or len(raw) not in (2, 3):
             raise ValueError(f"an iterable of batches gives (x, y) or (x, y, weight), got {type(raw).__name__}.")
         self.whole = False  # a batch may have no weight at all
@@ -714,7 +735,14 @@ class _Checked:
 
     def rows(self, arrays: list[Any], batch_size: int, smallest: int = 1, steps: int | None = None) -> Any:
         return batches.Rows(
-            arrays, self.dtypes, batch_size, smallest, steps, lambda y: self.check_real(y, self.classes)
+            arrays,
+            self.dtypes,
+            batch_size,
+            smallest,
+            steps,
+            lambda y: self.check_real(y, self.classes),
+            self.what,
+            self.first,
         )
 
 

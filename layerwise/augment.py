@@ -18,6 +18,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from layerwise import layers, threads
+from layerwise.batches import check_unmasked
 
 Array = np.ndarray
 
@@ -30,6 +31,7 @@ class Augmentation:
 
     def __call__(self, x: Any, rng: Any = None) -> Array:
         """Images like x (N, H, W, C), each changed at random; `rng` is a generator, a seed, or None."""
+        check_unmasked(type(self).__name__, x)
         x = np.asarray(x)
         if x.dtype.kind not in "biuf":
             raise TypeError(f"{type(self).__name__} takes images of numbers, got an array of {x.dtype}.")
@@ -220,6 +222,8 @@ class batches:
     """
 
     def __init__(self, x: Any, y: Any, augmentation: Any = None, batch_size: int = 32, seed: int | None = None) -> None:
+        check_unmasked("x", x)
+        check_unmasked("y", y)
         self.x, self.y = (each if isinstance(each, np.ndarray) else np.asarray(each) for each in (x, y))
         if self.x.ndim == 0 or len(self.x) == 0:
             raise ValueError(f"x is empty, shape {self.x.shape}: at least one image is needed.")

@@ -6,6 +6,7 @@ Shapes: N rows; x (N, ...), y (N, ...) or class numbers (N,), weights (N,).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -18,15 +19,82 @@ def as_array(what: str, data: Any) -> Array:
     """`data` as an array of numbers with at least one row. TypeError for anything else but numbers."""
     if data is None:
         raise TypeError(f"{what} is missing.")
-    try:
-        array = data if isinstance(data, np.ndarray) else np.asarray(data)
-    except ValueError:
-        raise ValueError(f"{what} has rows of different lengths: an array needs rows of one shape.") from None
-    if array.dtype.kind not in "biuf":
-        raise TypeError(f"{what} takes numbers, got an array of {array.dtype}. Strings are encoded as numbers first.")
+    array = numbers(what, data)
     if array.ndim == 0 or array.size == 0:
         raise ValueError(f"{what} is empty, shape {array.shape}: at least one row is needed.")
     return array
+
+
+def numbers(what: str, data: Any) -> Array:
+    """`data` as an array of numbers: of an array, a list, or a data frame or series, as of pandas or polars.
+
+    TypeError for anything else but numbers; of a frame, the columns are named. ValueError for masked values, which
+    would else be taken for what stands below the mask.
+    """
+    if isinstance(data, (list, tuple)) and any(isinstance(each, np.ma.MaskedArray) for each in data):
+        data = np.ma.array(data)  # as an array, the list would lose the masks
+    check_unmasked(what, data)
+    try:
+        array = np.asarray(data) if not isinstance(data, np.ndarray) or isinstance(data, np.ma.MaskedArray) else data
+    except ValueError:
+        raise ValueError(f"{what} has rows of different lengths: an array needs rows of one shape.") from None
+    if array.dtype.kind in "biuf":
+        return array
+    if hasattr(data, "to_numpy") and hasattr(data, "columns"):
+        return _frame(what, data)
+    raise TypeError(f"{what} takes numbers, got an array of {array.dtype}. {_way_out(data, array)}")
+
+
+def check_unmasked(what: str, data: Any) -> None:
+    """ValueError for masked values. An array of them would be taken for one of the values below its mask."""
+    if not np.ma.is_masked(data):
+        return
+    row = int(np.argwhere(np.ma.getmaskarray(data))[0][0]) if data.ndim else 0
+    raise ValueError(
+        f"{what} takes no masked values, and got some, first in row {row}: remove such rows, or fill them in, such as "
+        f"with the means of the columns, x.filled(x.mean(0))."
+    )
+
+
+def _frame(what: str, data: Any) -> Array:
+    """A data frame whose columns have several dtypes, column by column: as a whole it would be an array of objects."""
+    # Not by name: two columns may have the same.
+    columns = list(data.items()) if hasattr(data, "items") else list(zip(data.columns, data, strict=True))
+    arrays = [np.asarray(column) for _, column in columns]
+    wrong = [
+        f"{name!r} ({column.dtype})"
+        for (name, column), array in zip(columns, arrays, strict=True)
+        if array.dtype.kind not in "biuf"
+    ]
+    if wrong:
+        told = ", ".join(wrong[:5]) + (f" and {len(wrong) - 5} more" if len(wrong) > 5 else "")
+        raise TypeError(
+            f"{what} takes numbers, and these columns hold none, or hold missing values: {told}. Encode them as "
+            f"numbers (of categories: pandas.get_dummies), fill them in, or leave them out."
+        )
+    return np.column_stack(arrays)
+
+
+def _way_out(data: Any, array: Array) -> str:
+    """How to make numbers of an array that holds none."""
+    kind = array.dtype.kind
+    if kind in "US":
+        return "Strings are encoded as numbers first: of labels, classes, y = np.unique(y, return_inverse=True)."
+    if kind in "mM":
+        unit = np.datetime_data(array.dtype)[0]
+        return f"Times become numbers first, such as how many: (x - x.min()) / np.timedelta64(1, {unit!r})."
+    if kind == "c":
+        return "Complex numbers are given as columns of their own: x.real and x.imag."
+    if kind == "V":
+        return "Of a structured array: np.lib.recfunctions.structured_to_unstructured(x)."
+    if array.ndim == 0:
+        return f"It is given as an array with a row for each sample, not as {type(data).__name__}."
+    odd = next((each for each in array.flat if not isinstance(each, (Real, np.bool_))), None)
+    if odd is None and None not in array.ravel().tolist():
+        return "The objects are numbers: convert them, x.astype(float)."
+    if isinstance(odd, str):
+        return f"It holds strings, such as {odd[:20]!r}: encode them as numbers first."
+    return f"It holds {odd!r:.40}: fill such values in or leave them out, then x.astype(float)."
 
 
 def check_lengths(what: str, x: Array, y: Array) -> None:
@@ -35,15 +103,22 @@ def check_lengths(what: str, x: Array, y: Array) -> None:
         raise ValueError(f"{what}x has {len(x)} rows and {what}y has {len(y)}: each row of x needs one of y.")
 
 
-def converted(what: str, array: Array, dtype: Any) -> Array:
-    """C-contiguous, of that dtype. ValueError where a number is not finite, before or after."""
+def converted(
+    what: str, array: Array, dtype: Any, rows: Callable[[Array], Array] | None = None, where: str = ""
+) -> Array:
+    """C-contiguous, of that dtype. ValueError where a number is not finite, before or after; `rows` tells how the rows
+    of this array are counted in the data, and `where` of what else they are."""
     with np.errstate(all="ignore"):
         result = np.ascontiguousarray(array, dtype)
         if result.dtype.kind == "f" and not _finite(result):
-            row = int(np.argmax(~np.isfinite(result.reshape(len(result), -1)).all(1)))
-            kind = "NaN" if np.isnan(result[row]).any() else "infinity"
-            reason = f" in {result.dtype}" if np.isfinite(array[row]).all() else ""
-            raise ValueError(f"{what} holds {kind}{reason}, first in row {row}: remove such rows or fill them in.")
+            bad = np.flatnonzero(~np.isfinite(result.reshape(len(result), -1)).all(1))
+            counted = bad if rows is None else rows(bad)
+            first = int(counted.argmin())
+            kind = "NaN" if np.isnan(result[bad[first]]).any() else "infinity"
+            reason = f" in {result.dtype}" if np.isfinite(array[bad[first]]).all() else ""
+            raise ValueError(
+                f"{what} holds {kind}{reason}, first in row {counted[first]}{where}: remove such rows or fill them in."
+            )
     return result
 
 
@@ -74,7 +149,8 @@ class Rows:
     """Arrays of equal length, handed out in batches, in an order that is new each epoch.
 
     What is not in memory (a memory map) is converted and checked batch by batch, its y by `check_real` too; arrays
-    in memory were checked whole. A rest of fewer rows than `smallest` joins the batch before.
+    in memory were checked whole. A rest of fewer rows than `smallest` joins the batch before. Messages call the data
+    `what` + "x", and count their rows from `first` on.
     """
 
     part: Callable[[int], slice] | None = None  # of n rows of a batch those that this process takes, where several do
@@ -87,10 +163,13 @@ class Rows:
         smallest: int,
         steps: int | None,
         check_real: Callable[[Array], None],
+        what: str = "",
+        first: int = 0,
     ) -> None:
         self.arrays = arrays
         self.dtypes = dtypes
         self.check_real = check_real
+        self.what, self.first = what, first
         self.n = len(arrays[0])  # type: ignore[arg-type]
         starts = list(range(0, self.n, batch_size))
         if len(starts) > 1 and self.n - starts[-1] < smallest:
@@ -155,16 +234,21 @@ class Rows:
             # A permutation is in range: without `mode`, take would go through a buffer of its own.
             rows = array.take(order[..., start:stop], 0, self._buffers[key], "clip")
         if not in_memory:
-            rows = converted("xyw"[place], rows, self.dtypes[place])
-            if place == 1 and len(rows):
-                self.check_real(rows)
+            places = np.arange(start, stop) if order is None else order[..., start:stop]
+            flat = rows.reshape(places.size, *array.shape[1:])  # of a stack of copies, the rows of all
+            flat = converted(
+                f"{self.what}{'xyw'[place]}", flat, self.dtypes[place], lambda bad: self.first + places.reshape(-1)[bad]
+            )
+            if place == 1 and len(flat):
+                self.check_real(flat)
+            rows = flat.reshape(rows.shape)
         return rows
 
 
 class Stream:
-    """Batches from an iterable of (x, y) or (x, y, sample_weight), each checked as it comes."""
+    """Batches from an iterable of (x, y) or (x, y, sample_weight), each checked as it comes, with its number."""
 
-    def __init__(self, data: Any, check: Callable[[Any], Batch], epochs: int, steps: int | None) -> None:
+    def __init__(self, data: Any, check: Callable[[Any, int], Batch], epochs: int, steps: int | None) -> None:
         if not isinstance(data, Iterable):
             raise TypeError(f"without y, x is an iterable of (x, y) batches, got {type(data).__name__}.")
         self.steps = steps
@@ -181,7 +265,7 @@ class Stream:
         first = next(source, None)
         if first is None:
             raise ValueError("the iterable of batches is empty: at least one (x, y) is needed.")
-        self.first = check(first)
+        self.first = check(first, 0)
         self._looked_at: list[Batch] = [self.first] if self._once is not None else []
 
     draws = False
@@ -202,7 +286,7 @@ class Stream:
                         f"the iterable of batches ran out after {served} batches of an epoch"
                         + (f", steps_per_epoch is {self.steps}." if self.steps else ".")
                     )
-                batch = self.check(raw)
+                batch = self.check(raw, served)
             served += 1
             if self.part is not None:
                 mine = self.part(len(batch[0]))

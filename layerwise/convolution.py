@@ -86,17 +86,20 @@ class Windowed(layers.Layer):
             hint = "with one channel, give x[..., None]" if one_short else f"put Reshape(({axes})) before it"
             raise ValueError(f"{self.label} takes {kind} of shape ({axes}), {told}: {hint}.")
         if channels is not None and input_shape[-1] != channels:
-            raise ValueError(f"{self.label} takes {channels} channels, the last axis, {told}.")
+            hint = layers._channels_first(input_shape, input_shape[0] == channels)
+            raise ValueError(f"{self.label} takes {channels} channels, the last axis, {told}.{hint}")
 
     def _axes_on(self, input_shape: Shape) -> tuple[Axis, Axis]:
         """How the windows lie on inputs of this shape; ValueError where not one fits."""
         sizes = input_shape[:2] if self.axes == 2 else (input_shape[0], 1)
         rows, columns = (self._axis(place, size) for place, size in enumerate(sizes))
         if rows.outputs < 1 or columns.outputs < 1:
+            # Of images whose channels stand first, the height is what is too small.
+            hint = layers._channels_first(input_shape, rows.outputs < 1 and (self.axes == 1 or columns.outputs >= 1))
             windows = tuple((a.taps - 1) * a.step + 1 for a in (rows, columns))[: self.axes]
             raise ValueError(
                 f"{self.label} has windows of {' by '.join(map(str, windows))}, larger than its inputs of shape "
-                f'{input_shape} with their padding: choose smaller windows, or padding="same".'
+                f'{input_shape} with their padding: choose smaller windows, or padding="same".{hint}'
             )
         return rows, columns
 

@@ -22,6 +22,7 @@ from layerwise import layers as _layers
 from layerwise import loss as _loss
 from layerwise import model as _model
 from layerwise import optim as _optim
+from layerwise.batches import check_unmasked
 from layerwise.callbacks import EarlyStopping, _epochs
 from layerwise.compare import rule_named
 
@@ -117,6 +118,8 @@ class _Net(BaseEstimator):
                 _layers._flag(each.name, getattr(self, each.name))
         hidden = self._hidden()
         told: dict[str, Any] = {"dtype": self._x_dtype(hidden), "multi_output": True, "y_numeric": is_regressor(self)}
+        for what, data in (("X", x), ("y", y), ("sample_weight", sample_weight)):
+            check_unmasked(what, data)
         x, y = validate_data(self, x, y, reset=anew, **told)
         weight = None if sample_weight is None else _check_sample_weight(sample_weight, x, dtype=np.float64)
         target, loss, seen = self._target(y, weight, anew, classes)
@@ -222,6 +225,7 @@ class _Net(BaseEstimator):
 
     def _predicted(self, x: Any) -> Array:
         check_is_fitted(self)
+        check_unmasked("X", x)
         x = validate_data(self, x, dtype=np.int64 if self.net_.integer_input else self.net_.dtype, reset=False)
         return self.net_.predict(x)
 

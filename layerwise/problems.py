@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from layerwise import datasets, layers, loss, model
+from layerwise.batches import numbers
 
 Array = np.ndarray
 
@@ -111,7 +112,7 @@ class Problem:
             raise TypeError(f"make_net is a function of a seed that returns a new Model, got {make_net!r}.")
         if isinstance(loss, type) or not callable(loss) or not callable(getattr(loss, "backward", None)):
             raise TypeError(f"loss is an instance, such as loss.MSE(), got {loss!r}.")
-        x, y = np.asarray(x), np.asarray(y)
+        x, y = numbers("x", x), numbers("y", y)
         if len(x) != len(y) or len(x) == 0:
             raise ValueError(f"x and y have a row for each sample, got shapes {x.shape} and {y.shape}.")
         if batch_size is not None and (isinstance(batch_size, bool) or operator.index(batch_size) < 1):

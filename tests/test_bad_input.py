@@ -353,8 +353,8 @@ def mapped(tmp_path, **arrays):
 
 
 BATCHWISE = [
-    ({"x": with_value(X, np.nan)}, "x holds NaN, first in row 3"),
-    ({"x": with_value(X, 1e300)}, "x holds infinity in float32, first in row 3"),
+    ({"x": with_value(X, np.nan)}, "x holds NaN, first in row {row}:"),
+    ({"x": with_value(X, 1e300)}, "x holds infinity in float32, first in row {row}:"),
     ({"y": np.where(np.arange(12) == 7, 3, CLASSES)}, "class numbers from 0 to 2.*got 0 to 3"),
     ({"y": np.where(np.arange(12) == 7, -1, CLASSES)}, "class numbers from 0 to 2.*got -1 to"),
 ]
@@ -369,10 +369,11 @@ def test_a_bad_batch_is_refused_before_its_step(snapshot, tmp_path, form, wrong,
     options = {"loss": loss.CrossEntropy(), "batch_size": 4, "shuffle": False, "verbose": False, "epochs": 1}
     expected.train(X[:4], CLASSES[:4], optim=rules[1], **options)
     if form == "memory map":
-        data = mapped(tmp_path, **data)
+        data, row = mapped(tmp_path, **data), "7"
     else:
+        row = "3 of batch 1"
         data = {"x": [(data["x"][start : start + 4], data["y"][start : start + 4]) for start in (0, 4, 8)]}
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message.format(row=row)):
         net.train(**data, optim=rules[0], **options)
     ours, theirs = snapshot(net, rules[0]), snapshot(expected, rules[1])
     apart = ("optim", "loss")  # the instances
