@@ -757,26 +757,23 @@ class Elementwise(Layer):
 
 # Constants as arrays: NumPy takes them up twice as fast as Python's floats, which shows on small arrays.
 _ONE = {np.dtype(each): np.array(1, each) for each in (np.float32, np.float64)}
-_HALF = {np.dtype(each): np.array(0.5, each) for each in (np.float32, np.float64)}
 _SMALLEST = {np.dtype(each): np.array(np.finfo(each).tiny) for each in (np.float32, np.float64)}  # normal number
 
 
-def _sigmoid(x: Array, out: Array | None = None) -> Array:
-    """1 / (1 + exp(-x)) as (1 + tanh(x / 2)) / 2: never overflows, and is the fastest form in NumPy."""
-    half = _HALF[x.dtype]
-    y = np.multiply(x, half, out)
-    np.tanh(y, y)
-    y *= half
-    y += half
-    return y
+@functools.lru_cache
+def _number(value: float, dtype: np.dtype) -> Array:
+    return np.array(value, dtype)
 
 
 class Sigmoid(Elementwise):
     """y = 1 / (1 + exp(-x)).    dy/dx = y (1 - y)"""
 
     def forward(self, x: Array, training: bool) -> Array:
-        y = self.kept = _sigmoid(x, self.empty(x.shape))
-        return y
+        one = _ONE[x.dtype]
+        y = self.kept = np.negative(x, self.empty(x.shape))
+        np.exp(y, y)  # infinite where y is below every normal number: y becomes 0
+        y += one
+        return np.divide(one, y, y)
 
     def backward(self, grad: Array) -> Array:
         y = self.kept
@@ -864,7 +861,7 @@ class PReLU(Elementwise):
 
 
 class ELU(Elementwise):
-    """y = x where x > 0, else alpha (exp(x) - 1).    dy/dx = 1, or y + alpha.    Clevert 2015 (1511.07289)"""
+    """y = x where x > 0, else alpha (exp(x) - 1).    dy/dx = 1, or alpha exp(x).    Clevert 2015 (1511.07289)"""
 
     scale = 1.0
 
@@ -873,7 +870,8 @@ class ELU(Elementwise):
         self.alpha = _real("alpha", alpha, 0)
 
     def forward(self, x: Array, training: bool) -> Array:
-        y = self.kept = np.minimum(x, 0, out=self.empty(x.shape))
+        self.kept = x
+        y = np.minimum(x, 0, out=self.empty(x.shape))
         np.expm1(y, out=y)
         y *= self.alpha
         y += np.maximum(x, 0)
@@ -882,12 +880,14 @@ class ELU(Elementwise):
         return y
 
     def backward(self, grad: Array) -> Array:
-        y = self.kept
+        x = self.kept
         below = self.scale * self.alpha  # the slope just below 0; above, it is the scale
-        slope = np.minimum(y, 0, out=self.empty(y.shape))
-        slope += below
+        slope = np.minimum(x, 0, out=self.empty(x.shape))
+        np.exp(slope, out=slope)  # not y + alpha, of which nothing is left where exp(x) is small
+        if below != 1:
+            slope *= below
         if below != self.scale:
-            slope += np.multiply(y > 0, self.scale - below, dtype=y.dtype)
+            slope += np.multiply(x > 0, self.scale - below, dtype=x.dtype)
         slope *= grad
         return slope
 
@@ -901,46 +901,105 @@ class SELU(ELU):
         super().__init__(1.6732632423543772, name)
 
 
-# erf as quotients of polynomials, highest power first: S. L. Moshier, Cephes Mathematical Library (ndtr.c),
-# within 1e-15. The first pair is erf(x)/x in x^2 for |x| <= 1, the second erfc(x) exp(x^2) for 1 < x < 8.
-_ERF_BELOW_1 = (
-    (9.60497373987051638749e0, 9.00260197203842689217e1, 2.23200534594684319226e3, 7.00332514112805075473e3,
-     5.55923013010394962768e4),
-    (1.0, 3.35617141647503099647e1, 5.21357949780152679795e2, 4.59432382970980127987e3,
-     2.26290000613890934246e4, 4.92673942608635921086e4),
+# The normal distribution as quotients of polynomials, highest power first: W. J. Cody, Algorithm 715 (ANORM), ACM
+# Transactions on Mathematical Software 19 (1993), within 1e-16. The probability of [0, x], over x, as a function of
+# x^2, for x <= 0.6744; that beyond x times exp(x^2 / 2), for x up to sqrt(32); and how far this, times x, is below
+# 1 / sqrt(2 pi), times x^2, as a function of 1 / x^2.
+_NEAR_0 = (
+    (6.5682337918207449113e-2, 2.2352520354606839287e0, 1.6102823106855587881e2, 1.0676894854603709582e3,
+     1.8154981253343561249e4),
+    (1.0, 4.720258190468824187e1, 9.7609855173777669322e2, 1.0260932208618978205e4, 4.5507789335026729956e4),
 )  # fmt: skip
-_ERFC_ABOVE_1 = (
-    (2.46196981473530512524e-10, 5.64189564831068821977e-1, 7.46321056442269912687e0,
-     4.86371970985681366614e1, 1.96520832956077098242e2, 5.26445194995477358631e2, 9.34528527171957607540e2,
-     1.02755188689515710272e3, 5.57535335369399327526e2),
-    (1.0, 1.32281951154744992508e1, 8.67072140885989742329e1, 3.54937778887819891062e2,
-     9.75708501743205489753e2, 1.82390916687909736289e3, 2.24633760818710981792e3, 1.65666309194161350182e3,
-     5.57535340817727675546e2),
+_TAIL = (
+    (1.0765576773720192317e-8, 3.9894151208813466764e-1, 8.8831497943883759412e0, 9.3506656132177855979e1,
+     5.9727027639480026226e2, 2.4945375852903726711e3, 6.8481904505362823326e3, 1.1602651437647350124e4,
+     9.8427148383839780218e3),
+    (1.0, 2.2266688044328115691e1, 2.3538790178262499861e2, 1.519377599407554805e3, 6.485558298266760755e3,
+     1.8615571640885098091e4, 3.4900952721145977266e4, 3.8912003286093271411e4, 1.9685429676859990727e4),
 )  # fmt: skip
+_FAR_TAIL = (
+    (2.307344176494017303e-2, 2.1589853405795699e-1, 1.274011611602473639e-1, 2.2235277870649807e-2,
+     1.421619193227893466e-3, 2.9112874951168792e-5),
+    (1.0, 1.28426009614491121e0, 4.68238212480865118e-1, 6.59881378689285515e-2, 3.78239633202758244e-3,
+     7.29751555083966205e-5),
+)  # fmt: skip
+_ROOT_2_PI = math.sqrt(2 * math.pi)
 
 
 def _ratio(coefficients: tuple[Sequence[float], Sequence[float]], x: Array) -> Array:
-    above, below = (np.full_like(x, each[0]) for each in coefficients)
+    above, below = (x * each[0] for each in coefficients)
     for total, each in ((above, coefficients[0]), (below, coefficients[1])):
-        for coefficient in each[1:]:
-            total *= x
+        for coefficient in each[1:-1]:
             total += coefficient
+            total *= x
+        total += each[-1]
     above /= below
     return above
 
 
+def _normal(x: Array) -> tuple[Array, Array, Array]:
+    """Of 0 <= x <= 40 the probability of [0, x], valid up to 0.67; that beyond x, over the root; and the root,
+    exp(-x^2 / 4). Numbers times the root twice underflow later than numbers times exp(-x^2 / 2)."""
+    square = x * x
+    near = x * _ratio(_NEAR_0, square)
+    square *= -0.25
+    root = np.exp(square, out=square)
+    tail = _ratio(_TAIL, x)
+    far = x > 5.65
+    if far.any():
+        steep = x[far]
+        inverse = 1 / (steep * steep)
+        tail[far] = (1 / _ROOT_2_PI - inverse * _ratio(_FAR_TAIL, inverse)) / steep
+        # The error of a square would be one of the exponential, as many times larger: that of 1/64ths is exact.
+        rounded = np.rint(steep * 64) / 64
+        root[far] = np.exp(rounded * rounded * -0.25) * np.exp((steep - rounded) * (steep + rounded) * -0.25)
+    tail *= root
+    return near, np.where(x < 0.67, (0.5 - near) / root, tail), root
+
+
 def erf(x: Array) -> Array:
     """The error function, 2 / sqrt(pi) times the integral of exp(-t^2) from 0 to x; within 1e-14."""
-    size = np.minimum(np.abs(x), 6)  # erf(6) is 1 in float64; beyond, the polynomials would overflow float32
-    near = x * _ratio(_ERF_BELOW_1, np.minimum(size, 1) ** 2)
-    far = 1 - np.exp(-size * size) * _ratio(_ERFC_ABOVE_1, np.maximum(size, 1))
-    return np.where(size <= 1, near, np.copysign(far, x))
+    size = np.minimum(np.abs(x), 6) * math.sqrt(2)  # erf(6) is 1
+    near, tail, root = _normal(size)
+    return np.copysign(np.where(size < 0.67, 2 * near, 1 - 2 * tail * root), x)
+
+
+def _product(a: Array, b: Any) -> tuple[Array, Array]:
+    """a b in float64 as rounded, and what the rounding lost: Dekker 1971, Numerische Mathematik 18."""
+
+    def high(x: Any) -> Any:
+        return x * (2**27 + 1) - (x * (2**27 + 1) - x)
+
+    product = a * b
+    a_high, b_high = high(a), high(b)
+    a_low, b_low = a - a_high, b - b_high
+    return product, a_low * b_low - (((product - a_high * b_high) - a_low * b_high) - a_high * b_low)
+
+
+def _exp_tanh_argument(x: Array) -> Array:
+    """exp(u), u = k (x + c x^3), k = sqrt(2 / pi), c = 0.044715, with u in more digits than x has: the error of u is
+    one of exp(u), u times as large."""
+    k, c = 0.7978845608028654, 0.044715
+    if x.dtype == np.float32:
+        x = x.astype(np.float64)
+        return np.exp(k * x * (1 + c * x * x))
+    square, square_rest = _product(x, x)
+    cubic, rest = _product(square, c)
+    rest += c * square_rest + 2.196021142708559637e-18 * square  # what c lacks as a float; and so k below
+    inner = cubic + 1
+    added = inner - 1
+    rest += (1 - (inner - added)) + (cubic - added)
+    outer, outer_rest = _product(x, inner)
+    outer_rest += x * rest
+    u, rest = _product(outer, k)
+    rest += k * outer_rest - 4.9846544045554602e-17 * outer
+    return np.exp(u) * (1 + rest)
 
 
 class GELU(Elementwise):
     """y = x Phi(x), Phi the normal distribution function: (1 + erf(x / sqrt(2))) / 2.    1606.08415
 
-    approximate="tanh": y = x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2.
+    approximate="tanh": y = x (1 + tanh(u)) / 2, u = sqrt(2 / pi) (x + 0.044715 x^3).
     """
 
     def __init__(self, approximate: str | None = None, name: str | None = None) -> None:
@@ -951,78 +1010,112 @@ class GELU(Elementwise):
 
     def forward(self, x: Array, training: bool) -> Array:
         if self.approximate:
-            phi = x * x
-            phi *= 0.044715
-            phi += 1
-            phi *= x
-            phi *= math.sqrt(2 / math.pi)
-            np.tanh(phi, out=phi)
-        else:
-            phi = erf(x * math.sqrt(0.5))
-        phi += 1
-        phi *= 0.5
-        self.kept = x, phi
-        return np.multiply(x, phi, out=self.empty(x.shape))
+            return self._forward_tanh(x)
+        size = np.minimum(np.abs(x), 40)
+        _, tail, root = _normal(size)
+        self.kept = x, size, tail, root
+        y = np.multiply(size, tail, out=self.empty(x.shape))  # x Phi(x) = max(x, 0) - |x| Phi(-|x|), without cancelling
+        y *= root
+        return np.subtract(np.maximum(x, 0), y, out=y)
 
     def backward(self, grad: Array) -> Array:
-        x, phi = self.kept
-        slope = np.multiply(x, x, out=self.empty(x.shape))
         if self.approximate:
-            # phi = (1 + tanh u) / 2, so dphi/dx = 2 phi (1 - phi) du/dx
-            slope *= 3 * 0.044715
-            slope += 1
-            slope *= 2 * math.sqrt(2 / math.pi)
-            slope *= phi
-            slope *= 1 - phi
-        else:
-            slope *= -0.5
-            np.exp(slope, out=slope)
-            slope *= 1 / math.sqrt(2 * math.pi)
+            return self._backward_tanh(grad)
+        x, size, tail, root = self.kept
+        slope = np.multiply(size, root, out=self.empty(x.shape))
+        slope *= -1 / _ROOT_2_PI
+        slope += tail
+        slope *= root  # the slope at -|x|: that at |x| is 1 minus it
+        above = x > 0
+        np.negative(slope, out=slope, where=above)
+        slope += above
+        slope *= grad
+        return slope
+
+    # (1 + tanh(u)) / 2 = sigmoid(2 u), from exp(u), which is exact in the tail and underflows sooner than y.
+
+    def _forward_tanh(self, x: Array) -> Array:
+        held = np.clip(x, -40, 40)
+        u = held * held
+        u *= 0.044715
+        u += 1
+        u *= held
+        u *= math.sqrt(2 / math.pi)
+        root = np.exp(np.minimum(u, 40))
+        deep = u < -2  # where the error of u would be that of the exponential, u times as large
+        if deep.any():
+            root[deep] = _exp_tanh_argument(held[deep])
+        rest = 1 / (1 + root * root)
+        self.kept = held, root, rest
+        y = np.multiply(root, rest, out=self.empty(x.shape))
+        y *= x
+        y *= root
+        return y
+
+    def _backward_tanh(self, grad: Array) -> Array:
+        x, root, rest = self.kept
+        slope = np.multiply(x, x, out=self.empty(x.shape))
+        slope *= 3 * 0.044715
+        slope += 1
         slope *= x
-        slope += phi
+        slope *= 2 * math.sqrt(2 / math.pi)
+        slope *= rest
+        slope += 1
+        slope *= rest
+        slope *= root
+        slope *= root
         slope *= grad
         return slope
 
 
 class SiLU(Elementwise):
-    """y = x s, s = sigmoid(x); also called swish.    dy/dx = s + y (1 - s).    1702.03118"""
+    """y = x s, s = sigmoid(x); also called swish.    dy/dx = s (1 + x (1 - s)).    1702.03118"""
 
     def forward(self, x: Array, training: bool) -> Array:
-        s = _sigmoid(x)
-        y = np.multiply(x, s, out=self.empty(x.shape))
-        self.kept = y, s
+        half, one = _number(0.5, x.dtype), _number(1, x.dtype)
+        held = np.minimum(x, _number(80, x.dtype))  # above, s is 1
+        root = held * half
+        np.exp(root, root)  # its square, exp(x), underflows sooner than x times it
+        rest = root * root
+        rest += one
+        np.divide(one, rest, rest)  # 1 - s
+        self.kept = held, root, rest
+        y = np.multiply(root, rest, out=self.empty(x.shape))
+        y *= x
+        y *= root
         return y
 
     def backward(self, grad: Array) -> Array:
-        y, s = self.kept
-        slope = np.subtract(1, s, out=self.empty(s.shape))
-        slope *= y
-        slope += s
+        x, root, rest = self.kept
+        slope = np.multiply(x, rest, out=self.empty(x.shape))
+        slope += _number(1, x.dtype)
+        slope *= rest
+        slope *= root
+        slope *= root
         slope *= grad
         return slope
-
-
-def _softplus(x: Array, out: Array | None = None) -> Array:
-    """log(1 + exp(x)) without overflow; four times as fast as np.logaddexp."""
-    y = np.abs(x, out=out)
-    np.negative(y, out=y)
-    np.exp(y, out=y)
-    np.log1p(y, out=y)
-    y += np.maximum(x, 0)
-    return y
 
 
 class Softplus(Elementwise):
     """y = log(1 + exp(x)).    dy/dx = sigmoid(x).    PyTorch cuts off above 20; the difference is below 3e-9."""
 
     def forward(self, x: Array, training: bool) -> Array:
-        self.kept = x
-        return _softplus(x, self.empty(x.shape))
+        e = np.abs(x)
+        np.negative(e, out=e)
+        np.exp(e, out=e)
+        self.kept = x, e
+        y = np.log1p(e, out=self.empty(x.shape))  # without overflow, and four times as fast as np.logaddexp
+        y += np.maximum(x, 0)
+        return y
 
     def backward(self, grad: Array) -> Array:
-        x_gradient = _sigmoid(self.kept, self.empty(grad.shape))
-        x_gradient *= grad
-        return x_gradient
+        x, e = self.kept
+        slope = self.empty(grad.shape)
+        np.copyto(slope, e)
+        np.copyto(slope, 1, where=x > 0)
+        slope /= e + 1
+        slope *= grad
+        return slope
 
 
 class Softsign(Elementwise):
@@ -1041,55 +1134,77 @@ class Softsign(Elementwise):
 
 
 class Mish(Elementwise):
-    """y = x t, t = tanh(log(1 + exp(x))).    dy/dx = t + x sigmoid(x) (1 - t^2).    Misra 2019 (1908.08681)"""
+    """y = x t, t = tanh(log(1 + exp(x))) = n / (n + 2), n = e (e + 2), e = exp(x).    Misra 2019 (1908.08681)
+
+    dy/dx = t + x dt/dx, dt/dx = 4 e (1 + e) / (n + 2)^2
+    """
 
     def forward(self, x: Array, training: bool) -> Array:
-        t = _softplus(x)
-        np.tanh(t, out=t)
-        self.kept = x, t
-        return np.multiply(x, t, out=self.empty(x.shape))
+        held = np.minimum(x, 40)  # above, t is 1
+        root = held * 0.5
+        np.exp(root, out=root)  # its square, e, underflows sooner than x times it
+        e = root * root
+        total = e + 2
+        y = np.multiply(root, total, out=self.empty(x.shape))
+        total *= e
+        total += 2  # n + 2
+        y /= total
+        y *= x
+        y *= root
+        self.kept = held, root, e, total
+        return y
 
     def backward(self, grad: Array) -> Array:
-        x, t = self.kept
-        slope = np.multiply(t, t, out=self.empty(t.shape))
-        np.subtract(1, slope, out=slope)
-        slope *= _sigmoid(x)
+        x, root, e, total = self.kept
+        slope = np.add(e, 1, out=self.empty(e.shape))
+        slope *= 4
         slope *= x
-        slope += t
+        slope /= total
+        slope += e
+        slope += 2
+        slope /= total
+        slope *= root
+        slope *= root
         slope *= grad
         return slope
+
+
+def _hard_sigmoid(x: Array, out: Array) -> Array:
+    """min(max(x + 3, 0), 6) / 6: near -3 the sum is exact, which x / 6 + 1/2 is not."""
+    y = np.add(x, 3, out=out)
+    np.clip(y, 0, 6, out=y)
+    y /= 6
+    return y
 
 
 class HardSigmoid(Elementwise):
     """y = min(max(x / 6 + 1/2, 0), 1).    dy/dx = 1/6 where -3 < x < 3, else 0.    As PyTorch and Keras 3."""
 
     def forward(self, x: Array, training: bool) -> Array:
-        y = self.kept = np.multiply(x, 1 / 6, out=self.empty(x.shape))
-        y += 0.5
-        return np.clip(y, 0, 1, out=y)
+        self.kept = x
+        return _hard_sigmoid(x, self.empty(x.shape))
 
     def backward(self, grad: Array) -> Array:
-        y = self.kept
-        x_gradient = np.multiply(grad, (y > 0) & (y < 1), out=self.empty(grad.shape))
-        x_gradient *= 1 / 6
+        x_gradient = np.multiply(grad, np.abs(self.kept) < 3, out=self.empty(grad.shape))
+        x_gradient /= 6
         return x_gradient
 
 
 class HardSwish(Elementwise):
-    """y = x h, h = min(max(x / 6 + 1/2, 0), 1).    dy/dx = h, and x / 6 more where -3 < x < 3.    1905.02244"""
+    """y = x h, h = min(max(x / 6 + 1/2, 0), 1).    dy/dx = (x + 3/2) / 3 where -3 < x < 3, else h.    1905.02244"""
 
     def forward(self, x: Array, training: bool) -> Array:
-        h = x * (1 / 6)
-        h += 0.5
-        np.clip(h, 0, 1, out=h)
-        self.kept = x, h
-        return np.multiply(x, h, out=self.empty(x.shape))
+        self.kept = x
+        y = _hard_sigmoid(x, self.empty(x.shape))
+        y *= x
+        return y
 
     def backward(self, grad: Array) -> Array:
-        x, h = self.kept
-        slope = np.multiply(x, (h > 0) & (h < 1), out=self.empty(x.shape))
-        slope *= 1 / 6
-        slope += h
+        x = self.kept
+        slope = np.add(x, 1.5, out=self.empty(x.shape))
+        slope /= 3
+        slope *= np.abs(x) < 3
+        slope += x >= 3
         slope *= grad
         return slope
 
@@ -1118,13 +1233,15 @@ class LogSoftmax(Elementwise):
     """y = x - log(sum(exp(x))), the sum over the last axis.    dL/dx = g - exp(y) sum(g), g = dL/dy"""
 
     def forward(self, x: Array, training: bool) -> Array:
-        y = self.kept = np.subtract(x, _row_max(x), out=self.empty(x.shape))
-        y -= np.log(_row_sums(np.exp(y)))
+        y = np.subtract(x, _row_max(x), out=self.empty(x.shape))
+        p = self.kept = np.exp(y)
+        sums = _row_sums(p)
+        y -= np.log(sums)
+        p /= sums  # exp(y), with less error
         return y
 
     def backward(self, grad: Array) -> Array:
-        x_gradient = np.exp(self.kept, out=self.empty(grad.shape))
-        x_gradient *= -_row_sums(grad)
+        x_gradient = np.multiply(self.kept, -_row_sums(grad), out=self.empty(grad.shape))
         x_gradient += grad
         return x_gradient
 

@@ -303,14 +303,16 @@ class Huber(Loss):
 
 
 class LogCosh(Loss):
-    """v = log(cosh(d)), d = pred - real: |d| + log(1 + exp(-2 |d|)) - log 2.    dv/dpred = tanh(d)"""
+    """v = log(cosh(d)) = log(1 + 2 sinh(d / 2)^2), d = pred - real.    dv/dpred = tanh(d)"""
 
     stackable = location_scale = True
 
     def forward(self, pred: Array, real: Array) -> Array:
         d = self.kept = np.subtract(pred, real, out=self.empty(pred.shape, pred.dtype))
         size = np.abs(d)
-        return size + np.log1p(np.exp(-2 * size)) - math.log(2)
+        bent = np.minimum(size, 20)  # from here on it is a straight line
+        half = np.sinh(0.5 * bent)
+        return np.log1p(2 * half * half) + (size - bent)
 
     def derivative(self, scale: Any) -> Array:
         return np.tanh(self.kept) * scale
@@ -398,7 +400,8 @@ def _tiny(x: Array) -> Array:
 def _held(gradient: Array, scale: Any) -> Array:
     """A weight of 4 or more over the smallest normal number is past the largest number: it is held there."""
     if (scale if isinstance(scale, float) else np.max(scale)) > 1:
-        np.maximum(gradient, -float(np.finfo(gradient.dtype).max), out=gradient)
+        largest = float(np.finfo(gradient.dtype).max)
+        np.clip(gradient, -largest, largest, out=gradient)
     return gradient
 
 
@@ -506,8 +509,9 @@ class CrossEntropy(Loss):
 class BinaryCrossEntropy(Loss):
     """v = -(y log p + (1 - y) log(1 - p)), any shape, targets y in [0, 1].
 
-    from_logits=False: pred is p, as after Sigmoid; dv/dp = (p - y) / (p (1 - p)); as in PyTorch the logarithms
-    are not less than -100 and the divisor not less than 1e-12. from_logits=True: pred is raw scores x,
+    from_logits=False: pred is p, as after Sigmoid; dv/dp = (p - y) / (p (1 - p)), the divisor not less than the
+    smallest normal number (PyTorch: 1e-12), so that dv/dx below a Sigmoid stays p - y however small p; as in PyTorch
+    the logarithms are not less than -100. from_logits=True: pred is raw scores x,
     v = max(x, 0) - x y + log(1 + exp(-|x|)), dv/dx = sigmoid(x) - y.
     """
 
@@ -527,8 +531,10 @@ class BinaryCrossEntropy(Loss):
     def derivative(self, scale: Any) -> Array:
         pred, real = self.kept
         if self.from_logits:
-            return (0.5 * np.tanh(0.5 * pred) + (0.5 - real)) * scale
-        return (pred - real) * scale / np.maximum(pred * (1 - pred), 1e-12)
+            # (1 - y) sigmoid(x) - y sigmoid(-x): of sigmoid(x) - 1 nothing would be left where x is large.
+            yes, no = np.exp(np.minimum(pred, 0)), np.exp(np.minimum(-pred, 0))
+            return ((1 - real) * yes - real * no) / (yes + no) * scale
+        return _held((pred - real) * scale / np.maximum(pred * (1 - pred), _tiny(pred)), scale)
 
     def check_real(self, real: Array, classes: int) -> None:
         _refuse_unless(
