@@ -10,9 +10,11 @@ and reached from here: DivergenceError and Run of layerwise/training.py, ModelFi
 from __future__ import annotations
 
 import inspect
+import itertools
 import json
 import math
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -270,11 +272,11 @@ class Model(_layers.Chain):
         self, x: Any, y: Any, loss: Any = None, metrics: Any = (), batch_size: int = 1024, sample_weight: Any = None
     ) -> dict[str, float]:
         """{"loss": ..., metric: ...} over all rows, in inference mode; the loss is a mean over samples."""
-        loss = loss if loss is not None else self.loss if self.loss is not None else self._usual_loss()
-        _check_callable("loss", loss, "MSE")
-        chosen = _metrics.named(metrics, getattr(loss, "takes_raw_scores", False))
+        loss = loss if loss is not None else self.loss
         data = _Checked(self, loss, None)
         arrays = data.arrays(x, y, sample_weight)
+        loss = data.loss
+        chosen = _metrics.named(metrics, getattr(loss, "takes_raw_scores", False))
         rows = data.rows(arrays, _layers._count("batch_size", batch_size))
         if self.input_shape is None:
             self._check_first(loss, arrays[0][:batch_size])
@@ -357,7 +359,8 @@ class Model(_layers.Chain):
         """Train on x (N, ...) and y (N, ...), or class numbers (N,), for `epochs` rounds; the History of them.
 
         optim      any callable (net, loss); None: that of the last `train`, else Adam()
-        loss       None: that of the last `train`, else CrossEntropy after a Softmax, else MSE
+        loss       None: that of the last `train`, else CrossEntropy after a Softmax, BinaryCrossEntropy after a Sigmoid
+                   where y lies in [0, 1], else MSE
         x          an array, a list, a memory map; with y=None an iterable of (x, y) or (x, y, weight) batches
         validation (x, y), or a fraction: that many of the last rows, taken before shuffling
         metrics    "accuracy", "top_5_accuracy", "mae", or callables (pred, real) -> float
@@ -374,7 +377,7 @@ class Model(_layers.Chain):
         Ctrl-C ends the training after the step under way. DivergenceError when a loss or a parameter is no longer
         finite: the net, the optimizer, the running statistics and the random numbers go back to the end of the last
         good epoch; before one has ended, to the start of this call, which with `resume` is the moment of the file, also
-        within an epoch.
+        within an epoch. UserWarning, once, for a net whose layers are all frozen, and a Softmax on top of another.
         """
         for name, value in (("epochs", epochs), ("batch_size", batch_size)):
             _layers._count(name, value)
@@ -389,16 +392,14 @@ class Model(_layers.Chain):
         if isinstance(optim, _loss.Loss) or isinstance(loss, _optim.Optimizer):
             raise TypeError("the optimizer comes before the loss: net.train(x, y, optim.Adam(), loss.MSE()).")
         optim = optim if optim is not None else self.optim if self.optim is not None else _optim.Adam()
-        loss = loss if loss is not None else self.loss if self.loss is not None else self._usual_loss()
+        loss = loss if loss is not None else self.loss
         _check_callable("optim", optim, "Adam")
-        _check_callable("loss", loss, "MSE")
-        if not callable(getattr(loss, "backward", None)):
-            raise TypeError(f"a loss needs a method backward() -> dL/dpred; {loss!r} has none.")
-        chosen = _metrics.named(metrics, getattr(loss, "takes_raw_scores", False))
         callbacks = () if callbacks is None else callbacks
         watchers = [Watcher(each) for each in (callbacks if isinstance(callbacks, (list, tuple)) else (callbacks,))]
 
         data = _Checked(self, loss, class_weight)
+        if loss is not None and not callable(getattr(loss, "backward", None)):
+            raise TypeError(f"a loss needs a method backward() -> dL/dpred; {loss!r} has none.")
         held: list[Array | None] | None = None
         first = 0  # the row of the data that is the first of the validation
         if y is None and not (isinstance(x, np.ndarray) or _is_rows(x)):
@@ -411,12 +412,15 @@ class Model(_layers.Chain):
             sample, smallest = rows.first[0], len(rows.first[0])
         else:
             if isinstance(validation, (float, np.floating)):
+                data.loss = loss if loss is not None else self._usual_loss(batches.as_array("y", y))
                 x, y, sample_weight, held = _split(x, y, sample_weight, float(validation))
                 first = len(x)
             arrays = data.arrays(x, y, sample_weight)
             input_shape = arrays[0].shape[1:]
             rows = data.rows(arrays, batch_size, self.smallest_batch, steps_per_epoch)
             sample, smallest = arrays[0][:batch_size], rows.smallest
+        loss = data.loss
+        chosen = _metrics.named(metrics, getattr(loss, "takes_raw_scores", False))
         if validation is not None and held is None:
             if not isinstance(validation, (tuple, list)) or len(validation) not in (2, 3):
                 raise ValueError(f"validation is (x, y) or a fraction in (0, 1), got {type(validation).__name__}.")
@@ -447,6 +451,8 @@ class Model(_layers.Chain):
         before = None if saved is None else checkpoint.Before(self, optim)
         if self.input_shape is None:
             self.build(input_shape)
+        for doubt in self._doubts(loss):
+            warnings.warn(doubt, UserWarning, stacklevel=2)
         try:
             if saved is not None:
                 with files.reading(resume):
@@ -494,15 +500,38 @@ class Model(_layers.Chain):
         net._declare(input_shape)
         return net
 
-    def _usual_loss(self) -> Any:
-        return _loss.CrossEntropy() if self._ends_in_softmax else _loss.MSE()
+    def _usual_loss(self, y: Any) -> Any:
+        """The loss for targets y where none is given."""
+        if self._ends_in_softmax:
+            return _loss.CrossEntropy()
+        if isinstance(self._last, _layers.Sigmoid) and y is not None and ((y >= 0) & (y <= 1)).all():
+            return _loss.BinaryCrossEntropy()
+        return _loss.MSE()
+
+    def _doubts(self, loss: Any) -> Iterator[str]:
+        """What a training is warned of: it can be done, and hardly anyone means it."""
+        if any(leaf.parameters for leaf in self.leaves()) and not self.trainable:
+            yield "every layer with parameters is frozen, so that this training changes none: set layer.frozen = False."
+        between = (_layers.Dropout, _layers.GaussianNoise, _layers.Flatten, _layers.Reshape)
+        row = [each for each in _in_a_row(self) if not isinstance(each, between)]
+        for below, above in itertools.pairwise(row):
+            if isinstance(below, _layers.Softmax) and isinstance(above, _layers.Softmax):
+                yield f"{above.label} is on top of {below.label}: gradients are close to 0 there. Leave one out."
+        scores = isinstance(loss, _loss.BinaryCrossEntropy) and loss.from_logits
+        if scores and isinstance(self._last, _layers.Sigmoid):
+            yield f"{loss!r} takes raw scores, and the net ends in a Sigmoid, on which it puts another: leave one out."
+
+    @property
+    def _last(self) -> _layers.Layer:
+        """The last layer, of the last Model within where there is one; other containers do more than chain."""
+        last = self.layers[-1]
+        while isinstance(last, Model):
+            last = last.layers[-1]
+        return last
 
     @property
     def _ends_in_softmax(self) -> bool:
-        last = self.layers[-1]
-        while isinstance(last, Model):  # other containers do more than chain
-            last = last.layers[-1]
-        return isinstance(last, _layers.Softmax)
+        return isinstance(self._last, _layers.Softmax)
 
     def _check_first(self, loss: Any, x: Array) -> None:
         """What can be said of the predictions only when there are some, before anything moves."""
@@ -617,6 +646,15 @@ def _seeds(seed: Any, copies: int | None) -> list[int]:
     return [int(each) for each in seeds] if several or copies is None else [int(seed) + s for s in range(copies)]
 
 
+def _in_a_row(net: Any) -> Iterator[_layers.Layer]:
+    """The layers one after the other, those of a Model or a Chain within too."""
+    for layer in net.layers:
+        if isinstance(layer, Model) or type(layer) is _layers.Chain:
+            yield from _in_a_row(layer)
+        else:
+            yield layer
+
+
 def _is_rows(x: Any) -> bool:
     """Whether a list holds rows of numbers, and not (x, y) batches."""
     return isinstance(x, (list, tuple)) and not (x and isinstance(x[0], tuple))
@@ -654,13 +692,15 @@ class _Checked:
     """Data that fits a net and a loss: every error here comes before anything is built or moved."""
 
     def __init__(self, net: Model, loss: Any, class_weight: Any, what: str = "", first: int = 0) -> None:
+        if loss is not None:
+            _check_callable("loss", loss, "MSE")
         if net._ends_in_softmax and getattr(loss, "takes_raw_scores", False):
             raise ValueError(
                 f"{loss!r} takes raw scores, and the net ends in a Softmax, which makes probabilities of them: leave "
                 f"the Softmax out, or take loss.CrossEntropy()."
             )
         self.net = net
-        self.loss = loss
+        self.loss = loss  # None: what the first targets suggest
         self.class_weight = class_weight
         self.what = what
         self.first = first  # the number, in the data, of the first row
@@ -683,6 +723,8 @@ class _Checked:
                 f"{what}x has shape {x.shape}: it needs a row for each sample. For one number each: {way}."
             )
         output = net.output_shape(x.shape[1:])
+        if self.loss is None:
+            self.loss = net._usual_loss(y)
         x_dtype = batches.input_dtype(x, net.dtype, net.integer_input)
         y_dtype = batches.target_dtype(y, output, net.dtype)
         if not isinstance(x, np.memmap):

@@ -40,6 +40,7 @@ from layerwise import layers as _layers
 from layerwise import loss as _loss
 from layerwise import model, problems
 from layerwise import optim as _optim
+from layerwise.batches import numbers
 from layerwise.comparison import Comparison, Profile, beside, endings, profile
 from layerwise.problems import Problem, Surface
 from layerwise.sweepfile import Rate, Results, Runs
@@ -655,7 +656,10 @@ def find_lr(
     rule = copy.deepcopy(optim) if optim is not None else twin.optim if twin.optim is not None else _optim.Adam()
     if not hasattr(rule, "lr"):
         raise TypeError(f"find_lr sets the learning rate of an optimizer, and {rule!r} has no lr.")
-    loss = copy.deepcopy(loss) if loss is not None else twin.loss if twin.loss is not None else twin._usual_loss()
+    if loss is None and twin.loss is None:
+        targets = y if y is not None or isinstance(x, Iterator) else next(iter(x))[1]
+        loss = twin._usual_loss(None if targets is None else numbers("y", targets))
+    loss = copy.deepcopy(loss) if loss is not None else twin.loss
     rates = np.geomspace(low, high, steps)
     rising = _Rising(rule, rates, loss)
     with contextlib.suppress(model.DivergenceError):

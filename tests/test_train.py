@@ -184,7 +184,10 @@ def test_training_again_goes_on(line):
     assert nets[1].optim.t == 8
 
 
-@pytest.mark.parametrize(("last", "expected"), [(layers.Softmax(), loss.CrossEntropy), (layers.Sigmoid(), loss.MSE)])
+@pytest.mark.parametrize(
+    ("last", "expected"),
+    [(layers.Softmax(), loss.CrossEntropy), (layers.Sigmoid(), loss.BinaryCrossEntropy), (layers.Tanh(), loss.MSE)],
+)
 def test_the_optimizer_and_the_loss_that_are_taken_unless_given(last, expected):
     net = layers.Model([layers.Linear(2), last], seed=0)
     net.train(X, Y, epochs=1, verbose=False)
