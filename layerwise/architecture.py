@@ -11,11 +11,18 @@ import numpy as np
 from layerwise import layers
 from layerwise.files import ModelFileError
 
+DEEPEST = 100  # layers within layers: Python's stack has room to load and copy them, wherever that is called from
 
-def described(value: Any, functions: dict[str, Any]) -> Any:
+
+def described(value: Any, functions: dict[str, Any], depth: int = 0) -> Any:
     """A layer, or an argument of one, as what JSON can hold; `functions` collects those of one's own by name."""
     if isinstance(value, layers.Layer):
         name = type(value).__name__
+        if depth > DEEPEST:
+            raise ValueError(
+                f"{name} stands within {depth} other layers, and a file holds {DEEPEST} within one another: put the "
+                f"layers one after the other in a Model."
+            )
         own = getattr(layers, name, None) is not type(value)
         missing = [each for each in value._arguments() if not hasattr(value, each)]
         if missing and type(value).config is layers.Layer.config:
@@ -23,15 +30,15 @@ def described(value: Any, functions: dict[str, Any]) -> Any:
                 f"{name} does not keep its argument {missing[0]!r} under that name, so it can't be saved: set "
                 f"self.{missing[0]}, or write config()."
             )
-        told = {"type": name, "arguments": {k: described(v, functions) for k, v in _config(value).items()}}
+        told = {"type": name, "arguments": {k: described(v, functions, depth + 1) for k, v in _config(value).items()}}
         frozen = not value.parts() and value._frozen
         return told | ({"own": True} if own else {}) | ({"frozen": True} if frozen else {})
     if isinstance(value, (list, tuple)):
-        return [described(each, functions) for each in value]
+        return [described(each, functions, depth) for each in value]
     if isinstance(value, dict):
         if not all(isinstance(name, str) for name in value):
             raise TypeError(f"a file holds dicts whose keys are strings as arguments of a layer, got {value!r:.200}.")
-        return {"dict": {name: described(each, functions) for name, each in value.items()}}
+        return {"dict": {name: described(each, functions, depth) for name, each in value.items()}}
     if callable(value):
         name = getattr(value, "__name__", type(value).__name__)
         if functions.setdefault(name, value) is not value:

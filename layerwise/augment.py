@@ -218,7 +218,8 @@ class batches:
 
     `augmentation` is a callable (x, rng) -> x, a list of them, or None. The same seed gives the same bits.
     A training that is resumed goes on with the orders and changes that would have come.
-    ValueError for x and y of different length, or none; TypeError for an augmentation that is none.
+    ValueError for x and y of different length, or none, and for a seed below 0; TypeError for an augmentation that is
+    none.
     """
 
     def __init__(self, x: Any, y: Any, augmentation: Any = None, batch_size: int = 32, seed: int | None = None) -> None:
@@ -233,7 +234,9 @@ class batches:
             augmentation = Compose(augmentation or ())
         self.augmentation = Compose([augmentation])
         self.batch_size = layers._count("batch_size", batch_size)
-        self.seed = seed if seed is not None else int(np.random.default_rng().integers(2**63))
+        if seed is not None and (not isinstance(seed, (int, np.integer)) or isinstance(seed, bool) or seed < 0):
+            raise ValueError(f"seed is an integer, 0 or more, or None, got {seed!r}.")
+        self.seed = int(np.random.default_rng().integers(2**63) if seed is None else seed)
         self.epoch = 0  # how often they were gone through
 
     def state_dict(self) -> dict[str, Any]:

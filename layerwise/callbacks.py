@@ -258,7 +258,7 @@ class CSVLogger:
 
     A file that is there already goes on; ValueError, and it stays as it is, if its header is another.
     Of a training that is resumed, the rows after the checkpoint's epoch are dropped: they come again.
-    FileNotFoundError, before the first step, for a folder that is not there.
+    OSError, before the first step, for a folder that is not there, and where a device or a pipe is.
     """
 
     writes = True
@@ -267,6 +267,7 @@ class CSVLogger:
         self.path = Path(path)
 
     def begin(self, run: Any) -> None:
+        files.check_regular(self.path)
         self.path.open("a").close()
         self.resumed = run.resumed is not None
 

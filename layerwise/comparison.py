@@ -315,13 +315,13 @@ class Comparison:
             header += ["us per step", "seconds to target"]
             for line, row in zip(body, self.timings(), strict=True):
                 line += [_number(1e6 * row["seconds_per_step"], 3), _number(row["seconds_to_target"], 3)]
-        lines = [header, *body]
+        lines = [[_cell(cell) for cell in line] for line in [header, *body]]
         wide = [max(len(line[place]) for line in lines) for place in range(len(header))]
         text = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(line, wide, strict=True)) + " |" for line in lines]
         text.insert(1, "|" + "|".join("-" * (w + 2) for w in wide) + "|")
         notes = [f"Warning: {each}" for each in self.warnings()]
         sentence = self.verdict[0].upper() + self.verdict[1:]
-        return "\n\n".join(["\n".join(text), sentence, *notes]) + "\n"
+        return "\n\n".join(["\n".join(text), *(" ".join(each.split()) for each in [sentence, *notes])]) + "\n"
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """A row for each run: optimizer, lr, seed, status, first_loss, final_loss, steps_to_target. What was timed
@@ -555,6 +555,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
+    files.check_regular(path)
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
@@ -592,6 +593,11 @@ def _number(value: float, digits: int = 4) -> str:
 
 def _loss(value: float) -> str:
     return "div" if value == math.inf else _number(value)
+
+
+def _cell(text: str) -> str:
+    """A cell of a Markdown table that shows `text`, whatever an optimizer is called."""
+    return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|")
 
 
 def _shown(row: dict[str, Any]) -> list[str]:

@@ -16,16 +16,17 @@ import gzip
 import math
 import os
 import socket
-import tempfile
 import warnings
-import zipfile
 import zlib
 from collections.abc import Sequence
 from numbers import Real
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
+
+from layerwise import files
 
 Arrays = tuple[np.ndarray, np.ndarray]
 
@@ -34,6 +35,7 @@ Arrays = tuple[np.ndarray, np.ndarray]
 
 MNIST_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 NETWORK_TIMEOUT = 20.0  # seconds without a byte
+PIECE = 1 << 20  # bytes that are read at a time
 
 
 def digits() -> Arrays:
@@ -72,34 +74,42 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
 
         0 0, a code for the dtype, the number of axes (a byte each); every axis (uint32); the values
 
-    All numbers are big-endian. Raises ValueError for a file that is truncated or of another format.
-    LeCun, Cortes and Burges, "The MNIST database of handwritten digits".
+    All numbers are big-endian. Raises ValueError for a file that is truncated or of another format. No more is read,
+    or unpacked, than the header announces, and a byte. LeCun, Cortes and Burges, "The MNIST database of handwritten
+    digits".
     """
     dtypes = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
-    content = Path(path).read_bytes()
-    if content[:2] == b"\x1f\x8b":
+    with open(path, "rb") as plain:
+        packed = plain.peek(2)[:2] == b"\x1f\x8b"
+        file: Any = gzip.GzipFile(fileobj=plain) if packed else plain
         try:
-            content = gzip.decompress(content)
-        except (EOFError, OSError, zlib.error) as error:
+            head = file.read(4)
+            axes = head[3] if len(head) > 3 else 0
+            head += file.read(4 * axes)
+            start = 4 + 4 * axes
+            if len(head) < start or head[:2] != b"\0\0" or head[2] not in dtypes or axes == 0:
+                raise ValueError(
+                    f"{path} is no IDX file: its header, of {len(head)} bytes, begins with [{head[:4].hex(' ')}]; "
+                    "expected [00 00], a dtype code (08 for bytes), the number of axes, and four bytes for each axis"
+                )
+            shape = tuple(np.frombuffer(head, ">u4", axes, offset=4).tolist())
+            dtype = np.dtype(dtypes[head[2]])
+            expected = math.prod(shape) * dtype.itemsize
+            content = bytearray()
+            while len(content) <= expected and (piece := file.read(min(expected + 1 - len(content), PIECE))):
+                content += piece
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise ValueError(f"{path} is a damaged gzip file ({error}): get it again") from error
-
-    axes = content[3] if len(content) > 3 else 0
-    start = 4 + 4 * axes
-    if len(content) < start or content[:2] != b"\0\0" or content[2] not in dtypes or axes == 0:
-        raise ValueError(
-            f"{path} is no IDX file: its {len(content)} bytes begin with [{content[:4].hex(' ')}]; expected "
-            "[00 00], a dtype code (08 for bytes), the number of axes, and then four bytes for each axis"
-        )
-    shape = tuple(np.frombuffer(content, ">u4", axes, offset=4).tolist())
-    dtype = np.dtype(dtypes[content[2]])
-    expected = start + math.prod(shape) * dtype.itemsize
     if len(content) != expected:
-        fault = "truncated" if len(content) < expected else "too long"
+        fault, more = ("truncated", "") if len(content) < expected else ("too long", " or more")
         raise ValueError(
-            f"{path} is {fault}: it has {len(content)} bytes; expected {expected}, as its header announces "
-            f"{dtype.name} of shape {shape}: get it again"
+            f"{path} is {fault}: it has {start + len(content)} bytes{more}; expected {start + expected}, as its header "
+            f"announces {dtype.name} of shape {shape}: get it again"
         )
-    return np.frombuffer(content, dtype, offset=start).reshape(shape).astype(dtype.newbyteorder("="))
+    try:
+        return np.frombuffer(content, dtype).reshape(shape).astype(dtype.newbyteorder("="))
+    except ValueError as error:
+        raise ValueError(f"{path} announces {dtype.name} of shape {shape}, which no array can have: {error}") from error
 
 
 def _mnist_in(folder: Path) -> list[np.ndarray]:
@@ -119,12 +129,20 @@ def _mnist_in(folder: Path) -> list[np.ndarray]:
         )
 
     arrays = [read_idx(path) for path in paths.values()]
-    n, n_test = len(arrays[0]), len(arrays[2])
-    shapes = [(n, 28, 28), (n,), (n_test, 28, 28), (n_test,)]
-    for path, array, shape in zip(paths.values(), arrays, shapes, strict=True):
-        if array.shape != shape or array.dtype != np.uint8:
-            raise ValueError(f"{path} holds {array.dtype} {array.shape}; expected uint8 {shape} of MNIST")
+    _check_mnist(arrays, list(paths.values()))
     return arrays
+
+
+def _check_mnist(arrays: Sequence[np.ndarray], names: Sequence[object]) -> None:
+    """ValueError unless x, y, x_test and y_test are images and labels as of MNIST, `names` where they come from."""
+    rows = [len(array) if array.ndim else 0 for array in arrays]
+    shapes = [(rows[0], 28, 28), (rows[0],), (rows[2], 28, 28), (rows[2],)]
+    for name, array, shape in zip(names, arrays, shapes, strict=True):
+        if array.shape != shape or array.dtype != np.uint8 or len(array) == 0:
+            wanted = shape if shape[0] else ("N", *shape[1:])
+            raise ValueError(f"{name} holds {array.dtype} {array.shape}; expected uint8 {wanted} of MNIST")
+        if array.ndim == 1 and array.max() > 9:
+            raise ValueError(f"{name} holds the label {array.max()}; expected 0 to 9, as of MNIST")
 
 
 def _cached_mnist() -> list[np.ndarray]:
@@ -132,12 +150,16 @@ def _cached_mnist() -> list[np.ndarray]:
     path = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "layerwise" / "mnist.npz"
     if not path.exists():
         _download_mnist(path)
-    try:
-        # Opened here, as np.load leaves a file that it cannot read open.
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return [arrays[name] for name in ("x", "y", "x_test", "y_test")]
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is damaged ({error}): delete it, and MNIST is downloaded again") from error
+    files.check_regular(path)
+    names = ("x", "y", "x_test", "y_test")
+    with open(path, "rb") as file:  # np.load leaves a file that it cannot read open
+        try:
+            with np.load(file, allow_pickle=False) as found:
+                arrays = [found[name] for name in names]
+            _check_mnist(arrays, names)
+        except Exception as error:  # one of a dozen types, according to where the damage sits
+            raise ValueError(f"{path} is damaged ({error}): delete it, and MNIST is downloaded again") from error
+    return arrays
 
 
 def _download_mnist(path: Path) -> None:
@@ -146,8 +168,7 @@ def _download_mnist(path: Path) -> None:
     timeout = socket.getdefaulttimeout()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # A folder of its own for each process: of several that download at once, any may rename last.
-        with tempfile.TemporaryDirectory(dir=path.parent) as workplace, warnings.catch_warnings():
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # scikit-learn warns of every retry; what fails is reported below
             socket.setdefaulttimeout(timeout or NETWORK_TIMEOUT)  # scikit-learn itself would wait for ever
             x, y = datasets.fetch_openml(
@@ -163,9 +184,8 @@ def _download_mnist(path: Path) -> None:
             # One table holds both sets in their original order, the test set last.
             x, x_test = np.split(x.astype(np.uint8).reshape(-1, 28, 28), [60_000])
             y, y_test = np.split(y.astype(np.uint8), [60_000])
-            whole = Path(workplace) / path.name
-            np.savez(whole, x=x, y=y, x_test=x_test, y_test=y_test)
-            os.replace(whole, path)
+        with files.replaced(path) as file:
+            np.savez(file, x=x, y=y, x_test=x_test, y_test=y_test)
     except Exception as error:  # of the network, server, parser or disk: the ways out are the same
         raise FileNotFoundError(
             f"MNIST is not on this machine, and the download failed ({type(error).__name__}: {error}). "

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import io
 import json
 import math
 import operator
 import os
+import re
+import stat
 import struct
-import tempfile
+import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -30,6 +33,7 @@ FORMAT = "layerwise"
 VERSION = 2
 PIECE = 1 << 19  # bytes that are read or written at a time
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DAY = 24 * 3600.0
 _HEADER = "header"
 # What .safetensors calls the dtypes.
 _KINDS = {"|b1": "BOOL", "|i1": "I8", "|u1": "U8"} | {
@@ -43,19 +47,39 @@ class ModelFileError(ValueError):
 
 def check_place(path: str | os.PathLike[str]) -> Path:
     """The path, if `write` can put a file there. ValueError for its suffix, ImportError without the package for it,
-    OSError for a folder that is not there or takes no file, and where the path itself is one."""
+    OSError as of `target`, and for a folder that takes no file."""
     path = Path(path)
     if path.suffix not in (".npz", ".safetensors"):
         raise ValueError(f"a net is saved as .npz or .safetensors, got {str(path)!r}.")
     if path.suffix == ".safetensors":
         _safetensors()
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"there is no folder {str(path.parent)!r} to save in: make it first.")
-    if path.is_dir():
-        raise IsADirectoryError(f"{str(path)!r} is a folder: give the name of a file in it.")
-    if not os.access(path.parent, os.W_OK):
-        raise PermissionError(f"no file may be written in the folder {str(path.parent)!r}: choose another.")
+    folder = target(path).parent
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(f"no file may be written in the folder {str(folder)!r}: choose another.")
     return path
+
+
+def target(path: str | os.PathLike[str]) -> Path:
+    """The file that is written at `path`: where a link leads, else the path itself. OSError as of `check_regular`, and
+    for a folder that is not there."""
+    check_regular(path)
+    path = Path(os.path.realpath(path) if os.path.islink(path) else path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {str(path.parent)!r} to write {path.name} in: make it first.")
+    return path
+
+
+def check_regular(path: str | os.PathLike[str]) -> None:
+    """OSError where a folder, a device, a pipe or a socket is at `path`, or where a link at `path` leads: a file would
+    take its place, and reading it may never end."""
+    try:
+        mode = os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(f"{str(path)!r} is a folder: give the name of a file in it.")
+    if not stat.S_ISREG(mode):
+        raise OSError(f"{str(path)!r} is a device, a pipe or a socket: give the name of a file.")
 
 
 def write(path: str | os.PathLike[str], header: dict[str, Any], arrays: Mapping[str, Array]) -> None:
@@ -107,28 +131,89 @@ def unpacked(value: Any, arrays: dict[str, Array]) -> Any:
 
 @contextlib.contextmanager
 def replaced(path: str | os.PathLike[str]) -> Iterator[Any]:
-    """`with replaced(path) as file:` a binary file that takes its place, whole and flushed to disk, when the block
-    ends, with the permissions that umask gives. Where something is raised, what was there stays. A
-    link stays too, and the file that it leads to is replaced."""
-    path = Path(os.path.realpath(path) if os.path.islink(path) else path)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"there is no folder {str(path.parent)!r} to write {path.name} in: make it first.")
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    """`with replaced(path) as file:` a binary file that takes its place in one step, whole and flushed to disk, when
+    the block ends, with the permissions that the umask gives. Whatever is raised, what was there stays.
+
+    A link stays, and the file that it leads to is replaced. A device, a pipe or a socket is refused: OSError.
+    Until then the file is `.<name>.<machine>-<process>-<random>.part` in the same folder. It is removed on the way
+    out. What a killed process left is removed by the next writer of the path (see `_is_left`).
+    """
+    path = target(path)
+    prefix = "." + os.fsencode(path.name)[:100].decode(errors="ignore")  # a name has 255 bytes at most, or 143
+    _remove_left(path.parent, prefix)
+    part = path.with_name(f"{prefix}.{_machine()}-{os.getpid()}-{os.urandom(4).hex()}.part")
+    _parts.add(part.name)
     try:
-        with os.fdopen(handle, "wb") as file:
+        with open(part, "xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes it private
-        os.replace(temporary, path)
+        os.replace(part, path)
     except BaseException as error:
-        os.unlink(temporary)
+        with contextlib.suppress(FileNotFoundError):  # Ctrl-C may come before it is there, or when it is moved
+            os.unlink(part)
         if isinstance(error, OSError) and error.errno in FULL:
             what = f"{error.strerror}: the disk is full, or files may not be so large. What was there before is kept"
             raise OSError(error.errno, what, str(path)) from error
         raise
+    finally:
+        _parts.discard(part.name)
+
+
+_parts: set[str] = set()  # the names of those that this process is writing
+
+
+def _remove_left(folder: Path, prefix: str) -> None:
+    """Remove the `.part` files of a path whose writers are known to be gone."""
+    pattern = re.compile(re.escape(prefix) + r"\.([0-9a-f]{8})-(\d{1,18})-[0-9a-f]{8}\.part")
+    with contextlib.suppress(OSError):
+        for name in os.listdir(folder):
+            found = pattern.fullmatch(name)
+            with contextlib.suppress(OSError):
+                if found and _is_left(folder / name, found[1], int(found[2])):
+                    os.unlink(folder / name)
+
+
+def _is_left(part: Path, machine: str, process: int) -> bool:
+    """Whether the writer of a `.part` file is known to be gone: its process is not there any more, or, where it is of
+    another machine, nothing was written for a day."""
+    if os.name != "posix" or machine != _machine():
+        return time.time() - part.stat().st_mtime > DAY
+    if process == os.getpid():
+        return part.name not in _parts
+    try:
+        os.kill(process, 0)  # asks only
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):  # it is there, and of another user
+        pass
+    return False
+
+
+@functools.cache
+def _machine() -> str:
+    """Where a number means one process: this machine, since it was started, and this container."""
+    told = [os.uname().nodename if os.name == "posix" else ""]
+    with contextlib.suppress(OSError):  # Linux
+        told += [Path("/proc/sys/kernel/random/boot_id").read_text(), os.readlink("/proc/self/ns/pid")]
+    return f"{zlib.crc32(repr(told).encode()):08x}"
+
+
+def append(path: str | os.PathLike[str], content: bytes) -> None:
+    """`content` at the end of a file, flushed to disk, or, where it can't be written whole, none of it. OSError, also
+    for a device, a pipe or a socket."""
+    check_regular(path)
+    # Without a buffer, which would be written once more, in part, when a file on a full disk is closed.
+    with open(path, "ab", buffering=0) as file:
+        length, left = file.seek(0, os.SEEK_END), memoryview(content)
+        try:
+            while left:
+                left = left[file.write(left) :]
+            os.fsync(file.fileno())
+        except BaseException:
+            with contextlib.suppress(OSError):
+                file.truncate(length)
+            raise
 
 
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Array]]:
@@ -138,13 +223,15 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Array]
 
 
 class Place(NamedTuple):
-    """Where an array stands in a file. Of a zip's member: its checksum up to there, and to the end."""
+    """Where an array stands in a file. Of a zip's member: its checksum up to there, and to the end, and whether the
+    array is stored by columns, as np.savez does with one that comes so."""
 
     dtype: np.dtype
     shape: tuple[int, ...]
     start: int
     check_before: int = 0
     check_whole: int | None = None
+    by_columns: bool = False
 
 
 class Saved:
@@ -164,6 +251,7 @@ class Saved:
         if not path.exists():
             raise FileNotFoundError(f"there is no file {str(path)!r}.")
         with reading(self.path), contextlib.ExitStack() as undo:
+            check_regular(path)
             self._file = undo.enter_context(path.open("rb"))
             text, self.places = opener(path, self._file)
             self.header = self._checked(json.loads(text))
@@ -197,6 +285,7 @@ class Saved:
         place = self.places[name]
         with reading(self.path):
             array = np.empty(place.shape, place.dtype) if out is None else out
+            stored = np.empty(place.shape[::-1], place.dtype) if place.by_columns else array
             # The sum over the whole member shows that its dtype and shape were not altered; it takes as long again.
             summed = out is None and place.check_whole is not None
             self._file.seek(place.start)
@@ -209,7 +298,10 @@ class Saved:
                 if summed:
                     whole = zlib.crc32(piece, whole)
 
-            check = _through(array, fill)
+            check = _through(stored, fill)
+            if place.by_columns:
+                array[...] = stored.T
+                check = _through(array, lambda piece: None)  # the checksum is that of the rows
             if check != self.header["checks"][name] or (summed and whole != place.check_whole):
                 raise ModelFileError(f"{self.path} was altered: the checksum of {name!r} does not match.")
         return array
@@ -224,7 +316,8 @@ def reading(path: Any, verdict: str = "is damaged or not a saved net") -> Iterat
     except (ModelFileError, ImportError):
         raise
     except Exception as error:
-        what = f"{error}".rstrip(".") or type(error).__name__
+        deep = isinstance(error, RecursionError)
+        what = "it is nested too deeply" if deep else f"{error}".rstrip(".") or type(error).__name__
         raise ModelFileError(f"{path} {verdict}: {what}.") from error
 
 
@@ -271,17 +364,21 @@ def _through(array: Array, do: Callable[[memoryview], Any]) -> int:
 
 def _write_npz(file: Any, header: dict[str, Any], arrays: Mapping[str, Array]) -> None:
     checks: dict[str, int] = {}
-    with zipfile.ZipFile(file, "w") as whole:
+    whole = zipfile.ZipFile(file, "w")
 
-        def put(name: str, array: Array) -> int:
-            with whole.open(f"{name}.npy", "w", force_zip64=True) as member:
-                told = np.lib.format.header_data_from_array_1_0(array)
-                np.lib.format.write_array_header_1_0(member, told | {"fortran_order": False})
-                return _through(array, member.write)
+    def put(name: str, array: Array) -> int:
+        with whole.open(f"{name}.npy", "w", force_zip64=True) as member:
+            told = np.lib.format.header_data_from_array_1_0(array)
+            np.lib.format.write_array_header_1_0(member, told | {"fortran_order": False})
+            return _through(array, member.write)
 
+    try:
         for name, array in arrays.items():
             checks[name] = put(name, array)
         put(_HEADER, np.frombuffer(json.dumps(header | {"checks": checks}).encode(), np.uint8))
+        whole.close()
+    finally:
+        whole.fp = None  # after Ctrl-C, or on a full disk, it would raise an error of its own when it is closed
 
 
 def _open_npz(path: Path, file: Any) -> tuple[str, dict[str, Place]]:
@@ -303,11 +400,11 @@ def _open_npz(path: Path, file: Any) -> tuple[str, dict[str, Place]]:
             begin = member.header_offset + 30 + sum(struct.unpack("<HH", local[26:]))
             file.seek(begin)
             reader = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-            shape, turned, dtype = reader[np.lib.format.read_magic(file)](file)
+            shape, by_columns, dtype = reader[np.lib.format.read_magic(file)](file)
             start = file.tell()
             file.seek(begin)
-            place = Place(dtype, shape, start, zlib.crc32(file.read(start - begin)), member.CRC)
-            if turned or start + _size(place) != begin + member.file_size:
+            place = Place(dtype, shape, start, zlib.crc32(file.read(start - begin)), member.CRC, by_columns)
+            if start + _size(place) != begin + member.file_size:
                 raise ModelFileError(f"{path} is damaged: {name!r} is not stored as it is said to be.")
             places[name] = place
         text = np.lib.format.read_array(io.BytesIO(whole.read(f"{_HEADER}.npy")), allow_pickle=False)

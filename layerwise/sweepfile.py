@@ -16,10 +16,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from layerwise import files
 from layerwise.comparison import beside, write_text
 
 Array = np.ndarray
 Rate = float | None  # None: of a rule that takes none
+ALTERED = (KeyError, TypeError, ValueError, OverflowError)  # what is raised where a line holds something else
 
 
 class Runs(NamedTuple):
@@ -33,8 +35,9 @@ class Results:
     """(name, rate) -> what is finished; kept in a file too, where there is a path.
 
     The file has a line of JSON for the question, then one for each optimizer and rate, its curves as float64 in
-    base64 with a checksum. What was timed goes beside it. A line that a crash or a full disk tore is left out, and its
-    runs are done again.
+    base64. What was timed goes beside it. Each line ends with its checksum; one that a crash or a full disk tore, or
+    that was altered, is left out, and its runs are done again. Lines of earlier versions are read too: their checksum
+    covers the curves alone.
     """
 
     format = "layerwise sweep"
@@ -58,13 +61,12 @@ class Results:
         """Keep it; on disk when this returns. OSError where there is no room: the file is as before."""
         self.found[name, lr] = runs
         if self.path is not None:
-            content = np.ascontiguousarray(runs.curves, "<f8").tobytes()
+            packed = base64.b64encode(np.ascontiguousarray(runs.curves, "<f8").tobytes()).decode()
             record = {"optimizer": name, "lr": lr}
             try:
                 # The timings first: what has none would be timed again, what has them is merely not used.
-                _append(beside(self.path), record | {"seconds": runs.seconds.tolist()})
-                packed = base64.b64encode(content).decode()
-                _append(self.path, record | {"check": zlib.crc32(content), "curves": packed})
+                files.append(beside(self.path), _line(record | {"seconds": runs.seconds.tolist()}))
+                files.append(self.path, _line(record | {"curves": packed}))
             except OSError as error:
                 error.add_note(f"What was finished before is kept in {self.path}: make room, and call again.")
                 raise
@@ -72,26 +74,27 @@ class Results:
     def _open(self, path: Path) -> None:
         if not path.parent.is_dir():
             raise FileNotFoundError(f"there is no folder {str(path.parent)!r} to keep the runs in: make it first.")
+        for each in (path, beside(path)):
+            files.check_regular(each)
         if not path.exists() or path.stat().st_size == 0:
             header = {"format": self.format, "version": self.version, "question": self.question}
             write_text(beside(path), "")
-            write_text(path, json.dumps(header) + "\n")
+            write_text(path, _line(header).decode())
             return
+        shape = len(self.question["seeds"]), self.question["steps"] + 1
         with path.open("rb") as file:
-            self._check(_line(file.readline()))
+            self._check(_record(file.readline()))
             timed = {}
             if beside(path).exists():
                 for line in beside(path).read_bytes().splitlines():
-                    record = _line(line)
-                    timed[record.get("optimizer"), record.get("lr")] = record.get("seconds")
-            shape = len(self.question["seeds"]), self.question["steps"] + 1
+                    record = _record(line)
+                    with contextlib.suppress(*ALTERED):
+                        timed[_key(record)] = np.array(record["seconds"], np.float64).reshape(shape[0])
             for line in file:
-                record = _line(line)
-                content = _content(record) if line.endswith(b"\n") else None
-                if content is not None and len(content) == 8 * math.prod(shape):
-                    key = record["optimizer"], record["lr"]
-                    curves = np.frombuffer(content, "<f8").astype(np.float64).reshape(shape)
-                    self.found[key] = Runs(curves, np.array(timed.get(key) or [math.nan] * shape[0], np.float64))
+                record = _record(line) if line.endswith(b"\n") else {}
+                with contextlib.suppress(*ALTERED):
+                    curves = _curves(record).reshape(shape)
+                    self.found[_key(record)] = Runs(curves, timed.get(_key(record), np.full(shape[0], math.nan)))
         for each in (path, beside(path)):
             _cut_torn_end(each)
 
@@ -104,7 +107,9 @@ class Results:
             raise ValueError(
                 f"{path} has format version {header.get('version')!r}; this layerwise reads {self.version}."
             )
-        before = header["question"]
+        before = header.get("question")
+        if not isinstance(before, dict) or ("check" in header and not _is_whole(header)):
+            raise ValueError(f"{path} is damaged: its question can't be read. Give another path, or delete the file.")
         other = [name for name in self.question if before.get(name) != self.question[name]]
         if other:
             told = "; ".join(f"{name} {before.get(name)!r}, now {self.question[name]!r}" for name in other)
@@ -113,35 +118,42 @@ class Results:
             )
 
 
-def _line(line: bytes) -> dict[str, Any]:
-    """What a line of JSON holds; nothing, where it is torn."""
+def _line(record: dict[str, Any]) -> bytes:
+    """A line of the file."""
+    return json.dumps(record | {"check": _check(record)}).encode() + b"\n"
+
+
+def _record(line: bytes) -> dict[str, Any]:
+    """What a line holds; nothing, where it is torn."""
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return record if isinstance(record, dict) else {}
 
 
-def _content(record: dict[str, Any]) -> bytes | None:
-    try:
-        content = base64.b64decode(record["curves"])
-    except (KeyError, ValueError, TypeError):
-        return None
-    return content if zlib.crc32(content) == record.get("check") else None
+def _check(record: dict[str, Any]) -> int:
+    """The checksum of all that a record holds beside its checksum."""
+    return zlib.crc32(json.dumps({name: value for name, value in record.items() if name != "check"}).encode())
 
 
-def _append(path: Path, record: dict[str, Any]) -> None:
-    """A line more, or, with an OSError, none."""
-    with path.open("ab") as file:
-        length = file.seek(0, os.SEEK_END)
-        try:
-            file.write(json.dumps(record).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        except OSError:
-            with contextlib.suppress(OSError):
-                os.truncate(path, length)
-            raise
+def _is_whole(record: dict[str, Any]) -> bool:
+    return record.get("check") == _check(record)
+
+
+def _key(record: dict[str, Any]) -> tuple[str, Rate]:
+    """Of which optimizer and rate a record is. One of `ALTERED` for what can be neither."""
+    name, lr = record["optimizer"], record["lr"]
+    hash((name, lr))
+    return name, lr
+
+
+def _curves(record: dict[str, Any]) -> Array:
+    """All curves of a record as one array. One of `ALTERED` where the checksum does not match."""
+    content = base64.b64decode(record["curves"], validate=True)
+    if not _is_whole(record) and record.get("check") != zlib.crc32(content):
+        raise ValueError("the checksum does not match")
+    return np.frombuffer(content, "<f8").astype(np.float64)
 
 
 def _cut_torn_end(path: Path) -> None:

@@ -221,6 +221,12 @@ def test_batches_go_through_all_rows_anew_each_time():
         np.testing.assert_array_equal(rows, x[numbers])
 
 
+@pytest.mark.parametrize("seed", [-1, 1.5, "a", True, [1, 2], float("nan")])
+def test_a_seed_that_is_none_is_refused_at_once(seed):
+    with pytest.raises(ValueError, match="seed is an integer, 0 or more, or None, got"):
+        augment.batches(images(10), np.arange(10), batch_size=4, seed=seed)
+
+
 def test_batches_with_the_same_seed_give_the_same_bits():
     def epochs(seed):
         data = augment.batches(images(10), np.arange(10), [Flip(), Shift(1)], batch_size=4, seed=seed)

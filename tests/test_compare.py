@@ -1,13 +1,16 @@
 """Comparing optimizers: planted unfairness is seen, a sweep goes on where it was ended, and the table counts right."""
 
+import base64
 import errno
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +22,7 @@ import optim
 from layerwise import compare as compare_module
 from layerwise import comparison, problems
 from layerwise.compare import Comparison, compare, find_lr, log_grid, main, profile, run_group
+from layerwise.comparison import beside
 from layerwise.problems import Problem
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -552,6 +556,78 @@ def test_torn_and_damaged_lines_are_run_again(tmp_path, counted):
         assert counted.ran == 0
 
 
+@pytest.mark.parametrize("other", [{"optimizer": "Adam"}, {"lr": 0.1}])
+def test_a_line_under_another_name_or_rate_is_run_again(tmp_path, counted, other):
+    path = tmp_path / "runs.jsonl"
+    found = short(SWEEP, path=path)
+    header, *lines = map(json.loads, path.read_text().splitlines())
+    taken = next(line for line in lines if (line["optimizer"], line["lr"]) == ("SGD", 0.01))
+    key = {"optimizer": "SGD", "lr": 0.01} | other
+    lines = [taken | other if {name: line[name] for name in key} == key else line for line in lines]
+    path.write_text("".join(json.dumps(line) + "\n" for line in [header, *lines]))
+    counted.ran = 0
+    assert same(found, short(SWEEP, path=path))
+    assert counted.ran == 1
+
+
+def test_a_file_of_the_first_version_goes_on(tmp_path, counted):
+    """There the checksum was that of the curves, and the question had none."""
+    path = tmp_path / "runs.jsonl"
+    found = short(SWEEP, path=path)
+    for each in (path, beside(path)):
+        records = [json.loads(line) for line in each.read_text().splitlines()]
+        for record in records:
+            del record["check"]
+            if "curves" in record:
+                record["check"] = zlib.crc32(base64.b64decode(record["curves"]))
+        each.write_text("".join(json.dumps(record) + "\n" for record in records[:-1]))
+    counted.ran = 0
+    again = short(SWEEP, path=path)
+    assert same(found, again)
+    assert counted.ran == 1
+    for name in SWEEP:
+        assert np.isfinite(again.seconds[name]).all()
+
+
+def test_a_sweeps_file_that_someone_else_wrote(tmp_path, counted):
+    """Whatever stands there, with checksums that are right: one ValueError, or the runs are done again."""
+    path = tmp_path / "runs.jsonl"
+    found = short(SWEEP, path=path)
+    header, first, *others = path.read_bytes().splitlines(keepends=True)
+
+    def line(**change):
+        record = {k: v for k, v in (json.loads(first) | change).items() if v is not ... and k != "check"}
+        return json.dumps(record | {"check": zlib.crc32(json.dumps(record).encode())}).encode() + b"\n"
+
+    for other in (
+        line(optimizer=...),
+        line(lr=...),
+        line(curves=...),
+        line(optimizer=["SGD"]),
+        line(lr={"a": 1}),
+        line(curves="AAAA"),
+        line(curves=5),
+        b"[" * 100_000 + b"\n",
+        b"\xff\xfe\n",
+    ):
+        path.write_bytes(header + other + b"".join(others))
+        counted.ran = 0
+        assert same(found, short(SWEEP, path=path))
+        assert counted.ran == 1
+    timed = beside(path).read_bytes().splitlines(keepends=True)
+    for other in (
+        b'{"optimizer": ["SGD"], "lr": {}}\n',
+        timed[0].replace(b'"seconds": [', b'"seconds": [1e999, "a", '),
+    ):
+        beside(path).write_bytes(other + b"".join(timed[1:]))
+        assert same(found, short(SWEEP, path=path))
+    plain = {"format": "layerwise sweep", "version": 1}
+    for told in (plain, plain | {"question": 5}, json.loads(header) | {"check": 5}):
+        path.write_text(json.dumps(told) + "\n")
+        with pytest.raises(ValueError, match=r"runs\.jsonl is damaged: its question can't be read"):
+            short(SWEEP, path=path)
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
@@ -571,6 +647,18 @@ def test_a_file_of_another_question_is_refused(tmp_path, counted, change, told):
     with pytest.raises(ValueError, match=f"another question.*{told}"):
         short(**({"optimizers": SWEEP, "path": path} | change))
     assert path.read_bytes() == before
+
+
+def test_a_name_breaks_no_table():
+    """GitHub's Markdown, section 4.10: a cell ends at a bar, but for one after a backslash."""
+    name = "a|b\r\nc \\| d"
+    text = short({name: optim.SGD, "e": lambda lr: optim.SGD(lr, 0.9)}).to_markdown()
+    head, rule, *rows = text.split("\n\n")[0].splitlines()
+    for line in (head, rule, *rows):
+        assert len(re.findall(r"(?:\\.|[^|\\])+", line)) == 10
+    assert sum(row.startswith(r"| a\|b c \\\| d ") for row in rows) == 1
+    assert len(rows) == 2
+    assert not [line for line in text.splitlines() if line.startswith("c ")]
 
 
 def test_a_foreign_file_is_left_alone(tmp_path):

@@ -2,10 +2,15 @@
 
 import gzip
 import inspect
+import io
+import os
 import socket
 import subprocess
 import sys
+import threading
+import tracemalloc
 import warnings
+import zipfile
 from pathlib import Path
 from urllib.error import URLError
 
@@ -108,15 +113,43 @@ WHOLE = idx_bytes(np.arange(24, dtype=np.uint8).reshape(2, 3, 4))
         (gzip.compress(WHOLE)[:-9], ["damaged gzip"]),
         (gzip.compress(WHOLE)[:10] + b"\xff" * 30, ["damaged gzip"]),
         (gzip.compress(WHOLE[:-1]), ["truncated", "39 bytes"]),
+        (b"\0\0\x08\xff" + (b"\0\0\0\1" * 255) + b"7", ["which no array can have"]),
+        (b"\0\0\x08\4" + b"\0\0\0\0" + b"\xff" * 12, ["announces uint8 of shape (0, 4294967295", "no array can have"]),
+        (b"\0\0\x0e\4" + b"\xff" * 16, ["truncated", "20 bytes", "expected 27222589"]),
+        (gzip.compress(b"\0\0\x0e\4" + b"\xff" * 16), ["truncated", "20 bytes", "expected 27222589"]),
     ],
 )
 def test_idx_faults(tmp_path, content, words):
     path = tmp_path / "train-images-idx3-ubyte"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match="train-images-idx3-ubyte is") as caught:
+    with pytest.raises(ValueError, match=r"train-images-idx3-ubyte (is|announces)") as caught:
         datasets.read_idx(path)
     for word in words:
         assert word in str(caught.value)
+
+
+def test_no_more_is_unpacked_than_the_header_announces(tmp_path):
+    path = tmp_path / "train-images-idx3-ubyte.gz"
+    path.write_bytes(gzip.compress(WHOLE + bytes(50_000_000), 1))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="too long: it has 41 bytes or more; expected 40"):
+            datasets.read_idx(path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 2_000_000
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_that_is_being_written_is_read(tmp_path):
+    """As bash's <(zcat ...) gives one."""
+    path, array = tmp_path / "pipe", np.arange(12, dtype=np.uint8).reshape(3, 4)
+    os.mkfifo(path)
+    writer = threading.Thread(target=path.write_bytes, args=(idx_bytes(array),))
+    writer.start()
+    np.testing.assert_array_equal(datasets.read_idx(path), array)
+    writer.join()
 
 
 # ---- MNIST from a folder -----------------------------------------------------------------------------------
@@ -325,8 +358,8 @@ def test_download_of_something_else(tmp_path, openml):
 def test_download_to_a_full_disk(tmp_path, monkeypatch, openml):
     openml()
 
-    def half(path, **arrays):
-        Path(path).write_bytes(b"PK half a file")
+    def half(file, **arrays):
+        file.write(b"PK half a file")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(np, "savez", half)
@@ -338,14 +371,15 @@ def test_download_to_a_full_disk(tmp_path, monkeypatch, openml):
 def test_two_downloads_at_once(tmp_path, monkeypatch, openml):
     """One begins and ends while the other is about to write: both succeed, and neither writes in place."""
     server = openml()
-    savez, inner = np.savez, []
+    savez, inner, places = np.savez, [], set()
 
-    def savez_while_another_downloads(path, **arrays):
+    def savez_while_another_downloads(file, **arrays):
         if not inner:
             inner.append(None)
             inner[0] = datasets.mnist()
-        assert not Path(path).exists()  # nobody else writes where this one does
-        savez(path, **arrays)
+        assert file.name not in places  # nobody else writes where this one does
+        places.add(file.name)
+        savez(file, **arrays)
 
     monkeypatch.setattr(np, "savez", savez_while_another_downloads)
     outer = datasets.mnist()
@@ -376,6 +410,62 @@ def test_cache_that_is_damaged(tmp_path, openml, kind):
     path.unlink()
     datasets.mnist()
     assert len(server.calls) == 2
+
+
+NAMES = ("x", "y", "x_test", "y_test")
+
+
+def broken_npy(text):
+    """An .npz as np.savez writes it, whose labels have another header."""
+    raw = io.BytesIO()
+    with zipfile.ZipFile(raw, "w") as file:
+        for name, array in zip(NAMES, tiny_mnist(), strict=True):
+            member = io.BytesIO()
+            np.save(member, array)
+            body = member.getvalue()
+            file.writestr(f"{name}.npy", body.replace(b"{'descr': '|u1'", text, 1) if name == "y" else body)
+    return raw.getvalue()
+
+
+@pytest.mark.parametrize("text", [b"{'descr': None ", b"{'descr': ((((", b"{5: 6, 'x': '|u1'", b"{'descr': '|O' "])
+def test_a_cache_whose_arrays_cant_be_read(tmp_path, text):
+    path = tmp_path / "cache" / "layerwise" / "mnist.npz"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(broken_npy(text))
+    with pytest.raises(ValueError, match=r"mnist.npz is damaged .* delete it"):
+        datasets.mnist()
+
+
+@pytest.mark.parametrize("where", ["folder", "cache"])
+@pytest.mark.parametrize(
+    ("place", "other", "words"),
+    [
+        (0, np.zeros((3, 28, 27), np.uint8), r"uint8 \(3, 28, 27\); expected uint8 \(3, 28, 28\)"),
+        (0, np.zeros((2, 28, 28), np.uint8), r"uint8 \(3,\); expected uint8 \(2,\)"),
+        (1, np.array([[5, 0, 4]], np.uint8), r"uint8 \(1, 3\)"),
+        (1, np.array([5.0, 0.0, 4.0], np.float32), r"float32 \(3,\)"),
+        (1, np.array([5, 0, 255], np.uint8), r"the label 255; expected 0 to 9"),
+        (3, np.array([10, 0], np.uint8), r"the label 10; expected 0 to 9"),
+    ],
+)
+def test_what_is_no_mnist_is_refused(tmp_path, where, place, other, words):
+    arrays = list(tiny_mnist())
+    arrays[place] = other
+    refuse_mnist(tmp_path, where, arrays, words)
+
+
+@pytest.mark.parametrize("where", ["folder", "cache"])
+def test_mnist_without_rows_is_refused(tmp_path, where):
+    refuse_mnist(tmp_path, where, [array[:0] for array in tiny_mnist()], r"uint8 \(0, 28, 28\)")
+
+
+def refuse_mnist(tmp_path, where, arrays, words):
+    path = tmp_path / "cache" / "layerwise" / "mnist.npz"
+    path.parent.mkdir(parents=True)
+    np.savez(path, **dict(zip(NAMES, arrays, strict=True)))
+    folder = write_mnist(tmp_path / "here", arrays=arrays)
+    with pytest.raises(ValueError, match=words):
+        datasets.mnist(folder if where == "folder" else None)
 
 
 # ---- scikit-learn ------------------------------------------------------------------------------------------

@@ -1,13 +1,18 @@
 """Faults as they come: a process killed, a disk that is full, a folder that takes no file, Ctrl-C at a bad moment, two
 writers of one path, numbers that run away after a training went on. The real thing each time, no mock of it."""
 
+import contextlib
 import errno
 import os
 import shutil
 import signal
+import socket
+import stat
 import subprocess
 import sys
 import textwrap
+import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +22,9 @@ import layers
 import loss
 import model
 import optim
-from layerwise import files
-from layerwise.callbacks import Checkpoint
+from layerwise import files, pictures
+from layerwise.callbacks import Checkpoint, CSVLogger
+from layerwise.compare import Comparison, compare
 
 ROOT = Path(__file__).resolve().parent.parent
 RNG = np.random.default_rng(1)
@@ -39,7 +45,12 @@ def train(net, callbacks=(), epochs=3, **options):
 def start(script, *arguments):
     command = [sys.executable, "-c", textwrap.dedent(script), *map(str, arguments)]
     return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
 
 
@@ -171,6 +182,40 @@ def test_a_folder_that_takes_no_file_is_named_before_the_first_step(tmp_path, sn
         assert train(net).epochs == 3
 
 
+APPENDED = """
+    import resource, signal, sys
+    import numpy as np
+    from layerwise.sweepfile import Results, Runs
+
+    path, limit = sys.argv[1], int(sys.argv[2])
+    question = {"seeds": [0], "steps": 150}
+    results = Results(path, question)
+    if limit:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    added = 0
+    try:
+        while True:
+            results.add(f"rule {added}", 0.1, Runs(np.full((1, 151), added, float), np.ones(1)))
+            added += 1
+    except OSError as error:
+        print(error.errno, added, len(Results(path, question).found))
+"""
+
+
+def test_a_sweep_that_has_no_room_leaves_whole_lines(small_place):
+    folder, limit, number = small_place
+    path = folder / "runs.jsonl"
+    out, err = start(APPENDED, path, limit and 2 * limit).communicate(timeout=120)
+    assert err == ""
+    said, added, found = map(int, out.split())
+    assert (said, added) == (number, found)
+    assert added > 2
+    for each in (path, path.with_name("runs.timings.jsonl")):
+        assert each.read_bytes().endswith(b"\n")
+    assert len(path.read_bytes().splitlines()) == 1 + added
+
+
 # Ctrl-C ------------------------------------------------------------------------------------------------------------
 
 
@@ -279,6 +324,177 @@ def test_ctrl_c_within_a_save_by_hand(tmp_path, monkeypatch):
         net.save(path)
     assert path.read_bytes() == old
     assert list(tmp_path.iterdir()) == [path]
+
+
+class EachLine:
+    """Ctrl-C at the n-th line that is run in the writer of files, or in zipfile."""
+
+    def __init__(self, at):
+        self.left = at
+
+    def __call__(self, frame, event, argument):
+        code = frame.f_code
+        ours = code.co_filename in (files.__file__, zipfile.__file__) and code.co_name not in ("__init__", "__del__")
+        return self.line if ours else None
+
+    def line(self, frame, event, argument):
+        self.left -= event == "line"
+        if self.left == 0:
+            sys.settrace(None)
+            raise KeyboardInterrupt
+        return self.line
+
+
+@pytest.mark.filterwarnings("ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning")  # a file not closed
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+def test_ctrl_c_at_every_line_of_a_save(tmp_path, suffix, monkeypatch):
+    """KeyboardInterrupt it is, each time, one of the two files is there, whole, and nothing beside it."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)  # 400 times
+    nets = [layers.Model([layers.Linear(1, bias=False)], seed).build((1,)) for seed in (1, 2)]
+    path = tmp_path / f"net{suffix}"
+    nets[0].save(path)
+    whole, before = path.read_bytes(), sys.gettrace()
+    nets[1].save(path)
+    either, at, ended = {whole, path.read_bytes()}, 0, False
+    while not ended:
+        at += 1 if suffix == ".safetensors" else 3
+        try:
+            sys.settrace(EachLine(at))
+            nets[at % 2].save(path)
+            ended = True
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(before)
+        assert path.read_bytes() in either
+        assert list(tmp_path.iterdir()) == [path]
+    assert at > 100
+
+
+# What a killed writer left -------------------------------------------------------------------------------------------
+
+WRITING = """
+    import os, sys
+    import layers
+
+    net = layers.Model([layers.Linear(3, init=2.0)], 0).build((2,))
+    real = os.fsync
+
+    def wait(handle):
+        print("writing", flush=True)
+        sys.stdin.readline()
+        real(handle)
+
+    os.fsync = wait
+    net.save(sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize("name", ["net.npz", "n" * 200 + ".npz"])
+def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path, name):
+    path, net = tmp_path / name, layers.Model([layers.Linear(3, init=1.0)], 0).build((2,))
+    running, killed = (start(WRITING, path) for _ in range(2))
+    assert [writer.stdout.readline() for writer in (running, killed)] == ["writing\n"] * 2
+    assert len(list(tmp_path.glob(".*.part"))) == 2
+    killed.terminate()
+    killed.communicate(timeout=60)
+    (tmp_path / f".{name}.bak.part").touch()
+    net.save(path)
+    assert (model.load(path)[0].w == 1).all()
+    parts = [each.name for each in tmp_path.iterdir() if each != path]
+    assert len(parts) == 2  # of the one that is writing, and what is nobody's
+    assert running.communicate("go on\n", timeout=60)[1] == ""
+    assert (model.load(path)[0].w == 2).all()
+    assert sorted(each.name for each in tmp_path.iterdir()) == sorted([f".{name}.bak.part", name])
+
+
+def test_what_another_machine_left_is_removed_after_a_day(tmp_path, monkeypatch):
+    path, net = tmp_path / "net.npz", make().build((3,))
+
+    def broken(handle):
+        raise Broken
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", broken)
+        patched.setattr(os, "unlink", lambda _: None)
+        with pytest.raises(Broken):
+            net.save(path)
+    (left,) = tmp_path.iterdir()
+    there = left.rename(left.with_name(left.name.replace(files._machine(), "0123abcd")))
+    other = there.with_name(there.name.replace("net.npz", "net.npz.npz"))
+    other.touch()
+    net.save(path)
+    assert there.exists()
+    for each in (there, other):
+        os.utime(each, (time.time() - 2 * 24 * 3600,) * 2)
+    net.save(path)
+    assert sorted(tmp_path.iterdir()) == sorted([path, other])
+
+
+# What is no file -----------------------------------------------------------------------------------------------------
+
+
+def compared():
+    return compare("sgd", "xor", (0.1,), 1, 2, widen=False, verbose=False)
+
+
+def log(path):
+    train(make(), CSVLogger(path))
+
+
+WRITERS = {
+    "net": (".npz", lambda path: make().build((3,)).save(path)),
+    "net as safetensors": (".safetensors", lambda path: make().build((3,)).save(path)),
+    "checkpoint": (".npz", lambda path: train(make(), Checkpoint(path))),
+    "sweep": (".jsonl", lambda path: compare("sgd", "xor", (0.1,), 1, 2, widen=False, verbose=False, path=path)),
+    "csv": (".csv", lambda path: compared().to_csv(path)),
+    "json": (".json", lambda path: compared().to_json(path)),
+    "picture": (".svg", lambda path: pictures.write(path, b"<svg/>")),
+    "log": (".csv", log),
+}
+
+
+def specials(folder, suffix):
+    """What may stand where a file is expected, and links to it."""
+    made = [folder / f"{kind}{suffix}" for kind in ("pipe", "socket", "device")]
+    os.mkfifo(made[0])
+    with contextlib.closing(socket.socket(socket.AF_UNIX)) as there, contextlib.chdir(folder):
+        there.bind(made[1].name)
+    try:
+        os.mknod(made[2], stat.S_IFCHR | 0o666, os.makedev(1, 3))  # as /dev/null
+    except PermissionError:
+        made.pop()
+    for place in list(made):
+        link = folder / f"link to {place.name}"
+        link.symlink_to(place)
+        made.append(link)
+    return made
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_no_writer_replaces_a_device_a_pipe_or_a_socket(tmp_path, name):
+    suffix, write = WRITERS[name]
+    for place in specials(tmp_path, suffix):
+        before = sorted((each.name, each.lstat().st_mode) for each in tmp_path.iterdir())
+        with pytest.raises(OSError, match="is a device, a pipe or a socket: give the name of a file"):
+            write(place)
+        assert sorted((each.name, each.lstat().st_mode) for each in tmp_path.iterdir()) == before
+
+
+READERS = {
+    "net": (".npz", model.load),
+    "net as safetensors": (".safetensors", model.load),
+    "training": (".npz", lambda path: train(make(), resume=path)),
+    "comparison": (".json", Comparison.load),
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_reader_of_a_pipe_does_not_hang(tmp_path, name):
+    suffix, read = READERS[name]
+    for place in specials(tmp_path, suffix):
+        with pytest.raises((OSError, model.ModelFileError), match="is a device, a pipe or a socket"):
+            read(place)
 
 
 # A callback that raises --------------------------------------------------------------------------------------------

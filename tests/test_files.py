@@ -216,6 +216,51 @@ def test_arrays_of_any_memory_order_are_stored_right(tmp_path):
         np.testing.assert_array_equal(arrays["every second"], array[:, ::2])
 
 
+def test_a_file_that_numpy_wrote_again_is_whole(tmp_path):
+    """np.savez stores an array by columns where it comes so."""
+    net, path = make(), tmp_path / "net.npz"
+    net.save(path)
+    with np.load(path) as file:
+        arrays = {name: np.asfortranarray(array) for name, array in file.items()}
+    assert [name for name, array in arrays.items() if not array.flags.c_contiguous]
+    np.savez(path, **arrays)
+    assert same(net, model.load(path))
+    for name, array in files.read(path)[1].items():
+        assert array.flags.c_contiguous
+        np.testing.assert_array_equal(array, arrays[name])
+    arrays["layers.0.w"][0, 0] += 1
+    np.savez(path, **arrays)
+    with pytest.raises(model.ModelFileError, match=r"the checksum of 'layers\.0\.w' does not match"):
+        model.load(path)
+
+
+def test_layers_within_layers_as_deep_as_they_load_again(tmp_path):
+    def nested(depth):
+        layer = layers.Tanh()
+        for _ in range(depth):
+            layer = layers.Residual([layer])
+        return layers.Model([layer], seed=0).build((3,))
+
+    def deep_in_a_program(calls, do):
+        return do() if calls == 0 else deep_in_a_program(calls - 1, do)
+
+    path, too_deep = tmp_path / "net.npz", nested(150)
+    with pytest.raises(ValueError, match="Residual stands within 101 other layers, and a file holds 100"):
+        too_deep.save(path)
+    assert not path.exists()
+    nested(99).save(path)
+    loaded = deep_in_a_program(150, lambda: model.load(path).copy())
+    np.testing.assert_array_equal(loaded.predict(X), nested(99).predict(X))
+    header, arrays = files.read(path)
+    for _ in range(150):
+        header["model"]["arguments"]["layers"] = [
+            {"type": "Residual", "arguments": {"layers": header["model"]["arguments"]["layers"]}}
+        ]
+    files.write(path, {k: v for k, v in header.items() if k != "checks"}, arrays)
+    with pytest.raises(model.ModelFileError, match=r"does not describe a net: it is nested too deeply\.$"):
+        model.load(path)
+
+
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_state_of_any_keys_comes_back(tmp_path, suffix):
     state = {("layers.0", 1): 2.5, np.int64(3): (1, [None, True]), "a": {"b": np.ones(2)}, "a.b": np.zeros(3),
@@ -259,6 +304,21 @@ def test_a_link_stays_and_what_it_leads_to_is_replaced(tmp_path):
         assert link.is_symlink()
         assert same(model.load(path), net)
         assert sorted(each.name for each in tmp_path.rglob("*")) == ["link.npz", "net.npz", "there"]
+
+
+def test_the_umask_is_not_touched(tmp_path, monkeypatch):
+    """It is that of the process: another thread would write with it meanwhile."""
+    monkeypatch.delattr(os, "umask")
+    make().save(tmp_path / "net.npz")
+
+
+@pytest.mark.parametrize("name", ["n" * 236, "n" * 251, "ü" * 118, "ü" * 125])
+def test_long_names(tmp_path, name):
+    net, path = make(), tmp_path / f"{name}.npz"
+    for _ in range(2):
+        net.save(path)
+    assert same(model.load(path), net)
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

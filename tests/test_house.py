@@ -33,7 +33,7 @@ ALLOWED: dict[str, set[str]] = {
     "checkpoint": {"files", "layers", "loss", "optim", "schedules"},
     "training": {"batches", "checkpoint", "files", "loss", "threads"},
     "architecture": {"files", "layers"},
-    "datasets": set(),
+    "datasets": {"files"},
     "model": {
         "layers",
         "loss",

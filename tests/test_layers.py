@@ -376,6 +376,29 @@ def test_what_was_returned_never_changes(make, shape):
     assert_same_bits(results, before)
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: layers.Dropout(0.5),
+        lambda: layers.GaussianNoise(0.5),
+        layers.Flatten,
+        lambda: layers.Reshape((12, 1)),
+        lambda: layers.Residual([layers.Dropout(0.5)]),
+        lambda: layers.Model([layers.Dropout(0.5)], seed=0),
+        lambda: layers.Model([layers.Dropout(0.5)], copies=2, seed=0),
+    ],
+)
+def test_the_output_of_an_identity_is_an_array_of_its_own(make):
+    """Else `net(x)` would be x, and what is written into the one would change the other."""
+    x = np.arange(24, dtype=np.float32).reshape(2, 4, 3)
+    layer = make()
+    for training in (False, True):
+        y = layer(x, training)
+        assert not np.shares_memory(x, y)
+        y[...] = -1
+    np.testing.assert_array_equal(x.ravel(), np.arange(24))
+
+
 def test_what_was_returned_within_a_training_never_changes_either():
     """A loss of one's own, a metric, a callback may call the net while the training lends arrays to its own steps."""
     net = Model([Linear(7), BatchNorm(), Tanh(), Parallel([Linear(2), Dropout(0.5)]), Linear(2)], seed=0)
