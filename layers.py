@@ -125,6 +125,8 @@ def _parameter(name: str) -> property:
                 with np.errstate(all="ignore"):
                     arrays[key][...] = value
                 return
+        if np.shape(value) == (0,):  # `layer.w -= ...` in a loop over all layers, of one that has no w
+            return
         raise AttributeError(
             f"{self.label} has no {name} yet: its shape follows from the input. Call build(input_shape) first, "
             f"or pass a batch through. (A layer of one's own declares it in setup, by add_parameter.)"
@@ -142,7 +144,9 @@ class Layer:
     `backward` sets `w_gradient` and the others (overwrites, never adds), returns dL/dx, and never writes into
     the array that it was given.
 
-    w, b        the parameters of those names, or None; live views, assigning copies into place
+    w, b        the parameters of those names; live views, assigning copies into place. Where there is none (a layer
+                without weights, a container, before the first batch): empty, shape (0,), as their gradients are, so
+                that a loop over all layers may update them
     parameters, gradients, buffers    name -> array; buffers are state that is not trained
     """
 
@@ -170,7 +174,7 @@ class Layer:
     _seeds: list[Any]
     _rngs: list[np.random.Generator] | None
     drew_from: dict[str, Any] | None  # the generator's state before the last forward in training
-    _w = _b = _w_gradient = _b_gradient = None
+    _w = _b = _w_gradient = _b_gradient = np.empty(0, np.float32)  # where there is none
 
     w = _parameter("w")
     b = _parameter("b")
@@ -652,8 +656,8 @@ class Linear(Layer):
             self.add_parameter("b", (self.units,))
 
     def output_shape(self, input_shape: Shape) -> Shape:
-        if not input_shape or (self.w is not None and input_shape[-1] != self.w.shape[-2]):
-            expected = f"{self.w.shape[-2]} inputs a row" if self.w is not None else "at least one axis of inputs"
+        if not input_shape or (self.w.size and input_shape[-1] != self.w.shape[-2]):
+            expected = f"{self.w.shape[-2]} inputs a row" if self.w.size else "at least one axis of inputs"
             raise ValueError(
                 f"{self.label} takes {expected}, got inputs of shape {input_shape} (without the batch axis)."
             )
@@ -1330,9 +1334,9 @@ class Norm(Elementwise):
         self.add_parameter("b", input_shape[-1:])
 
     def output_shape(self, input_shape: Shape) -> Shape:
-        if not input_shape or (self.w is not None and input_shape[-1] != len(self.w)):
-            expected = f"{len(self.w)} channels, the last axis" if self.w is not None else "channels in the last axis"
-            hint = _channels_first(input_shape, self.w is not None and input_shape[:1] == self.w.shape)
+        if not input_shape or (self.w.size and input_shape[-1] != len(self.w)):
+            expected = f"{len(self.w)} channels, the last axis" if self.w.size else "channels in the last axis"
+            hint = _channels_first(input_shape, self.w.size > 0 and input_shape[:1] == self.w.shape)
             raise ValueError(
                 f"{self.label} takes {expected}, got inputs of shape {input_shape} (without the batch axis).{hint}"
             )

@@ -29,6 +29,7 @@ import functools
 import importlib
 import math
 import operator
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -164,7 +165,7 @@ class _Function(_Arrays):
         self.value = math.nan
 
     def again(self, loss: Any) -> float:
-        found = self.function(self.x)
+        found = self.function(self.x.copy())  # it may keep what it is given, or write into it
         if not isinstance(found, tuple) or len(found) != 2:
             raise TypeError(f"minimize takes a function of x that returns (value, gradient), this one gives {found!r}.")
         value, gradient = found[0], np.asarray(found[1])
@@ -201,12 +202,13 @@ class Optimizer:
     """The base of every rule: backpropagation, the sweep over the parameters, the state and the step count.
 
     A rule names its state arrays in `state` and writes `rule(w, g, *state, **numbers)`, which changes w and the
-    state in place, never g. It is elementwise and runs on blocks of the net's one vector; with
+    state in place, never g, and returns nothing. It is elementwise and runs on blocks of the net's one vector; with
     `whole_parameters` it gets each parameter in its own shape. `numbers(t, **hyper)` turns the hyper-parameters
     of step t into what the rule takes. Any hyper-parameter is a number or a schedule: a callable of the number
     of steps taken so far, 0 at the first. `scalars` are numbers that are remembered from step to step.
 
-    ValueError for a hyper-parameter outside its range, set, given or scheduled, before anything moves.
+    ValueError for a hyper-parameter outside its range, set, given or scheduled, before anything moves. TypeError for a
+    rule that returns something; a warning, once, for one that leaves the weights as they are in two steps.
     """
 
     state: tuple[str, ...] = ()  # names of the arrays that it keeps for each parameter
@@ -224,9 +226,22 @@ class Optimizer:
     again = False  # evaluates net and loss, or a function, more than once a step
     outermost = False  # goes around all others, and nothing around it
 
+    t: int
+    hyper: dict[str, Any]
+    _still_steps = 0  # of a rule of one's own: how many steps have moved nothing
+    _known = False  # and whether that was looked at long enough
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        # What is read before `check` can tell that a rule of one's own did not call super().__init__().
+        rule: Any = super().__new__(cls)
+        rule.__dict__.update(hyper={}, _given=None, _served=None, _layout=None)
+        return rule
+
     def __init__(self, **hyper: Any) -> None:
+        for name in hyper:  # a rule of one's own may have set it already: self.lr = lr
+            self.__dict__.pop(name, None)
         self.t = 0  # steps taken
-        self.hyper: dict[str, Any] = {}
+        self.hyper = {}
         self.scalars = dict(type(self).scalars)
         self._given: Any = None  # the last list of arrays that `step` was given, and what was made for it
         self._served: Any = None  # the net, or the shapes and dtypes of a list of arrays
@@ -530,6 +545,8 @@ class Optimizer:
 
     def check(self, net: Any) -> None:
         """ValueError if this optimizer serves something else than this net."""
+        if "t" not in self.__dict__:
+            raise TypeError(_not_initialised(self))
         served = self._served
         copies = getattr(net, "copies", None)
         if copies is not None and not self.stackable:
@@ -571,6 +588,8 @@ class Optimizer:
         self._pieces = self._cut(layout)
         self._gradients = layout.gradients
         self._served, self._layout = net.kind if isinstance(net, _Arrays) else net, layout
+        if not self._known and not is_ours(self.rule):
+            self.__dict__["_move"] = self._watched_move
 
     def _take_state(self, parameters: list[Array]) -> None:
         """State for these arrays: what was loaded or is there already, else new."""
@@ -578,7 +597,12 @@ class Optimizer:
         if not self._state:
             self._state = [_zeros(each, w.dtype) for w, each in zip(parameters, shapes, strict=True)]
             for w, each in zip(parameters, self._state, strict=True):
-                self.start(w, **each)
+                if self.start(w, **each) is not None:  # type: ignore[func-returns-value]
+                    self._state = []
+                    raise TypeError(
+                        f"{type(self).__name__}.start returns a value: it fills the state in place, as s[...] = w "
+                        f"does, and returns nothing."
+                    )
         else:
             found = [{name: array.shape for name, array in each.items()} for each in self._state]
             if found != shapes and not self.again:
@@ -651,6 +675,42 @@ class Optimizer:
                 for array in state:
                     np.copyto(array, 0, where=np.abs(array) < np.finfo(array.dtype).tiny)
 
+    def _watched_move(self, net: Any) -> None:
+        """A step of a rule of one's own that is not yet known to move weights."""
+        rule, name, moved = self.rule, type(self).__name__, []
+        before, weights = self.snapshot(), [w.copy() for w, *_ in self._pieces]
+
+        def watched(w: Array, g: Array, *state: Array, **numbers: Any) -> None:
+            was = w.copy()
+            returned = rule(w, g, *state, **numbers)
+            if returned is not None:
+                raise TypeError(
+                    f"{name}.rule returns {type(returned).__name__}, and nobody reads it: a rule changes w and the "
+                    f"state in place, as w -= lr * g does, and returns nothing."
+                )
+            if g.any() and np.any(numbers.get("lr", 1)):
+                moved.append(not np.array_equal(w, was))
+
+        self.__dict__["rule"] = watched
+        try:
+            type(self)._move(self, net)
+        except Exception:
+            self.restore(before)
+            _put([w for w, *_ in self._pieces], weights)
+            raise
+        finally:
+            del self.__dict__["rule"]
+        self._still_steps += bool(moved) and not any(moved)
+        if any(moved) or self._still_steps == 2:
+            self._known = True
+            del self.__dict__["_move"]
+        if self._still_steps == 2:
+            warnings.warn(
+                f"{name} has left all weights as they are in two steps, although their gradients are not 0: a rule "
+                f"changes w in place, as w -= lr * g does; w = w - lr * g makes another array.",
+                stacklevel=2,
+            )
+
     def _taken_up(self, numbers: dict[str, Any]) -> dict[str, Any]:
         """The numbers of a step as arrays without axes, the same arrays each time."""
         taken, last = self._numbers, self._last_numbers
@@ -701,7 +761,9 @@ class Optimizer:
     # Copies and pickles carry the state, not the net.
 
     def __getstate__(self) -> dict[str, Any]:
-        return dict(self.__dict__, _served=None, _layout=None, _given=None, _pieces=[], _gradients=[], _over=None)
+        state = dict(self.__dict__, _served=None, _layout=None, _given=None, _pieces=[], _gradients=[], _over=None)
+        state.pop("_move", None)
+        return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -711,6 +773,17 @@ class Optimizer:
         other = memo[id(self)] = object.__new__(type(self))
         other.__setstate__(copy.deepcopy(self.__getstate__(), memo))
         return other
+
+
+def is_ours(thing: Any) -> bool:
+    """Whether a class or a function is of this library, not of its user."""
+    return str(getattr(thing, "__module__", "")).partition(".")[0] in ("layerwise", __name__)
+
+
+def _not_initialised(rule: Any) -> str:
+    inner = "optimizer, ..." if isinstance(rule, Wrapper) else "lr=lr, ..."
+    name = type(rule).__name__
+    return f"{name}.__init__ does not call super().__init__({inner}), which takes the hyper-parameters: call it there."
 
 
 def _zeros(shapes: dict[str, tuple[int, ...]], dtype: np.dtype) -> dict[str, Array]:
@@ -766,8 +839,9 @@ def _value(rule: Optimizer, loss: Any) -> float:
 def minimize(function: Callable[[Array], tuple[Any, Any]], x0: Any, optimizer: Optimizer, steps: int) -> Array:
     """Follow `function(x) -> (value, gradient)` from x0 for `steps` steps; the path, (steps + 1, *x0.shape).
 
-    x0 itself comes first and is left as it is; a float array keeps its dtype, all else becomes float64. An optimizer
-    that has taken steps goes on with the state that it has: reset() it to begin anew.
+    x0 itself comes first and is left as it is; a float array keeps its dtype, all else becomes float64. The function
+    gets a copy of x, which it may keep or write into. An optimizer that has taken steps goes on with the state that it
+    has: reset() it to begin anew.
     FloatingPointError for a gradient that is not finite; TypeError for a function that returns something else.
     """
     if isinstance(steps, bool) or not hasattr(steps, "__index__") or operator.index(steps) < 0:
@@ -2180,7 +2254,8 @@ class Wrapper(Optimizer):
 
     def __getattr__(self, name: str) -> Any:
         if "optimizer" not in self.__dict__ or name.startswith("_"):
-            raise AttributeError(f"{type(self).__name__} has no {name!r}.")
+            forgotten = "t" not in self.__dict__ and name == "optimizer"
+            raise AttributeError(_not_initialised(self) if forgotten else f"{type(self).__name__} has no {name!r}.")
         return getattr(self.optimizer, name)
 
     def __setattr__(self, name: str, value: Any) -> None:

@@ -184,7 +184,7 @@ class Conv2D(Convolution):
             self.add_parameter("b", (self.filters,))
 
     def output_shape(self, input_shape: Shape) -> Shape:
-        self._check(input_shape, None if self.w is None else self.w.shape[-2] * self.groups)
+        self._check(input_shape, self.w.shape[-2] * self.groups if self.w.size else None)
         if input_shape[-1] % self.groups:
             raise ValueError(
                 f"{self.label} splits the channels into {self.groups} groups of one size, got {input_shape[-1]} "
@@ -199,13 +199,15 @@ class Conv2D(Convolution):
         self.kept = x
         rows, columns = self._axes_on(x.shape[1:])
         y = self.empty((len(x), *self._shape_of(rows, columns, self.filters)))
-        kernels.correlate(self._image(x), self._kernel(self.w), self._image(y), rows, columns, self.b)
+        kernels.correlate(self._image(x), self._kernel(self.w), self._image(y), rows, columns, self.parameters.get("b"))
         return y
 
     def backward(self, grad: Array) -> Array | None:
         x, grad = self.kept, self._given(grad)
         rows, columns = self._axes_on(x.shape[1:])
-        kernels.weight_gradient(self._image(x), grad, self._kernel(self.w_gradient), rows, columns, self.b_gradient)
+        kernels.weight_gradient(
+            self._image(x), grad, self._kernel(self.w_gradient), rows, columns, self.gradients.get("b")
+        )
         if not self.input_gradient_needed:
             return None
         x_gradient = self.empty(x.shape)
@@ -253,7 +255,7 @@ class DepthwiseConv2D(Convolution):
             self.add_parameter("b", (channels * self.multiplier,))
 
     def output_shape(self, input_shape: Shape) -> Shape:
-        self._check(input_shape, None if self.w is None else self.w.shape[2])
+        self._check(input_shape, self.w.shape[2] if self.w.size else None)
         return self._shape_of(*self._axes_on(input_shape), input_shape[-1] * self.multiplier)
 
     def _taps(self, w: Array) -> Array:
@@ -267,7 +269,7 @@ class DepthwiseConv2D(Convolution):
         rows, columns = self._axes_on(x.shape[1:])
         x = self._repeated(x)
         y = self.empty((len(x), rows.outputs, columns.outputs, x.shape[3]))
-        kernels.correlate_channels(x, self._taps(self.w), y, rows, columns, self.b)
+        kernels.correlate_channels(x, self._taps(self.w), y, rows, columns, self.parameters.get("b"))
         return y
 
     def backward(self, grad: Array) -> Array | None:
@@ -320,7 +322,7 @@ class ConvTranspose2D(Convolution):
             self.add_parameter("b", (self.filters,))
 
     def output_shape(self, input_shape: Shape) -> Shape:
-        self._check(input_shape, None if self.w is None else self.w.shape[3])
+        self._check(input_shape, self.w.shape[3] if self.w.size else None)
         rows, columns = self._axes_on(input_shape)
         if rows.size < 1 or columns.size < 1:
             raise ValueError(
@@ -342,7 +344,7 @@ class ConvTranspose2D(Convolution):
         self.kept = x
         rows, columns = self._axes_on(x.shape[1:])
         y = self.empty((len(x), rows.size, columns.size, self.filters))
-        kernels.transpose(x, self.w, y, rows, columns, self.b)
+        kernels.transpose(x, self.w, y, rows, columns, self.parameters.get("b"))
         return y
 
     def backward(self, grad: Array) -> Array | None:

@@ -14,6 +14,7 @@ import math
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -184,6 +185,42 @@ class _Snapshot:
             rng.bit_generator.state = drawn
 
 
+class _FirstSteps:
+    """The first two steps of an optimizer that is a plain callable (net, loss): a warning names the layers whose
+    weights it does not change although their gradients are not 0."""
+
+    def __init__(self, run: Run) -> None:
+        self.run, self.optim = run, run.optim
+        self.steps = 0
+        self.unchanged = [leaf for leaf in run.net.leaves() if leaf.trainable]
+
+    def __call__(self, net: Any, loss: Any) -> None:
+        before = [[w.copy() for w in leaf.parameters.values()] for leaf in self.unchanged]
+        self.optim(net, loss)
+        if not self.unchanged or getattr(self.optim, "lr", None) == 0:
+            return
+        self.steps += 1
+        self.unchanged = [
+            leaf
+            for leaf, weights in zip(self.unchanged, before, strict=True)
+            if all(map(np.array_equal, leaf.parameters.values(), weights))
+            and any(gradient.any() for gradient in leaf.gradients.values())
+        ]
+        if self.unchanged and self.steps < 2:
+            return
+        self.run._apply = self.optim
+        if self.unchanged:
+            name = getattr(self.optim, "__name__", type(self.optim).__name__)
+            labels = ", ".join(leaf.label for leaf in self.unchanged)
+            warnings.warn(
+                f"{name} has not changed the weights of {labels} in two steps, although their gradients "
+                f"are not 0: change them in place, as layer.w -= lr * layer.w_gradient does. "
+                f"What is to stay as it is, is frozen: layer.frozen = True.",
+                stacklevel=2,
+            )
+            self.unchanged = []
+
+
 class Run:
     """One call of `train`, as callbacks see it: net, optim, loss, history, epoch and step (both finished)."""
 
@@ -218,6 +255,7 @@ class Run:
         self._watchers = watchers
         self._steppers = [watcher.step for watcher in watchers if watcher.step]
         self._evaluation = getattr(optim, "evaluation_weights", contextlib.nullcontext)
+        self._apply = optim
 
     def over(self, rows: Any, unseen: Any, shuffle: bool, verbose: bool) -> Any:
         self._bar = _Bar(rows.steps, self.epochs) if verbose else None
@@ -286,6 +324,8 @@ class Run:
         history = self.history
         vector = self.net.vector.reshape(-1)
         totals = self.totals = self._totals(self.loss, self._chosen)
+        if not hasattr(self.optim, "update"):  # no Optimizer: those see to it themselves
+            self._apply = _FirstSteps(self)
         watched = bool(self._watchers) and rows.draws and order is not None
         skip, stopped = 0, False
         if self.resumed is not None:
@@ -357,7 +397,7 @@ class Run:
 
     def _steps(self, epoch: Iterator[batches.Batch], totals: Totals) -> bool:
         """The steps of one epoch; True if a callback ends the training."""
-        net, loss, optim, store, bar = self.net, self.loss, self.optim, self.net._store, self._bar
+        net, loss, optim, store, bar = self.net, self.loss, self._apply, self.net._store, self._bar
         interrupt, steppers, clock = self._interrupt, self._steppers, time.perf_counter
         for x, y, weight in epoch:
             store.taken = 0

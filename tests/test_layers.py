@@ -541,7 +541,7 @@ def test_large_inputs_give_finite_outputs_and_gradients(make, shape):
 
 def test_sizes_follow_from_the_first_batch_or_from_build():
     called, built = Linear(3), Linear(3).build([4])
-    assert (called.w, called.b, called.input_shape) == (None, None, None)
+    assert (called.w.shape, called.b.shape, called.input_shape) == ((0,), (0,), None)
     called(np.ones((2, 4)))
     for layer in (called, built):
         assert layer.input_shape == (4,)
