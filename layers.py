@@ -22,6 +22,7 @@ import importlib
 import itertools
 import math
 import operator
+import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from numbers import Real
@@ -56,6 +57,7 @@ def __getattr__(name: str) -> Any:
 
 
 _versions = itertools.count()
+_building = threading.RLock()  # held while a net is built; not of each net: copies and pickles carry no lock
 
 
 def aligned(shape: Shape, dtype: np.dtype, make: Callable[..., Array] = np.empty) -> Array:
@@ -301,11 +303,15 @@ class Layer:
     def build(self, input_shape: Sequence[int]) -> Layer:
         """Make the parameters for inputs of `input_shape`, without the batch axis: `build((784,))`.
 
-        ValueError if the shape can't be, or is not the one that the layer was built for.
+        Where it fails, or Ctrl-C ends it, all layers are as before. Several threads may call it: one builds, the others
+        wait. ValueError if the shape can't be, or is not the one that the layer was built for.
         """
-        shape = self._possible(input_shape)
-        if self.input_shape is None:
-            self._build(shape)
+        with _building:
+            shape = self._possible(input_shape)
+            if self.input_shape is None:
+                before = Attributes(self)
+                attempt = importlib.import_module("layerwise.interrupts").attempt
+                attempt(lambda: self._build(shape), before.restore)
         return self
 
     def _possible(self, input_shape: Sequence[int]) -> Shape:
@@ -398,12 +404,14 @@ class Layer:
 
     def _build(self, input_shape: Shape, seeds: Sequence[int | None] = (None,)) -> None:
         """Declare and fill; a stack of copies has a seed for each."""
-        self._declare(input_shape)
+        if self.input_shape is None:
+            self.setup(input_shape)
         for place, leaf in enumerate(self.leaves()):
             leaf._seeds = [None if seed is None else (seed, 3, place) for seed in seeds]
             leaf._rngs = None
         # Not (seed, 0), which is the stream of default_rng(seed): people make their data with that.
         self._tie(self.dtype, [np.random.default_rng(None if seed is None else (seed, 1)) for seed in seeds])
+        self.input_shape = input_shape  # last: a thread that finds it set may use the parameters
 
     def _declare(self, input_shape: Shape) -> None:
         if self.input_shape is None:
@@ -480,6 +488,33 @@ class Layer:
                 setattr(type(self), name + "_gradient", _parameter(name + "_gradient"))
         self._use(Store(0, dtype, copies))
         self._tie(dtype)
+
+
+def within(layer: Layer) -> Iterator[Layer]:
+    """A layer and all within it."""
+    yield layer
+    for part in layer.parts().values():
+        yield from within(part)
+
+
+class Attributes:
+    """What a layer and all within it hold at this moment, to `restore`. The arrays themselves are not copied."""
+
+    def __init__(self, layer: Layer) -> None:
+        self.kept = [(each, {name: _kept(name, value) for name, value in vars(each).items()}) for each in within(layer)]
+
+    def restore(self) -> None:
+        for layer, kept in self.kept:
+            layer.__dict__.update(kept)
+            for name in vars(layer).keys() - kept.keys():
+                del layer.__dict__[name]
+
+
+def _kept(name: str, value: Any) -> Any:
+    """An attribute of a layer as it is now: what is changed in place is copied."""
+    if name in ("_rngs", "_shuffle"):
+        return copy.deepcopy(value)
+    return value.copy() if isinstance(value, dict) else value
 
 
 # Weights -----------------------------------------------------------------------------------------------------

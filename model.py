@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from layerwise import architecture, batches, checkpoint, files, metrics
+from layerwise import architecture, batches, checkpoint, files, interrupts, metrics
 from layerwise import layers as _layers
 from layerwise import loss as _loss
 from layerwise import optim as _optim
@@ -453,21 +453,22 @@ class Model(_layers.Chain):
             self.build(input_shape)
         for doubt in self._doubts(loss):
             warnings.warn(doubt, UserWarning, stacklevel=2)
-        try:
-            if saved is not None:
-                with files.reading(resume):
-                    checkpoint.restore(saved, run)
-                    if hasattr(optim, "prepare"):
-                        optim.prepare(self)
-                run.resumed, run.resumed_from, run.epoch_at_first = saved, resume, run.epoch
-            elif hasattr(optim, "prepare"):
-                optim.prepare(self)
-            self.optim, self.loss = optim, loss
-            return run.over(rows, unseen, shuffle, verbose)
-        except Exception:
-            if before is not None and not run.begun:  # what a file holds has turned out not to fit
-                before.restore()
-            raise
+        with interrupts.Held() as run._interrupt:
+            try:
+                if saved is not None:
+                    with files.reading(resume):
+                        checkpoint.restore(saved, run)
+                        if hasattr(optim, "prepare"):
+                            optim.prepare(self)
+                    run.resumed, run.resumed_from, run.epoch_at_first = saved, resume, run.epoch
+                elif hasattr(optim, "prepare"):
+                    optim.prepare(self)
+                self.optim, self.loss = optim, loss
+                return run.over(rows, unseen, shuffle, verbose)
+            except BaseException:
+                if before is not None and not run.begun:  # what a file holds has turned out not to fit
+                    before.restore()
+                raise
 
     def _training_in(self, path: Any) -> dict[str, Any] | None:
         """The state of the training in a file; None where there is no file yet."""
@@ -478,7 +479,7 @@ class Model(_layers.Chain):
         except FileNotFoundError:
             files.check_place(path)
             return None
-        models = {type(each).__name__ for each in checkpoint.within(self) if isinstance(each, Model)}
+        models = {type(each).__name__ for each in _layers.within(self) if isinstance(each, Model)}
         described = architecture.seedless(json.loads(json.dumps(architecture.described(self, {}))), models)
         with files.reading(path):
             if "training" not in header:

@@ -343,8 +343,8 @@ class Optimizer:
             return
         weights = net.layout.weights
         kept = [w.copy() for w in weights]
-        _put(weights, shown)
         try:
+            _put(weights, shown)
             yield
         finally:
             _put(weights, kept)
@@ -595,14 +595,14 @@ class Optimizer:
         """State for these arrays: what was loaded or is there already, else new."""
         shapes = [self.shapes(w.shape) for w in parameters]
         if not self._state:
-            self._state = [_zeros(each, w.dtype) for w, each in zip(parameters, shapes, strict=True)]
-            for w, each in zip(parameters, self._state, strict=True):
+            state = [_zeros(each, w.dtype) for w, each in zip(parameters, shapes, strict=True)]
+            for w, each in zip(parameters, state, strict=True):
                 if self.start(w, **each) is not None:  # type: ignore[func-returns-value]
-                    self._state = []
                     raise TypeError(
                         f"{type(self).__name__}.start returns a value: it fills the state in place, as s[...] = w "
                         f"does, and returns nothing."
                     )
+            self._state = state  # last: where `start` is cut short, nothing was begun
         else:
             found = [{name: array.shape for name, array in each.items()} for each in self._state]
             if found != shapes and not self.again:
@@ -767,6 +767,8 @@ class Optimizer:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+        # Arrays of its own: joblib gives memory maps, which may be read-only, or whose file a step would change.
+        self._state = [{name: _owned(array) for name, array in each.items()} for each in self._state]
         self._show()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
@@ -791,6 +793,11 @@ def _zeros(shapes: dict[str, tuple[int, ...]], dtype: np.dtype) -> dict[str, Arr
     if len(set(shapes.values())) != 1:
         return {name: np.zeros(shape, dtype) for name, shape in shapes.items()}
     return dict(zip(shapes, np.zeros((len(shapes), *next(iter(shapes.values()))), dtype), strict=True))
+
+
+def _owned(array: Array) -> Array:
+    """The array, or a copy where its memory is something else's."""
+    return array if array.flags.owndata and array.flags.writeable else np.array(array)
 
 
 def _decayed(pieces: Iterable[Piece], decay: Any) -> Iterator[Piece]:
@@ -2500,12 +2507,13 @@ class PerLayer(Optimizer):
             return None
         all_weights = self._layout.weights
         kept = [w.copy() for w in all_weights]
-        for part, weights in shown:
-            if weights is not None:
-                _put(part.layout.weights, weights)
-        result = [w.copy() for w in all_weights]
-        _put(all_weights, kept)
-        return result
+        try:
+            for part, weights in shown:
+                if weights is not None:
+                    _put(part.layout.weights, weights)
+            return [w.copy() for w in all_weights]
+        finally:
+            _put(all_weights, kept)
 
     def _shows_others(self) -> bool:
         return any(optimizer._shows_others() for optimizer, _ in self._each())

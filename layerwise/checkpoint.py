@@ -7,10 +7,8 @@ file and made anew; functions and classes of one's own are named, and given agai
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -286,30 +284,14 @@ class Before:
 
     def __init__(self, net: Any, optim: Any) -> None:
         self.optim = optim
-        self.layers = [(each, {name: _kept(name, value) for name, value in vars(each).items()}) for each in within(net)]
+        self.layers = layers.Attributes(net)
         live = [net.vector, *net._named("buffers").values()] if net.input_shape is not None else []
         self.arrays = [(array, array.copy()) for array in live]
         self.state = optim.state_dict() if hasattr(optim, "state_dict") else None
 
     def restore(self) -> None:
-        for layer, kept in self.layers:
-            layer.__dict__.clear()
-            layer.__dict__.update(kept)
+        self.layers.restore()
         for array, values in self.arrays:
             array[...] = values
         if self.state is not None:
             self.optim.load_state_dict(self.state)
-
-
-def _kept(name: str, value: Any) -> Any:
-    """An attribute of a layer as it is now: what is changed in place is copied."""
-    if name in ("_rngs", "_shuffle"):
-        return copy.deepcopy(value)
-    return value.copy() if isinstance(value, dict) else value
-
-
-def within(layer: layers.Layer) -> Iterator[layers.Layer]:
-    """A layer and all within it."""
-    yield layer
-    for part in layer.parts().values():
-        yield from within(part)

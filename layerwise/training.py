@@ -2,7 +2,7 @@
 
 In this file, in this order:
   what is raised    DivergenceError
-  what serves it    Totals, StackTotals, Watcher, and what holds Ctrl-C, draws the bar, and keeps a moment to go back to
+  what serves it    Totals, StackTotals, Watcher, and what draws the bar, and keeps a moment to go back to
   the training      Run, StackRun
 """
 
@@ -11,8 +11,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
-import signal
-import threading
 import time
 import warnings
 from collections.abc import Iterable, Iterator
@@ -20,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from layerwise import batches, checkpoint, files, threads
+from layerwise import batches, checkpoint, files, interrupts, threads
 from layerwise import loss as _loss
 
 Array = np.ndarray
@@ -113,26 +111,6 @@ class Watcher:
 def _ends(answer: Any) -> bool:
     """Whether a callback's answer is True, NumPy's included."""
     return isinstance(answer, (bool, np.bool_)) and bool(answer)
-
-
-class _Interrupt:
-    """Ctrl-C, held until the step under way is done; a second one raises at once."""
-
-    def __enter__(self) -> _Interrupt:
-        self.asked = False
-        self._before: Any = None
-        if threading.current_thread() is threading.main_thread() and callable(signal.getsignal(signal.SIGINT)):
-            self._before = signal.signal(signal.SIGINT, self._note)
-        return self
-
-    def _note(self, *_: Any) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
-
-    def __exit__(self, *_: Any) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
 
 
 class _Bar:
@@ -249,6 +227,7 @@ class Run:
         self.resumed_from: Any = None
         self.epoch_at_first = 0
         self.begun = False  # the callbacks are where they were, too
+        self._interrupt: Any = interrupts.Held()  # Ctrl-C, held by `train`
         self.callbacks = [watcher.callback for watcher in watchers]
         self._to_save: list[Any] = []
         self._chosen = chosen
@@ -263,10 +242,11 @@ class Run:
         threaded = any(leaf.threaded for leaf in self.net.leaves())
         blas = threads.single_blas() if threaded else contextlib.nullcontext()
         # Overflow is met with an error of ours; entered once, since it costs as much as a layer.
-        with self._trusting(), _Interrupt() as interrupt, np.errstate(all="ignore"), blas:
-            self._interrupt = interrupt
+        with self._trusting(), np.errstate(all="ignore"), blas:
+            ctrl_c, failed = self._interrupt, None
             try:
                 try:
+                    ctrl_c.raises = True
                     self.rows = rows
                     for watcher in self._watchers:
                         if watcher.begin:
@@ -276,24 +256,36 @@ class Run:
                             checkpoint.restore_outside(self.resumed, self)
                     self.begun = True
                     self._epochs(rows, unseen, shuffle)
+                except BaseException as error:
+                    failed = error
+                    raise
                 finally:  # before `end`, which may put other weights there
+                    ctrl_c.raises = False
                     if hasattr(self.optim, "finish"):
                         self.optim.finish(self.net)
-                self._end()
-            except DivergenceError:  # an end like another, with its best weights and its file
-                self._end()
-                raise
+                    if self.begun:
+                        ctrl_c.raises = True
+                        self._end(failed)
             finally:
+                ctrl_c.raises = False
                 if self._bar is not None:
                     logs = {name: values[-1] for name, values in self.history.items()}
                     self._bar.show(self.step, self.epoch, logs)
                     self._bar.bar.close()
+            if self._interrupt.asked:  # in what the callbacks did last, too
+                self.history.interrupted = True
         return self.history
 
-    def _end(self) -> None:
+    def _end(self, failed: BaseException | None) -> None:
+        """The end of the training, however it came. Where an error ends it, that is the one that is raised."""
         for watcher in self._watchers:
             if watcher.end:
-                watcher.end(self)
+                try:
+                    watcher.end(self)
+                except Exception as error:
+                    if failed is None:
+                        raise
+                    failed.add_note(f"And {watcher.callback!r}.end(run) raised {error!r}.")
 
     @contextlib.contextmanager
     def _trusting(self) -> Iterator[None]:

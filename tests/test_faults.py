@@ -23,7 +23,7 @@ import loss
 import model
 import optim
 from layerwise import files, pictures
-from layerwise.callbacks import Checkpoint, CSVLogger
+from layerwise.callbacks import Checkpoint, CSVLogger, EarlyStopping
 from layerwise.compare import Comparison, compare
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -497,6 +497,99 @@ def test_a_reader_of_a_pipe_does_not_hang(tmp_path, name):
             read(place)
 
 
+# A build that fails ------------------------------------------------------------------------------------------------
+
+
+def wrong_shape(shape, rng):
+    return np.ones(3)
+
+
+def no_memory(shape, rng):
+    raise MemoryError
+
+
+def ctrl_c(shape, rng):
+    signal.raise_signal(signal.SIGINT)
+    return 0
+
+
+def ctrl_c_twice(shape, rng):
+    """The second one comes while the build is taken back."""
+    restore = layers.Attributes.restore
+
+    def press(self):
+        layers.Attributes.restore = restore
+        signal.raise_signal(signal.SIGINT)
+        restore(self)
+
+    layers.Attributes.restore = press
+    signal.raise_signal(signal.SIGINT)
+
+
+class Fails(layers.Layer):
+    """Its setup raises, after it has declared a parameter, until it is told better."""
+
+    fails = True
+
+    def setup(self, input_shape):
+        self.add_parameter("w", input_shape, 1.0)
+        if self.fails:
+            raise ValueError("not yet")
+
+    def output_shape(self, input_shape):
+        return input_shape
+
+    def forward(self, x, training):
+        return x * self.w
+
+
+BUILDS = {
+    wrong_shape: ValueError,
+    no_memory: MemoryError,
+    ctrl_c: KeyboardInterrupt,
+    ctrl_c_twice: KeyboardInterrupt,
+    "setup": ValueError,
+}
+
+
+@pytest.mark.parametrize("fault", BUILDS, ids=lambda fault: getattr(fault, "__name__", fault))
+@pytest.mark.parametrize("how", ["build", "predict", "train"])
+def test_a_build_that_fails_leaves_the_net_as_it_was(tmp_path, snapshot, fault, how):
+    """Also a net within it that was built already."""
+    within = layers.Model([layers.Linear(3), layers.BatchNorm()], seed=2).build((3,))
+    part = Fails() if fault == "setup" else layers.Linear(2, init=fault)
+    net = layers.Model([within, layers.Dropout(0.1), part, layers.Linear(1)], seed=0)
+    before, shown, inner = snapshot(net), within.predict(X), snapshot(within)
+    calls = {"build": lambda: net.build((3,)), "predict": lambda: net.predict(X), "train": lambda: train(net)}
+    with pytest.raises(BUILDS[fault]):
+        calls[how]()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert (net.input_shape, part.input_shape) == (None, None)
+    assert snapshot(net) == before
+    assert snapshot(within) == inner
+    np.testing.assert_array_equal(within.predict(X), shown)
+    within.vector[...] += 1  # the parameters are its own still
+    assert not np.array_equal(within.predict(X), shown)
+    within.vector[...] -= 1
+    with pytest.raises(ValueError, match="no weights to save yet"):
+        net.save(tmp_path / "net.npz")
+    part.fails, part.init = False, 1.0
+    net.build((3,)).save(tmp_path / "net.npz")
+    custom = {"Fails": type("Fails", (Fails,), {"fails": False})}
+    np.testing.assert_array_equal(model.load(tmp_path / "net.npz", custom).predict(X), net.predict(X))
+
+
+def test_a_failed_build_may_be_done_for_another_shape():
+    net, other = make(), make()
+    net[0].init = no_memory
+    with pytest.raises(MemoryError):
+        net.build((5,))
+    net[0].init = layers.uniform_fan_in
+    train(net)
+    train(other)
+    np.testing.assert_array_equal(net.vector, other.vector)
+
+
 # A callback that raises --------------------------------------------------------------------------------------------
 
 
@@ -547,6 +640,39 @@ def test_a_callback_that_raises(tmp_path, capsys, where):
     train(again, [Checkpoint(path, every=2), Breaks("")], optim=optim.Average(optim.Adam(), decay=0.5), resume=path)
     np.testing.assert_array_equal(again.vector, whole.vector)
     assert train(net, optim=rule).epochs == 3
+
+
+@pytest.mark.parametrize("where", ["step", "epoch", "Ctrl-C"])
+def test_the_best_weights_are_put_back_when_a_callback_raises(where):
+    class Best(EarlyStopping):
+        def epoch(self, run, logs):
+            super().epoch(run, {"loss": run.epoch})  # the first epoch is the best
+            self.first = run.net.vector.copy() if run.epoch == 1 else self.first
+
+    class Presses:
+        def step(self, run):
+            for _ in range(2 * (run.step == 10)):
+                signal.raise_signal(signal.SIGINT)
+
+    class Ends:
+        def end(self, run):
+            raise ZeroDivisionError
+
+    net, best = make(), Best("loss")
+    breaks = Presses() if where == "Ctrl-C" else Breaks(where, at=10)
+    with pytest.raises(KeyboardInterrupt if where == "Ctrl-C" else Broken) as caught:
+        train(net, [Ends(), best, breaks])
+    assert "raised ZeroDivisionError" in caught.value.__notes__[0]  # what came first is what is raised
+    np.testing.assert_array_equal(net.vector, best.first)
+
+
+def test_ctrl_c_in_the_last_callbacks_is_told():
+    class Presses:
+        def end(self, run):
+            signal.raise_signal(signal.SIGINT)
+
+    history = train(make(), Presses())
+    assert (history.interrupted, history.epochs) == (True, 3)
 
 
 # Two writers -------------------------------------------------------------------------------------------------------

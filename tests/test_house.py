@@ -23,6 +23,7 @@ OURS = {*FOUR, "layerwise"}
 # Which of ours each module may import; every other wing may import the four and the other wings.
 ALLOWED: dict[str, set[str]] = {
     "threads": set(),
+    "interrupts": set(),
     "layers": {"threads"},
     "loss": set(),
     "optim": {"threads"},
@@ -31,7 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "files": {"threads"},
     "batches": set(),
     "checkpoint": {"files", "layers", "loss", "optim", "schedules"},
-    "training": {"batches", "checkpoint", "files", "loss", "threads"},
+    "training": {"batches", "checkpoint", "files", "interrupts", "loss", "threads"},
     "architecture": {"files", "layers"},
     "datasets": {"files"},
     "model": {
@@ -42,6 +43,7 @@ ALLOWED: dict[str, set[str]] = {
         "batches",
         "checkpoint",
         "files",
+        "interrupts",
         "metrics",
         "training",
     },

@@ -3,6 +3,8 @@
 import copy
 import io
 import pickle
+import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import joblib
@@ -219,6 +221,22 @@ def test_predict_is_safe_from_several_threads(net):
         together = list(pool.map(lambda x: net.predict(x, batch_size=50), inputs * 4))
     for place, found in enumerate(together):
         np.testing.assert_array_equal(found, alone[place % 16])
+
+
+def test_the_first_predict_may_come_from_several_threads():
+    """One thread builds, the others wait: each gets what a net that was built before predicts."""
+    x = RNG.normal(size=(20, 3)).astype(np.float32)
+    expected = make().build((3,)).predict(x)
+    switch = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            for _ in range(20):
+                net, start = make(), threading.Barrier(8)
+                for found in pool.map(lambda _, net=net, start=start: (start.wait(), net.predict(x))[1], range(8)):
+                    np.testing.assert_array_equal(found, expected)
+    finally:
+        sys.setswitchinterval(switch)
 
 
 def test_predict_needs_memory_for_a_batch_and_the_answer():

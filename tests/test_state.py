@@ -79,6 +79,26 @@ def test_stopping_and_going_on_gives_the_same_bits(name, how):
         assert (net.vector.tobytes(), shown) == unstopped(name)
 
 
+@pytest.mark.parametrize(
+    ("name", "mode"), [*((name, "r") for name in MAKERS), ("clip lookahead", "c"), ("clip lookahead", "r+")]
+)
+def test_a_state_that_joblib_maps_from_a_file_goes_on(name, mode, tmp_path):
+    """Read-only arrays are copied, and a step does not change the file."""
+    joblib = pytest.importorskip("joblib")
+    net, rule = fresh_net(), MAKERS[name]()
+    step_by_hand(net, rule, 4)
+    joblib.dump(rule, tmp_path / "rule")
+    kept = (tmp_path / "rule").read_bytes()
+    rule = joblib.load(tmp_path / "rule", mmap_mode=mode)
+    before = rule.snapshot()
+    step_by_hand(net.copy(), rule, 3, first=4)
+    rule.reset()
+    rule.restore(before)
+    step_by_hand(net, rule, 3, first=4)
+    assert net.vector.tobytes() == unstopped(name)[0]
+    assert (tmp_path / "rule").read_bytes() == kept
+
+
 @pytest.mark.parametrize("name", MAKERS)
 def test_a_state_of_another_instance_leaves_nothing_shared(name, snapshot):
     net, rule = fresh_net(), MAKERS[name]()
