@@ -88,7 +88,7 @@ class DistributedRun(training.Run):
 
     def _epochs(self, rows: Any, unseen: Any, shuffle: bool) -> None:
         # Ctrl-C reaches the ranks at different moments: what ends the training is what they told each other of it.
-        self._asked, self._interrupt = self._interrupt, _Agreed()  # type: ignore[assignment]
+        self._asked, self._interrupt = self._interrupt, _Agreed()
         super()._epochs(rows, unseen, shuffle)
 
     def _steps(self, epoch: Iterator[Any], totals: Any) -> bool:
