@@ -2,8 +2,8 @@
 
 In this file, in this order:
   the base              Loss
-  of any numbers        MSE, MAE, Huber, LogCosh, CosineSimilarity, PoissonNLL
-  of classes            CrossEntropy, BinaryCrossEntropy, KLDivergence, Hinge
+  of any numbers        MSE, MAE, Huber, LogCosh, CosineSimilarity, PoissonNLL, GaussianNLL
+  of classes            CrossEntropy, BinaryCrossEntropy, BinaryFocalCrossEntropy, KLDivergence, Hinge, SquaredHinge
 
 A loss of one's own is any callable `(pred, real) -> float` with a method `backward() -> dL/dpred`, or a
 subclass of Loss. Shapes: N batch, C classes, `...` any axes.
@@ -27,7 +27,8 @@ class Loss:
 
     A subclass writes `forward(pred, real) -> values`, one value per element or, where it sums over the last
     axis, per row, and `derivative(scale) -> scale * d(values)/d(pred)`; what it needs for that goes into
-    `self.kept`. With n values v and weights u (N,), one for each sample:
+    `self.kept`. With n values v and weights u (N,), one for each sample (or one for each of its
+    time steps, (N, T), as a mask has; the mean divides by the weight of all values there too):
 
         reduction   "mean"                 "sum"        "batch_sum"
                     sum(v) / n             sum(v)       sum(v) N / n
@@ -42,6 +43,7 @@ class Loss:
     takes_class_numbers = False
     labels: tuple[float, float] | None = None  # the two labels that targets consist of, where they are not 0 and 1
     binary = False  # each element is a yes or no of its own: its probability is made by a Sigmoid, not a Softmax
+    outputs = 1  # columns of the prediction for each column of the targets
     location_scale = False  # predictions and targets may be shifted and scaled alike: it is the same problem
     stackable = False  # forward and derivative act on the last axes only, so that they serve a stack (S, N, ...)
 
@@ -51,6 +53,7 @@ class Loss:
     sample_weight: Array | None = None
     value: Any = None  # a float; of a stack of copies an array (S,)
     kept: Any = None
+    counts: Array | None = None  # set by `forward`: what each value counts in the mean's divisor, where that is not 1
     _scale: Any = None
     _trusted = False  # `train` has checked the data and does not want it checked again
     empty: Any = staticmethod(np.empty)  # (shape, dtype): an array for a result; while a net trains, it is lent
@@ -73,6 +76,10 @@ class Loss:
     def derivative(self, scale: Any) -> Array:
         raise TypeError(f"{type(self).__name__} has no derivative(self, scale): write it.")
 
+    def expected(self, pred: Array) -> Array:
+        """What targets a prediction stands for: their mean, where it is something else itself."""
+        return pred
+
     def check_real(self, real: Array, classes: int) -> None:
         """ValueError for targets that this loss can't take; `classes` is the last axis of the prediction."""
 
@@ -85,7 +92,7 @@ class Loss:
         """The loss, a float. ValueError for shapes that do not match: nothing is ever broadcast.
 
         With `copies` S the arrays are those of S nets in one stack, pred (S, N, ...), real (S, N, ...) and
-        sample_weight (S, N), and the loss is an array (S,), each copy's its own.
+        sample_weight (S, N) or (S, N, T), and the loss is an array (S,), each copy's its own.
         """
         if copies is not None:
             return self._call_stack(pred, real, sample_weight)
@@ -145,21 +152,24 @@ class Loss:
 
     def _call(self, pred: Array, real: Array, weight: Array | None) -> float:
         values = self.forward(pred, real)
-        if weight is None:
+        if weight is None and self.counts is None:
             scale: Any = 1 / values.size
             if self.reduction != "mean":
                 scale = 1.0 if self.reduction == "sum" or self.over_classes else len(values) / values.size
             self.value = float(np.add.reduce(values, None)) * scale
         else:
-            share = weight
+            share = np.ones(len(values), values.dtype) if weight is None else weight
             if self.reduction == "mean":
-                total = float(np.add.reduce(weight)) or 1.0  # of a batch without weight the loss is 0
-                share = weight / (total * (values.size / len(values)))
-            elif self.reduction == "batch_sum":
-                share = weight if self.over_classes else weight * (len(values) / values.size)
-            sums = values.reshape(len(values), -1).sum(1)
-            self.value = float(sums.dot(share))
-            scale = share.reshape(-1, *(1,) * (pred.ndim - 1))
+                if self.counts is None:
+                    total = float(np.add.reduce(share, None)) * (values.size / share.size)
+                else:
+                    total = float(self.counts.reshape(share.size, -1).sum(1).dot(share.reshape(-1)))
+                share = share / (total or 1.0)  # of a batch without weight the loss is 0
+            elif self.reduction == "batch_sum" and not self.over_classes:
+                share = share * (len(values) / values.size)
+            sums = values.reshape(share.size, -1).sum(1)
+            self.value = float(sums.dot(share.reshape(-1)))
+            scale = share.reshape(*share.shape, *(1,) * (pred.ndim - share.ndim))
         self.pred, self.real, self.sample_weight, self._scale = pred, real, weight, scale
         return self.value
 
@@ -168,19 +178,23 @@ class Loss:
         copies, rows = values.shape[:2]
         flat = values.reshape(copies, rows, -1)
         size = flat.shape[2]
-        if weight is None:
+        if weight is None and self.counts is None:
             scale: Any = {"mean": 1 / (rows * size), "sum": 1.0, "batch_sum": 1 / (1 if self.over_classes else size)}
             scale = scale[self.reduction]
             self.value = np.add.reduce(flat, (1, 2)) * scale
         else:
-            share = weight
+            shape = (copies, rows) if weight is None else weight.shape
+            share = np.ones((copies, rows), values.dtype) if weight is None else weight.reshape(copies, -1)
             if self.reduction == "mean":
-                total = np.add.reduce(weight, 1)[:, None]
-                share = weight / (np.where(total == 0, 1, total) * size)
+                counts = values.size / share.size
+                if self.counts is not None:
+                    counts = self.counts.reshape(*share.shape, -1).sum(2)
+                total = np.add.reduce(share * counts, 1)[:, None]
+                share = share / np.where(total == 0, 1, total)
             elif self.reduction == "batch_sum" and not self.over_classes:
-                share = weight / size
-            self.value = np.add.reduce(np.add.reduce(flat, 2) * share, 1)
-            scale = share.reshape(copies, rows, *(1,) * (pred.ndim - 2))
+                share = share / size
+            self.value = np.add.reduce(np.add.reduce(values.reshape(*share.shape, -1), 2) * share, 1)
+            scale = share.reshape(*shape, *(1,) * (pred.ndim - len(shape)))
         self.pred, self.real, self.sample_weight, self._scale = pred, real, weight, scale
         return self.value
 
@@ -192,12 +206,12 @@ class Loss:
             pred = pred.astype(np.float64)
         self.check_labels(pred.shape, real)
         self.check_shapes(pred.shape, real.shape, real.dtype.kind in "iu")
-        if real.shape == pred.shape:
+        if real.shape == pred.shape or not self.takes_class_numbers:
             real = real.astype(pred.dtype, copy=False)
         self.check_real(real, pred.shape[-1])
         self.check_pred(pred)
         if weight is not None:
-            weight = self.checked_weight(weight, len(pred)).astype(pred.dtype)
+            weight = self.checked_weight(weight, pred.shape[:-1] or pred.shape).astype(pred.dtype)
         return pred, real, weight
 
     def _numbers(self, what: str, data: Any) -> Array:
@@ -209,14 +223,18 @@ class Loss:
         return array
 
     @staticmethod
-    def checked_weight(weight: Any, n: int, some: bool = True) -> Array:
-        """ValueError unless there is a weight for each of n samples, and, with `some`, one above 0 among them."""
+    def checked_weight(weight: Any, steps: int | tuple[int, ...], some: bool = True) -> Array:
+        """ValueError unless there is a weight for each sample, (N,), or for each time step, of the shape `steps`
+        (N, T), or of what is between; and, with `some`, one above 0 among them."""
         if np.ma.is_masked(weight):
             raise ValueError("sample_weight holds masked values: fill them in, such as with sample_weight.filled(0).")
         weight = np.asarray(weight)
-        if weight.shape != (n,) or weight.dtype.kind not in "biuf":
+        steps = steps if isinstance(steps, tuple) else (steps,)
+        if not weight.ndim or weight.shape != steps[: weight.ndim] or weight.dtype.kind not in "biuf":
+            each = f", or one per time step, shape {steps}" * (len(steps) > 1)
             raise ValueError(
-                f"sample_weight has one number per sample, shape ({n},), got shape {weight.shape} of {weight.dtype}."
+                f"sample_weight has one number per sample, shape {steps[:1]}{each}, got shape {weight.shape} of "
+                f"{weight.dtype}."
             )
         if not (np.isfinite(weight).all() and (weight >= 0).all() and (weight.any() or not some)):
             raise ValueError("sample_weight is finite and not negative, and not all of it is zero.")
@@ -232,13 +250,38 @@ class Loss:
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.config().items())})"
 
     def __getstate__(self) -> dict[str, Any]:
-        dropped = ("pred", "real", "sample_weight", "kept", "_scale", "_trusted", "empty")
+        dropped = ("pred", "real", "sample_weight", "kept", "counts", "_scale", "_trusted", "empty")
         return {name: value for name, value in self.__dict__.items() if name not in dropped}
 
 
 def _refuse_unless(good: Any, message: str) -> None:
     if not good:
         raise ValueError(message)
+
+
+def _number(name: str, value: Any, low: float, high: float, expected: str) -> float:
+    """A number above `low` and below `high`."""
+    if not isinstance(value, (int, float, np.number)) or isinstance(value, bool) or not low < value < high:
+        raise ValueError(f"{name} is {expected}, got {value!r}.")
+    return float(value)
+
+
+def _weights(name: str, value: Any) -> list[float]:
+    """Weights (C,) as a list: a loss is written into files."""
+    array = np.asarray(value)
+    good = array.ndim == 1 and array.size > 0 and array.dtype.kind in "biuf"
+    if not good or not (np.isfinite(array).all() and (array >= 0).all() and array.any()):
+        raise ValueError(
+            f"{name} is a list of numbers, one for each column, finite, not negative, not all 0, got {value!r}."
+        )
+    return array.astype(np.float64).tolist()
+
+
+def _check_columns(name: str, weights: Any, columns: int) -> None:
+    if isinstance(weights, list) and len(weights) != columns:
+        raise ValueError(
+            f"{name} has {len(weights)} numbers, and the predictions have {columns} columns: one for each."
+        )
 
 
 def _flag(name: str, value: Any) -> bool:
@@ -289,9 +332,7 @@ class Huber(Loss):
 
     def __init__(self, delta: float = 1.0, reduction: str = "mean") -> None:
         super().__init__(reduction)
-        if not isinstance(delta, (int, float, np.number)) or not 0 < delta < math.inf:
-            raise ValueError(f"delta is a positive number, got {delta!r}.")
-        self.delta = float(delta)
+        self.delta = _number("delta", delta, 0, math.inf, "a positive number")
 
     def forward(self, pred: Array, real: Array) -> Array:
         d = np.subtract(pred, real, out=self.empty(pred.shape, pred.dtype))
@@ -367,6 +408,9 @@ class PoissonNLL(Loss):
     def derivative(self, scale: Any) -> Array:
         return self.kept * scale
 
+    def expected(self, pred: Array) -> Array:
+        return np.exp(pred) if self.log_input else pred
+
     def check_real(self, real: Array, classes: int) -> None:
         _refuse_unless((real >= 0).all(), f"PoissonNLL takes counts, 0 or more; the smallest is {real.min()}.")
 
@@ -376,6 +420,50 @@ class PoissonNLL(Loss):
                 (pred >= 0).all(),
                 f"PoissonNLL(log_input=False) takes rates, 0 or more; the smallest is {pred.min():g}. "
                 f"Logarithms of rates go with log_input=True.",
+            )
+
+
+class GaussianNLL(Loss):
+    """v = (s + (real - m)^2 / exp(s)) / 2, m the mean and s the logarithm of the variance, for which the net has two
+    columns: pred (N, ..., 2M) holds M means, then M logarithms of variances; real (N, ..., M).
+
+    dv/dm = (m - real) / exp(s);    dv/ds = (1 - (real - m)^2 / exp(s)) / 2, and 0 where the variance is held.
+    The negative log likelihood without the constant log(2 pi) / 2; variances below epsilon count as epsilon. As
+    torch.nn.GaussianNLLLoss(m, real, exp(s)). Nix and Weigend 1994. ValueError for an odd number of columns.
+    """
+
+    stackable = location_scale = True
+    outputs = 2
+
+    def __init__(self, epsilon: float = 1e-6, reduction: str = "mean") -> None:
+        super().__init__(reduction)
+        self.epsilon = _number("epsilon", epsilon, 0, math.inf, "a positive number")
+
+    def forward(self, pred: Array, real: Array) -> Array:
+        m, s = np.split(pred, 2, -1)
+        least = math.log(self.epsilon)
+        held = np.maximum(s, least)
+        d, precision = m - real, np.exp(-held)
+        square = d * d * precision
+        self.kept = d * precision, np.where(s > least, 0.5 * (1 - square), 0)
+        return 0.5 * (held + square)
+
+    def derivative(self, scale: Any) -> Array:
+        return np.concatenate([each * scale for each in self.kept], -1)
+
+    def expected(self, pred: Array) -> Array:
+        return pred[..., : pred.shape[-1] // 2]
+
+    def check_shapes(self, pred: tuple[int, ...], real: tuple[int, ...], integer: bool) -> None:
+        wanted = (*pred[:-1], pred[-1] // 2)
+        if len(pred) < 2 or pred[-1] % 2 or real != wanted:
+            hint = (
+                f" Reshape it: real.reshape{wanted}." if len(pred) > 1 and math.prod(real) == math.prod(wanted) else ""
+            )
+            raise ValueError(
+                f"GaussianNLL takes two columns of predictions, mean and logarithm of the variance, for each column of "
+                f"targets, (N, ..., 2M) and (N, ..., M), got predictions of shape {pred} and targets of shape {real}."
+                f"{hint}"
             )
 
 
@@ -417,23 +505,40 @@ class CrossEntropy(Loss):
     The targets are class numbers (N, ...), integers, or probabilities t (N, ..., C), one-hot or soft.
     from_logits=False: pred is p, as after Softmax; dv/dp = -t / p. from_logits=True: pred is raw scores x,
     p = softmax(x); dv/dx = p sum(t) - t. label_smoothing a: t becomes (1 - a) t + a / C (Szegedy 2015,
-    1512.00567). torch.nn.CrossEntropyLoss takes logits; Keras takes probabilities and cuts them at 1e-7, this
-    at the smallest normal number. Summed over classes, averaged over rows.
+    1512.00567). weight (C,): t becomes weight t; of class numbers y the mean divides by sum(weight[y]), of
+    probabilities by the rows. Class numbers that are ignore_index count for nothing, also not in the mean; of a batch
+    without others the loss is 0 (PyTorch: NaN). All as torch.nn.CrossEntropyLoss, which takes logits and whose
+    ignore_index is -100 unless told; Keras takes probabilities and cuts them at 1e-7, this at the smallest normal
+    number.
     """
+
+    weight: list[float] | None = None  # here too, for losses that were pickled before there was one
+    ignore_index: int | None = None
 
     stackable = True
     by_rows = over_classes = True
     takes_class_numbers = True
 
-    def __init__(self, from_logits: bool = False, label_smoothing: float = 0.0, reduction: str = "mean") -> None:
+    def __init__(
+        self,
+        from_logits: bool = False,
+        label_smoothing: float = 0.0,
+        reduction: str = "mean",
+        weight: Any = None,
+        ignore_index: int | None = None,
+    ) -> None:
         super().__init__(reduction)
         if not isinstance(label_smoothing, (int, float, np.number)) or not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing is a number in [0, 1), got {label_smoothing!r}.")
         self.from_logits = _flag("from_logits", from_logits)
         self.label_smoothing = float(label_smoothing)
+        self.weight = None if weight is None else _weights("weight", weight)
+        if ignore_index is not None and (isinstance(ignore_index, bool) or not hasattr(ignore_index, "__index__")):
+            raise ValueError(f"ignore_index is an integer or None, got {ignore_index!r}.")
+        self.ignore_index = None if ignore_index is None else int(ignore_index)
 
     def forward(self, pred: Array, real: Array) -> Array:
-        numbers = real.ndim < pred.ndim and not self.label_smoothing
+        numbers = real.ndim < pred.ndim and not (self.label_smoothing or self._counts_rows)
         # Of class numbers, the place of each among all elements: one flat index is much faster than one an axis.
         target = real.reshape(-1) + _steps(real.size, pred.shape[-1]) if numbers else self._target(pred, real)
         if self.from_logits:
@@ -451,15 +556,27 @@ class CrossEntropy(Loss):
             return -(np.log(picked) if log_p is None else picked)
         return -np.add.reduce(target * (np.log(p) if log_p is None else log_p), -1)
 
+    @property
+    def _counts_rows(self) -> bool:
+        return self.weight is not None or self.ignore_index is not None
+
     def _target(self, pred: Array, real: Array) -> Array:
+        weight = None if self.weight is None else np.array(self.weight, pred.dtype)
+        self.counts = None
         if real.ndim < pred.ndim:
+            taken = real != self.ignore_index if self.ignore_index is not None else np.ones(real.shape, bool)
+            numbers = np.where(taken, real, 0)
             target = np.zeros_like(pred)
-            np.put_along_axis(target, real[..., None], 1, -1)
+            np.put_along_axis(target, numbers[..., None], 1, -1)
+            if self._counts_rows:
+                self.counts = taken.astype(pred.dtype) if weight is None else taken * weight[numbers]
         else:
             target = real
         if self.label_smoothing:
             target = target * (1 - self.label_smoothing) + self.label_smoothing / pred.shape[-1]
-        return target
+        if weight is not None:
+            target = target * weight
+        return target * taken[..., None] if self.counts is not None else target
 
     def derivative(self, scale: Any) -> Array:
         p, target, numbers = self.kept
@@ -479,7 +596,9 @@ class CrossEntropy(Loss):
         else:
             gradient = np.multiply(target, -scale, out=self.empty(p.shape, p.dtype))
             gradient /= p
-        return gradient if self.from_logits else _held(gradient, scale)
+        if self.from_logits:
+            return gradient
+        return _held(gradient, scale if self.weight is None else math.inf)
 
     def check_shapes(self, pred: tuple[int, ...], real: tuple[int, ...], integer: bool) -> None:
         if len(pred) < 2 or pred[-1] < 2:
@@ -488,10 +607,18 @@ class CrossEntropy(Loss):
                 f"targets of shape {real}. For one column of yes or no, use BinaryCrossEntropy."
             )
         super().check_shapes(pred, real, integer)
+        _check_columns("weight", self.weight, pred[-1])
+        if self.ignore_index is not None and real == pred:
+            raise ValueError(
+                f"ignore_index goes with class numbers, shape {pred[:-1]}, got rows of shape {real}: give those that "
+                f"count for nothing a sample_weight of 0."
+            )
 
     def check_real(self, real: Array, classes: int) -> None:
         if real.dtype.kind in "iu":
-            if real.min() < 0 or real.max() >= classes:
+            if self.ignore_index is not None:
+                real = real[real != self.ignore_index]
+            if real.size and (real.min() < 0 or real.max() >= classes):
                 raise ValueError(
                     f"CrossEntropy takes class numbers from 0 to {classes - 1}, for {classes} columns of "
                     f"predictions, got {real.min()} to {real.max()}."
@@ -512,43 +639,105 @@ class BinaryCrossEntropy(Loss):
     from_logits=False: pred is p, as after Sigmoid; dv/dp = (p - y) / (p (1 - p)), the divisor not less than the
     smallest normal number (PyTorch: 1e-12), so that dv/dx below a Sigmoid stays p - y however small p; as in PyTorch
     the logarithms are not less than -100. from_logits=True: pred is raw scores x,
-    v = max(x, 0) - x y + log(1 + exp(-|x|)), dv/dx = sigmoid(x) - y.
+    v = max(x, 0) - x y + log(1 + exp(-|x|)), dv/dx = sigmoid(x) - y. pos_weight, a number or one for each column (C,),
+    multiplies y log p, as in torch.nn.BCEWithLogitsLoss: above 1 for rare positives; the mean divides by all elements.
     """
 
     stackable = binary = True
+    pos_weight: Any = None  # here too, for losses that were pickled before there was one
 
-    def __init__(self, from_logits: bool = False, reduction: str = "mean") -> None:
+    def __init__(self, from_logits: bool = False, reduction: str = "mean", pos_weight: Any = None) -> None:
         super().__init__(reduction)
         self.from_logits = _flag("from_logits", from_logits)
+        if pos_weight is not None and np.ndim(pos_weight) == 0:
+            self.pos_weight = _number(
+                "pos_weight", pos_weight, 0, math.inf, "a positive number, or one for each column"
+            )
+        else:
+            self.pos_weight = None if pos_weight is None else _weights("pos_weight", pos_weight)
 
     def forward(self, pred: Array, real: Array) -> Array:
         self.kept = pred, real
+        positive = self._positive(real)
         if self.from_logits:
-            return np.maximum(pred, 0) - pred * real + np.log1p(np.exp(-np.abs(pred)))
+            rest = np.log1p(np.exp(-np.abs(pred)))
+            if positive is real:
+                return np.maximum(pred, 0) - pred * real + rest
+            return (1 - real) * (np.maximum(pred, 0) + rest) + positive * (np.maximum(-pred, 0) + rest)
         yes, no = np.maximum(np.log(pred), -100), np.maximum(np.log1p(-pred), -100)
-        return -(real * yes + (1 - real) * no)
+        return -(positive * yes + (1 - real) * no)
+
+    def _positive(self, real: Array) -> Array:
+        return real if self.pos_weight is None else real * np.array(self.pos_weight, real.dtype)
 
     def derivative(self, scale: Any) -> Array:
         pred, real = self.kept
         if self.from_logits:
             # (1 - y) sigmoid(x) - y sigmoid(-x): of sigmoid(x) - 1 nothing would be left where x is large.
             yes, no = np.exp(np.minimum(pred, 0)), np.exp(np.minimum(-pred, 0))
-            return ((1 - real) * yes - real * no) / (yes + no) * scale
-        return _held((pred - real) * scale / np.maximum(pred * (1 - pred), _tiny(pred)), scale)
+            return ((1 - real) * yes - self._positive(real) * no) / (yes + no) * scale
+        slope = pred - real
+        if self.pos_weight is not None:
+            slope = pred * (1 - real) - self._positive(real) * (1 - pred)
+        gradient = slope * scale / np.maximum(pred * (1 - pred), _tiny(pred))
+        return _held(gradient, scale if self.pos_weight is None else math.inf)
+
+    def check_shapes(self, pred: tuple[int, ...], real: tuple[int, ...], integer: bool) -> None:
+        super().check_shapes(pred, real, integer)
+        _check_columns("pos_weight", self.pos_weight, pred[-1])
 
     def check_real(self, real: Array, classes: int) -> None:
         _refuse_unless(
             ((real >= 0) & (real <= 1)).all(),
-            f"BinaryCrossEntropy takes targets from 0 to 1, got {real.min():g} to {real.max():g}.",
+            f"{type(self).__name__} takes targets from 0 to 1, got {real.min():g} to {real.max():g}.",
         )
 
     def check_pred(self, pred: Array) -> None:
         if not self.from_logits:
             _refuse_unless(
                 ((pred >= 0) & (pred <= 1)).all(),
-                f"BinaryCrossEntropy takes probabilities, 0 to 1, got {pred.min():g} to {pred.max():g}. Put a "
-                f"Sigmoid last, or use BinaryCrossEntropy(from_logits=True) for raw scores.",
+                f"{type(self).__name__} takes probabilities, 0 to 1, got {pred.min():g} to {pred.max():g}. Put a "
+                f"Sigmoid last, or use {type(self).__name__}(from_logits=True) for raw scores.",
             )
+
+
+class BinaryFocalCrossEntropy(BinaryCrossEntropy):
+    """v = a q^gamma b: b is the BinaryCrossEntropy, q = y (1 - p) + (1 - y) p how wrong p is, a = y alpha + (1 - y)
+    (1 - alpha).
+
+    dv/dp = a (q^gamma db/dp + gamma q^(gamma - 1) (1 - 2 y) b). Elements that are nearly right count for little. Lin et
+    al. 2017 (1708.02002). alpha=None: a = 1. As Keras's BinaryFocalCrossentropy, whose alpha counts with
+    apply_class_balancing=True only; torchvision's sigmoid_focal_loss is from_logits=True, alpha=0.25,
+    reduction="sum" (its own default is "none").
+    """
+
+    def __init__(
+        self, from_logits: bool = False, gamma: float = 2.0, alpha: float | None = None, reduction: str = "mean"
+    ) -> None:
+        super().__init__(from_logits, reduction)
+        self.gamma = _number("gamma", gamma, -math.ulp(0), math.inf, "a number, 0 or more")
+        self.alpha = None if alpha is None else _number("alpha", alpha, 0, 1, "a number between 0 and 1, or None")
+
+    def forward(self, pred: Array, real: Array) -> Array:
+        b = super().forward(pred, real)
+        p, rest = pred, 1 - pred
+        if self.from_logits:
+            yes, no = np.exp(np.minimum(pred, 0)), np.exp(np.minimum(-pred, 0))
+            p, rest = yes / (yes + no), no / (yes + no)
+        q = np.maximum(real * rest + (1 - real) * p, _tiny(pred))
+        a = 1 if self.alpha is None else real * self.alpha + (1 - real) * (1 - self.alpha)
+        slope = p * rest if self.from_logits else 1  # dp/dpred
+        inner = a * self.gamma * q ** (self.gamma - 1) * (1 - 2 * real) * b * slope
+        self.kept = pred, real, a * q**self.gamma, inner
+        return a * q**self.gamma * b
+
+    def derivative(self, scale: Any) -> Array:
+        pred, real, outer, inner = self.kept
+        self.kept = pred, real
+        try:
+            return super().derivative(scale * outer) + inner * scale
+        finally:
+            self.kept = pred, real, outer, inner
 
 
 class KLDivergence(Loss):
@@ -596,11 +785,24 @@ class Hinge(Loss):
     def check_real(self, real: Array, classes: int) -> None:
         _refuse_unless(
             (np.abs(real) == 1).all(),
-            f"Hinge takes the labels -1 and 1, got {np.unique(real)[:5].tolist()}. From 0 and 1: 2 * real - 1.",
+            f"{type(self).__name__} takes the labels -1 and 1, got {np.unique(real)[:5].tolist()}. From 0 and 1: "
+            f"2 * real - 1.",
         )
 
 
+class SquaredHinge(Hinge):
+    """v = max(0, 1 - real pred)^2, any shape, labels real -1 and 1.    dv/dpred = -2 real max(0, 1 - real pred)"""
+
+    def forward(self, pred: Array, real: Array) -> Array:
+        values = super().forward(pred, real)
+        return values * values
+
+    def derivative(self, scale: Any) -> Array:
+        values, real = self.kept
+        return values * real * (-2 * scale)
+
+
 __all__ = [
-    "MAE", "MSE", "BinaryCrossEntropy", "CosineSimilarity", "CrossEntropy", "Hinge", "Huber", "KLDivergence",
-    "LogCosh", "Loss", "PoissonNLL",
+    "MAE", "MSE", "BinaryCrossEntropy", "BinaryFocalCrossEntropy", "CosineSimilarity", "CrossEntropy", "GaussianNLL",
+    "Hinge", "Huber", "KLDivergence", "LogCosh", "Loss", "PoissonNLL", "SquaredHinge",
 ]  # fmt: skip

@@ -727,7 +727,8 @@ class _Checked:
         if self.loss is None:
             self.loss = net._usual_loss(y)
         x_dtype = batches.input_dtype(x, net.dtype, net.integer_input)
-        y_dtype = batches.target_dtype(y, output, net.dtype)
+        numbers = getattr(self.loss, "takes_class_numbers", True)
+        y_dtype = batches.target_dtype(y, output, net.dtype) if numbers else net.dtype
         if not isinstance(x, np.memmap):
             x = batches.converted(f"{what}x", x, x_dtype, self.counted, self.where)
         if not isinstance(y, np.memmap):

@@ -133,7 +133,9 @@ def check(state: dict[str, Any], run: Any, rows: Any, validated: bool, net: Any,
     kinds, given = _kinds(state["loss"]), _kinds(described(run.loss))
     if kinds != given:
         raise ModelFileError(f"{path} is of a training by {kinds}, this one is by {given}: give the same loss.")
-    if state["loss"] != described(run.loss):
+    # A file of an earlier version lacks the arguments that came later: they have their defaults.
+    known = state["loss"] if "own" in state["loss"] else described(made(state["loss"], "loss"))
+    if known != described(run.loss):
         raise ModelFileError(
             f"{path} is of a training whose loss has {state['loss']['arguments']}, this one is {run.loss!r}: give the "
             f"same loss."

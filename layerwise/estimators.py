@@ -375,7 +375,8 @@ class NetClassifier(ClassifierMixin, _Net):
 class NetRegressor(RegressorMixin, _Net):
     """A net that predicts numbers; `fit`, `partial_fit`, `predict`, `score`. Arguments as of NetClassifier, and
 
-    loss            any; None is MSE. Of PoissonNLL(), which takes logarithms, `predict` gives the rates
+    loss            any; None is MSE. Of PoissonNLL(), which takes logarithms, `predict` gives the rates; of
+                    GaussianNLL() the means (net_.predict has the logarithms of variances, of scaled targets, too)
     scale_targets   each column of y is brought to mean 0 and deviation 1 for the training, and predictions back; with
                     MSE, MAE, Huber and LogCosh, whose numbers in `history_` are then of that scale
 
@@ -395,8 +396,8 @@ class NetRegressor(RegressorMixin, _Net):
     def predict(self, X: Any) -> Array:
         """A number for each row, (N,), or (N, K) as y had them."""
         pred = self._predicted(X)
-        if isinstance(self.net_.loss, _loss.PoissonNLL) and self.net_.loss.log_input:
-            pred = np.exp(pred)
+        if isinstance(self.net_.loss, _loss.Loss):
+            pred = self.net_.loss.expected(pred)
         pred = pred * self._scale + self._mean
         return pred[:, 0] if self._flat else pred
 
@@ -418,7 +419,7 @@ class NetRegressor(RegressorMixin, _Net):
         return (y - mean) / scale, loss, {"_mean": mean, "_scale": scale, "_flat": flat}
 
     def _width(self, target: Array, seen: dict[str, Any]) -> int:
-        return target.shape[1]
+        return target.shape[1] * getattr(self.loss, "outputs", 1)
 
     def _head(self, loss: Any, width: int) -> list[_layers.Layer]:
         return [_linear(width)]

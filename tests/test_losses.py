@@ -18,14 +18,17 @@ from loss import (
     MAE,
     MSE,
     BinaryCrossEntropy,
+    BinaryFocalCrossEntropy,
     CosineSimilarity,
     CrossEntropy,
+    GaussianNLL,
     Hinge,
     Huber,
     KLDivergence,
     LogCosh,
     Loss,
     PoissonNLL,
+    SquaredHinge,
 )
 from optim import SGD
 
@@ -76,6 +79,13 @@ def counts(rng, shape):
     return rng.integers(0, 6, shape)
 
 
+def half_the_columns(rng, shape):
+    return values(rng, (*shape[:-1], shape[-1] // 2))
+
+
+WEIGHT, IGNORED = [0.5, 2.0, 0.0, 3.0], 1
+
+
 TABLE = {  # the name of a loss, and what sets the row apart: (class, arguments, predictions, targets)
     "MSE": (MSE, {}, scores, values),
     "MAE": (MAE, {}, scores, values),
@@ -95,6 +105,36 @@ TABLE = {  # the name of a loss, and what sets the row apart: (class, arguments,
     "CrossEntropy of logits, nearly": (CrossEntropy, {"from_logits": True}, scores, nearly_probabilities),
     "BinaryCrossEntropy": (BinaryCrossEntropy, {}, yes_or_no, yes_or_no),
     "BinaryCrossEntropy of logits": (BinaryCrossEntropy, {"from_logits": True}, scores, yes_or_no),
+    "BinaryCrossEntropy, weighted": (BinaryCrossEntropy, {"pos_weight": WEIGHT}, yes_or_no, yes_or_no),
+    "BinaryCrossEntropy of logits, weighted": (
+        BinaryCrossEntropy,
+        {"from_logits": True, "pos_weight": 3.0},
+        scores,
+        yes_or_no,
+    ),
+    "BinaryFocalCrossEntropy": (BinaryFocalCrossEntropy, {"alpha": 0.25}, yes_or_no, yes_or_no),
+    "BinaryFocalCrossEntropy of logits": (
+        BinaryFocalCrossEntropy,
+        {"from_logits": True, "gamma": 1.5},
+        scores,
+        yes_or_no,
+    ),
+    "CrossEntropy, weighted": (CrossEntropy, {"weight": WEIGHT}, probabilities, classes),
+    "CrossEntropy of soft targets, weighted": (CrossEntropy, {"weight": WEIGHT}, probabilities, probabilities),
+    "CrossEntropy of logits, ignoring": (
+        CrossEntropy,
+        {"from_logits": True, "ignore_index": IGNORED},
+        scores,
+        classes,
+    ),
+    "CrossEntropy of logits, with all": (
+        CrossEntropy,
+        {"from_logits": True, "weight": WEIGHT, "ignore_index": IGNORED, "label_smoothing": 0.1},
+        scores,
+        classes,
+    ),
+    "GaussianNLL": (GaussianNLL, {}, scores, half_the_columns),
+    "SquaredHinge": (SquaredHinge, {}, scores, signs),
     "KLDivergence": (KLDivergence, {}, probabilities, probabilities),
     "Hinge": (Hinge, {}, scores, signs),
 }
@@ -241,7 +281,9 @@ def test_the_reductions_differ_by_counts_alone(make, arguments, draw_pred, draw_
         found[reduction] = np.append(loss.backward().ravel(), loss.value) if loss(pred, real) else None
     sums_over_classes = make in (CrossEntropy, KLDivergence)
     last_axis_gone = sums_over_classes or make is CosineSimilarity
-    n = math.prod(shape[:-1]) if last_axis_gone else math.prod(shape)
+    n = math.prod(shape[:-1]) if last_axis_gone else math.prod(shape) // make.outputs
+    if real.ndim < pred.ndim:  # class numbers, each of which counts what its class weighs
+        n = (np.array(arguments.get("weight", np.ones(C)))[real] * (real != arguments.get("ignore_index"))).sum()
     np.testing.assert_allclose(found["sum"], n * found["mean"], rtol=1e-12)
     batch_sum = found["sum"] if sums_over_classes else N * found["mean"]
     np.testing.assert_allclose(found["batch_sum"], batch_sum, rtol=1e-12)
@@ -331,7 +373,7 @@ def test_what_was_returned_never_changes(make, arguments, draw_pred, draw_real):
     loss(*draws(row, (N, C), seed=7))
     loss.backward()
     pred, real = draws(row, (N, C), seed=8)
-    raw = make is Hinge or arguments.get("from_logits")
+    raw = make(**arguments).takes_raw_scores or make is GaussianNLL
     net = Model([Linear(C), *([] if raw else [Softmax()])], seed=0)
     net.train(pred, real, loss=loss, epochs=2, verbose=False)
     for result, expected in zip(results, before, strict=True):
@@ -555,3 +597,57 @@ def test_cosine_similarity_does_not_depend_on_lengths():
     expected = CosineSimilarity()(pred, real)
     for length in (1e-4, 1e4):
         assert CosineSimilarity()(length * pred, real / length) == pytest.approx(expected, rel=1e-12)
+
+
+def test_weights_of_time_steps_are_a_mask():
+    """A step that weighs 0 is a step that is not there; the mean is over the weight of all steps."""
+    rng = np.random.default_rng(0)
+    pred, real = scores(rng, (2, 3, C)), classes(rng, (2, 3, C))
+    mask = np.array([[1, 1, 0], [1, 0, 0]])
+    for make, target in ((lambda: CrossEntropy(from_logits=True), real), (MSE, values(rng, pred.shape))):
+        loss, alone = make(), make()
+        assert loss(pred, target, mask) == pytest.approx(alone(pred[mask == 1], target[mask == 1]), rel=1e-12)
+        gradient = loss.backward()
+        np.testing.assert_allclose(gradient[mask == 1], alone.backward(), rtol=1e-12)
+        np.testing.assert_array_equal(gradient[mask == 0], 0)
+        stacked = make()
+        np.testing.assert_allclose(stacked(pred[None], target[None], mask[None].astype(float), copies=1), [loss.value])
+        np.testing.assert_allclose(stacked.backward()[0], gradient, rtol=1e-12)
+    with pytest.raises(ValueError, match=r"shape \(2,\), or one per time step, shape \(2, 3\), got shape \(3, 2\)"):
+        MSE()(pred, pred, mask.T)
+
+
+def test_a_batch_that_is_all_ignored_counts_for_nothing():
+    loss = CrossEntropy(from_logits=True, ignore_index=-100)
+    assert loss(np.ones((2, 3)), [-100, -100]) == 0
+    np.testing.assert_array_equal(loss.backward(), 0)
+    with pytest.raises(ValueError, match="class numbers from 0 to 2"):
+        loss(np.ones((2, 3)), [-1, 0])
+    with pytest.raises(ValueError, match="ignore_index goes with class numbers"):
+        loss(np.ones((2, 3)), np.eye(3)[:2])
+
+
+def test_weights_of_columns_have_one_for_each():
+    for make, real in (
+        (CrossEntropy(True, weight=[1, 2]), [0, 1]),
+        (BinaryCrossEntropy(True, pos_weight=[1, 2]), THIRDS),
+    ):
+        with pytest.raises(ValueError, match="weight has 2 numbers, and the predictions have 3 columns"):
+            make(THIRDS, real)
+    for bad in ([-1, 2], [np.nan, 1], [], "ab", [[1, 2]]):
+        with pytest.raises(ValueError, match="weight is a list of numbers, one for each column"):
+            CrossEntropy(weight=bad)
+
+
+def test_a_normal_distribution_is_found():
+    """Of one constant input, the best mean and variance are those of the targets: dL/dpred is 0 there."""
+    real = np.random.default_rng(0).normal(3, 2, (50, 1))
+    loss = GaussianNLL()
+    pred = np.tile([real.mean(), np.log(real.var())], (50, 1))
+    assert loss(pred, real) == pytest.approx(0.5 * np.log(real.var()) + 0.5)
+    np.testing.assert_allclose(loss.backward().sum(0), 0, atol=1e-12)
+    with pytest.raises(ValueError, match=r"two columns .* got predictions of shape \(50, 3\)"):
+        loss(np.ones((50, 3)), real)
+    net = Model([Linear(2)], seed=0)
+    net.train(np.ones((4, 1)), np.arange(4)[:, None], SGD(0.1), GaussianNLL(), epochs=3, verbose=False)
+    assert np.isfinite(net.vector).all()

@@ -261,6 +261,15 @@ LOSSES = {  # the loss, its predictions and its targets
     ),
     "BinaryCrossEntropy": (loss.BinaryCrossEntropy, positive, positive),
     "KLDivergence": (loss.KLDivergence, rows_of_one, rows_of_one),
+    "GaussianNLL": (
+        loss.GaussianNLL, lambda rng, shape: rng.standard_normal((shape[0], 2 * shape[1])),
+        np.random.Generator.standard_normal,
+    ),
+    "BinaryFocalCrossEntropy": (loss.BinaryFocalCrossEntropy, positive, positive),
+    "SquaredHinge": (
+        loss.SquaredHinge, np.random.Generator.standard_normal,
+        lambda rng, shape: np.sign(rng.standard_normal(shape)),
+    ),
     "Hinge": (loss.Hinge, np.random.Generator.standard_normal, lambda rng, shape: np.sign(rng.standard_normal(shape))),
 }  # fmt: skip
 

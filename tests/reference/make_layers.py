@@ -379,21 +379,48 @@ def run_layer(case_id, spec, shape, values, training):
 # ---- Losses ----
 
 
-def cross_entropy(pred, real, from_logits=False, label_smoothing=0.0):
+def cross_entropy(pred, real, from_logits=False, label_smoothing=0.0, **options):
     if from_logits:
         if real.is_floating_point():
             real = real.movedim(-1, 1)
-        return F.cross_entropy(pred.movedim(-1, 1), real, reduction="none", label_smoothing=label_smoothing)
+        if "weight" in options:
+            options["weight"] = torch.tensor(options["weight"])
+        return F.cross_entropy(
+            pred.movedim(-1, 1), real, reduction="none", label_smoothing=label_smoothing, **options
+        )
+    if options:
+        return F.nll_loss(torch.log(pred), real, torch.tensor(options["weight"]), reduction="none")
     classes = pred.shape[-1]
     target = real if real.is_floating_point() else F.one_hot(real, classes)
     target = (1 - label_smoothing) * target + label_smoothing / classes
     return -(target * torch.log(pred)).sum(-1)
 
 
-def binary_cross_entropy(pred, real, from_logits=False):
+def binary_cross_entropy(pred, real, from_logits=False, pos_weight=None):
+    if pos_weight is not None:
+        pos_weight = torch.tensor(pos_weight)
     if from_logits:
-        return F.binary_cross_entropy_with_logits(pred, real, reduction="none")
+        return F.binary_cross_entropy_with_logits(pred, real, reduction="none", pos_weight=pos_weight)
+    if pos_weight is not None:
+        return F.binary_cross_entropy_with_logits(torch.logit(pred), real, reduction="none", pos_weight=pos_weight)
     return F.binary_cross_entropy(pred, real, reduction="none")
+
+
+def focal(pred, real, from_logits=False, gamma=2.0, alpha=None):
+    """torchvision.ops.sigmoid_focal_loss, line by line; alpha=None is its -1."""
+    p = torch.sigmoid(pred) if from_logits else pred
+    ce_loss = binary_cross_entropy(pred, real, from_logits)
+    p_t = p * real + (1 - p) * (1 - real)
+    loss = ce_loss * ((1 - p_t) ** gamma)
+    if alpha is not None:
+        alpha_t = alpha * real + (1 - alpha) * (1 - real)
+        loss = alpha_t * loss
+    return loss
+
+
+def gaussian_nll(pred, real, epsilon=1e-6):
+    mean, log_variance = pred.chunk(2, -1)
+    return F.gaussian_nll_loss(mean, real, log_variance.exp(), eps=epsilon, reduction="none")
 
 
 def log_cosh(pred, real):
@@ -425,6 +452,12 @@ LOSSES = {  # our name: (where the values come from, the loss of each element or
         "formula: max(0, 1 - real * pred)",
         lambda pred, real: torch.clamp(1 - real * pred, min=0),
     ),
+    "SquaredHinge": (
+        "formula: max(0, 1 - real * pred) ** 2",
+        lambda pred, real: torch.clamp(1 - real * pred, min=0) ** 2,
+    ),
+    "BinaryFocalCrossEntropy": ("the lines of torchvision.ops.sigmoid_focal_loss 0.28", focal),
+    "GaussianNLL": ("F.gaussian_nll_loss(mean, real, exp(log variance))", gaussian_nll),
     "CosineSimilarity": (
         "1 - F.cosine_similarity",
         lambda pred, real: 1 - F.cosine_similarity(pred, real, dim=-1),
@@ -449,6 +482,22 @@ def reduce(losses, loss, reduction, weight):
     return (weight * terms).sum() / (weight.sum() if reduction == "mean" else 1)
 
 
+def weighted_mean(function, pred, real, weight, told):
+    """The mean of F.cross_entropy of class numbers, which divides by the weights of the classes; with sample weights
+    each row's part of it is weighed. Checked against torch's own mean."""
+    counts = torch.tensor(told.get("weight", [1.0] * pred.shape[-1]))[real.clamp(min=0)]
+    counts = counts * (real != told.get("ignore_index", -100))
+    values = function(pred, real, **told)
+    mean = values.sum() / counts.sum()
+    options = {k: torch.tensor(v) if k == "weight" else v for k, v in told.items() if k != "from_logits"}
+    logits = pred if told.get("from_logits") else torch.log(pred)  # whose softmax is pred again
+    torch.testing.assert_close(mean, F.cross_entropy(logits.movedim(-1, 1), real, **options), rtol=1e-13, atol=0)
+    if weight is None:
+        return mean
+    rows = (len(real), -1)
+    return (weight * values.reshape(rows).sum(1)).sum() / (weight * counts.reshape(rows).sum(1)).sum()
+
+
 def shifted(rng, shape):
     return draw(rng, shape) + 1 / 128  # multiples of 1/64: never equal to what draw gives
 
@@ -464,6 +513,19 @@ def inner_probabilities(rng, shape):
 
 def signs(rng, shape):
     return rng.choice([-1.0, 1.0], shape)
+
+
+CLASS_WEIGHT = [0.5, 2.0, 0.0, 3.0]
+
+
+def some_ignored(rng, shape):
+    real = class_numbers(rng, shape)
+    real[0, 0] = real[2] = -100
+    return real
+
+
+def half_the_columns(rng, shape):
+    return shifted(rng, (*shape[:-1], shape[-1] // 2))
 
 
 def counts(rng, shape):
@@ -526,6 +588,28 @@ LOSS_TABLE = [  # id, loss, arguments, shape of pred, what draws pred, what draw
      logits_to_50, soft_labels, MEAN),
     ("KLDivergence", "KLDivergence", {}, ROWS, probabilities, probabilities_with_zeros, SIX_WAYS),
     ("Hinge", "Hinge", {}, ROWS, draw, signs, SIX_WAYS),
+    ("SquaredHinge", "SquaredHinge", {}, ROWS, draw, signs, SIX_WAYS),
+    ("CrossEntropy-weight", "CrossEntropy", {"weight": CLASS_WEIGHT}, ROWS, probabilities, class_numbers, MEAN),
+    ("CrossEntropy-logits-weight", "CrossEntropy", {"from_logits": True, "weight": CLASS_WEIGHT}, ROWS,
+     draw, class_numbers, SIX_WAYS),
+    ("CrossEntropy-logits-weight-soft", "CrossEntropy", {"from_logits": True, "weight": CLASS_WEIGHT}, ROWS,
+     draw, probabilities, MEAN),
+    ("CrossEntropy-logits-weight-smooth", "CrossEntropy",
+     {"from_logits": True, "weight": CLASS_WEIGHT, "label_smoothing": 0.1}, ROWS, draw, class_numbers, MEAN),
+    ("CrossEntropy-logits-ignore-3d", "CrossEntropy", {"from_logits": True, "ignore_index": -100}, CUBE,
+     draw, some_ignored, BATCH),
+    ("CrossEntropy-logits-ignore-weight-smooth", "CrossEntropy",
+     {"from_logits": True, "weight": CLASS_WEIGHT, "ignore_index": 1, "label_smoothing": 0.1}, CUBE,
+     draw, class_numbers, MEAN),
+    ("BinaryCrossEntropy-pos_weight", "BinaryCrossEntropy", {"pos_weight": CLASS_WEIGHT}, ROWS,
+     inner_probabilities, soft_labels, MEAN),
+    ("BinaryCrossEntropy-logits-pos_weight", "BinaryCrossEntropy", {"from_logits": True, "pos_weight": 3.0}, ROWS,
+     logits_to_50, soft_labels, SIX_WAYS),
+    ("BinaryFocalCrossEntropy", "BinaryFocalCrossEntropy", {}, ROWS, inner_probabilities, soft_labels, MEAN),
+    ("BinaryFocalCrossEntropy-logits", "BinaryFocalCrossEntropy", {"from_logits": True, "gamma": 1.5, "alpha": 0.25},
+     ROWS, draw, soft_labels, SIX_WAYS),
+    ("GaussianNLL", "GaussianNLL", {}, (N, 2 * W), draw, half_the_columns, SIX_WAYS),
+    ("GaussianNLL-3d", "GaussianNLL", {}, (N, T, 2 * W), draw, half_the_columns, BATCH),
     ("CosineSimilarity", "CosineSimilarity", {}, ROWS, draw, shifted, SIX_WAYS),
     ("PoissonNLL", "PoissonNLL", {}, ROWS, draw, counts, SIX_WAYS),
     ("PoissonNLL-rate", "PoissonNLL", {"log_input": False}, ROWS, positive, counts, ONCE),
@@ -553,6 +637,8 @@ def run_loss(row, reduction, weighted, softmax_first=False):
     note, function = LOSSES[loss]
     told = {**arguments, "from_logits": True} if softmax_first else arguments
     value = reduce(function(pred, real, **told), loss, reduction, weight)
+    if reduction == "mean" and {"weight", "ignore_index"} & set(told) and not real.is_floating_point():
+        value = weighted_mean(function, pred, real, weight, told)
     value.backward()
 
     arrays = {"pred": pred, "real": real, "value": value, "gradient": pred.grad}
