@@ -50,7 +50,7 @@ ELSEWHERE = {"Model": "model"} | dict.fromkeys(
 def __getattr__(name: str) -> Any:
     if name in ELSEWHERE:
         return getattr(importlib.import_module(f"layerwise.{ELSEWHERE[name]}"), name)
-    raise AttributeError(f"module 'layers' has no attribute {name!r}")
+    raise importlib.import_module("layerwise.habits").missing("layers", name, __all__)
 
 
 # The base ----------------------------------------------------------------------------------------------------
@@ -137,6 +137,33 @@ def _parameter(name: str) -> property:
     return property(operator.attrgetter("_" + name), assign)
 
 
+class Foreign:
+    """An attribute that other frameworks have: reading it says what to write here. It is not there for hasattr, and a
+    class or an object of one's own may have one of that name. Not by __getattr__, which slows every attribute down."""
+
+    def __init__(self, name: str, table: str) -> None:
+        self.name, self.table = name, table
+
+    def __get__(self, thing: Any, kind: Any = None) -> Any:
+        way = getattr(importlib.import_module("layerwise.habits"), self.table)[self.name]
+        raise AttributeError(f"{kind.__name__} has no {self.name!r}: write {way}.")
+
+
+class ForeignFlag(Foreign):
+    """One that people set: in silence, that would do nothing."""
+
+    def __set__(self, thing: Any, value: Any) -> None:
+        self.__get__(thing, type(thing))
+
+
+FOREIGN = (
+    "fit", "fit_generator", "train_on_batch", "compile", "add", "eval", "to", "cuda", "cpu", "weight", "kernel",
+    "get_weights", "named_parameters", "trainable_variables", "trainable_weights", "set_weights", "save_weights",
+    "load_weights", "load", "predict_proba", "predict_classes", "score", "modules", "zero_grad", "requires_grad",
+    "requires_grad_",
+)  # fmt: skip
+
+
 class Layer:
     """One step of a net: `forward` computes, `backward` is its exact derivative.
 
@@ -184,6 +211,8 @@ class Layer:
     b_gradient = _parameter("b_gradient")
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        if kwargs and not set(kwargs) <= set(cls._arguments()):
+            importlib.import_module("layerwise.habits").check_arguments("layer", cls.__name__, cls.__init__, kwargs)
         # Here, not in __init__, so that a layer of one's own works without calling super().__init__().
         layer: Any = super().__new__(cls)
         layer.name = None
@@ -468,6 +497,9 @@ class Layer:
         twin._use(store)
         return twin
 
+    def __dir__(self) -> list[str]:
+        return [name for name in super().__dir__() if name not in FOREIGN or hasattr(self, name)]
+
     # Copies and pickles carry the layer's own arrays, none of the net's vector, and nothing that was kept.
 
     def __getstate__(self) -> dict[str, Any]:
@@ -488,6 +520,10 @@ class Layer:
                 setattr(type(self), name + "_gradient", _parameter(name + "_gradient"))
         self._use(Store(0, dtype, copies))
         self._tie(dtype)
+
+
+for _name in FOREIGN:
+    setattr(Layer, _name, (ForeignFlag if _name == "requires_grad" else Foreign)(_name, "NET"))
 
 
 def within(layer: Layer) -> Iterator[Layer]:
@@ -681,7 +717,9 @@ class Linear(Layer):
         super().__init__(name)
         self.units = _count("units", units)
         # Linear(784, 128) of someone who gives the inputs too would else be a layer of 784 units.
-        self.bias = _flag("bias", bias, "the data tell how many inputs there are, Linear(units) how many outputs")
+        self.bias = _flag(
+            "bias", bias, f"write Linear({bias!r}): the data tell how many inputs there are, units how many outputs"
+        )
         self.init = init
         _weights(init)
 

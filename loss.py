@@ -12,12 +12,18 @@ subclass of Loss. Shapes: N batch, C classes, `...` any axes.
 from __future__ import annotations
 
 import functools
+import importlib
 import math
 from typing import Any
 
 import numpy as np
 
 Array = np.ndarray
+
+
+def __getattr__(name: str) -> Any:
+    raise importlib.import_module("layerwise.habits").missing("loss", name, __all__)
+
 
 REDUCTIONS = ("mean", "sum", "batch_sum")
 
@@ -57,6 +63,11 @@ class Loss:
     _scale: Any = None
     _trusted = False  # `train` has checked the data and does not want it checked again
     empty: Any = staticmethod(np.empty)  # (shape, dtype): an array for a result; while a net trains, it is lent
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        if kwargs:
+            importlib.import_module("layerwise.habits").check_arguments("loss", cls.__name__, cls.__init__, kwargs)
+        return super().__new__(cls)
 
     def __init__(self, reduction: str = "mean") -> None:
         if reduction not in REDUCTIONS:

@@ -9,17 +9,18 @@ and reached from here: DivergenceError and Run of layerwise/training.py, ModelFi
 
 from __future__ import annotations
 
+import functools
 import inspect
 import itertools
 import json
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 
-from layerwise import architecture, batches, checkpoint, files, interrupts, metrics
+from layerwise import architecture, batches, checkpoint, files, habits, interrupts, metrics
 from layerwise import layers as _layers
 from layerwise import loss as _loss
 from layerwise import optim as _optim
@@ -27,6 +28,7 @@ from layerwise.files import ModelFileError
 from layerwise.training import DivergenceError, Run, StackRun, StackTotals, Totals, Watcher, in_stack, value_of
 
 Array = np.ndarray
+Method = TypeVar("Method", bound=Callable[..., Any])
 
 _metrics = metrics
 
@@ -85,6 +87,24 @@ class History(dict[str, list[float]]):
             axes.locator_params(axis="x", integer=True)
             axes.legend(frameon=False)
         return figure
+
+
+def _told(method: Method) -> Method:
+    """The same method; arguments that it does not take and that are a habit, or a slip, are told what to write."""
+    names = set(inspect.signature(method).parameters)
+
+    @functools.wraps(method)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        if not kwargs.keys() <= names:
+            habits.check_arguments("net", f"net.{method.__name__}", method, kwargs)
+        if not (args[1:] or "x" in kwargs) or isinstance(kwargs.get("x", args[-1] if len(args) == 2 else None), bool):
+            raise TypeError(
+                f"net.{method.__name__} takes the data, net.{method.__name__}(x, y). Training and inference are said "
+                f"where they are meant: net(x, training=True), net(x)."
+            )
+        return method(*args, **kwargs)
+
+    return cast(Method, checked)
 
 
 class Model(_layers.Chain):
@@ -268,6 +288,7 @@ class Model(_layers.Chain):
         mean, deviation = (np.ascontiguousarray(output[:, place]) for place in range(2))
         return (mean, deviation) if spread else mean
 
+    @_told
     def evaluate(
         self, x: Any, y: Any, loss: Any = None, metrics: Any = (), batch_size: int = 1024, sample_weight: Any = None
     ) -> dict[str, float]:
@@ -338,6 +359,7 @@ class Model(_layers.Chain):
             np.copyto(live, kept)
         return value
 
+    @_told
     def train(
         self,
         x: Any,
@@ -452,7 +474,7 @@ class Model(_layers.Chain):
         if self.input_shape is None:
             self.build(input_shape)
         for doubt in self._doubts(loss):
-            warnings.warn(doubt, UserWarning, stacklevel=2)
+            warnings.warn(doubt, UserWarning, stacklevel=3)  # `_told` lies between
         with interrupts.Held() as run._interrupt:
             try:
                 if saved is not None:
@@ -666,12 +688,13 @@ def _check_callable(what: str, value: Any, usual: str) -> None:
     home: Any = {"optim": _optim, "loss": _loss}[what]
     if isinstance(value, type):
         known = f"{what}." if getattr(home, value.__name__, None) is value else ""
-        needed = any(each.default is each.empty for each in inspect.signature(value).parameters.values())
+        parameters = list(inspect.signature(value.__init__).parameters.values())[1:]  # type: ignore[misc]
+        needed = any(each.default is each.empty and each.kind < each.VAR_POSITIONAL for each in parameters)
         example = f"{known}{value.__name__}({'...' if needed else ''})"
         raise TypeError(f"{what} is the class {value.__name__}: make an instance, such as {example}.")
     if not callable(value):
-        named = {name.lower(): name for name in home.__all__}.get(value.lower()) if isinstance(value, str) else None
-        example = f"{what}.{named or usual}()"
+        way = habits.instead(what, value, home.__all__) if isinstance(value, str) else None
+        example = way.replace("(...)", "()") if way else f"{what}.{usual}()"
         raise TypeError(f"{what} is a callable, such as {example}, got {value!r:.200}.")
 
 

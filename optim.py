@@ -35,6 +35,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+
+def __getattr__(name: str) -> Any:
+    raise importlib.import_module("layerwise.habits").missing("optim", name, __all__)
+
+
 Array = np.ndarray
 Piece = tuple[Array, ...]  # w, g and the state arrays, of one shape unless the rule takes whole parameters
 
@@ -182,6 +187,17 @@ class _Function(_Arrays):
 # The base ----------------------------------------------------------------------------------------------------
 
 
+class _Foreign:
+    """An attribute that optimizers have elsewhere: as layers.Foreign, which this file does not know."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, rule: Any, kind: Any = None) -> Any:
+        way = importlib.import_module("layerwise.habits").OPTIMIZER[self.name]
+        raise AttributeError(f"{kind.__name__} has no {self.name!r}: write {way}.")
+
+
 class _Hyper:
     """A hyper-parameter as an attribute of its class: reading gives the present value. An instance's own attribute of
     that name goes before it."""
@@ -231,7 +247,9 @@ class Optimizer:
     _still_steps = 0  # of a rule of one's own: how many steps have moved nothing
     _known = False  # and whether that was looked at long enough
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+    def __new__(cls, *args: Any, **hyper: Any) -> Any:
+        if hyper:
+            importlib.import_module("layerwise.habits").check_arguments("optimizer", cls.__name__, cls.__init__, hyper)
         # What is read before `check` can tell that a rule of one's own did not call super().__init__().
         rule: Any = super().__new__(cls)
         rule.__dict__.update(hyper={}, _given=None, _served=None, _layout=None)
@@ -349,12 +367,17 @@ class Optimizer:
         finally:
             _put(weights, kept)
 
-    def step(self, parameters: Sequence[Array], gradients: Sequence[Any]) -> None:
+    def step(self, parameters: Sequence[Array] | None = None, gradients: Sequence[Any] | None = None) -> None:
         """One step of a list of arrays, in place, without a net; the state is kept by place in the list.
 
         ValueError for lists of different length, other shapes than before, or a gradient of another shape;
         TypeError for a bare array, for parameters that can't be changed in place, and for a rule that evaluates again.
         """
+        if parameters is None or gradients is None:
+            raise TypeError(
+                "step takes lists of arrays, step([w], [g]). After value = loss(pred, y), optim(net, loss) goes "
+                "through the net backwards and makes the step."
+            )
         if self._needs_value():
             raise TypeError(f"{type(self).__name__} asks for the loss itself: give it a net, or use minimize.")
         if isinstance(parameters, np.ndarray):
@@ -538,7 +561,8 @@ class Optimizer:
                 low < value < high or (value == low and brackets[0] == "[") or (value == high and brackets[1] == "]")
             )
         if not good:
-            raise ValueError(f"{type(self).__name__}: {name} is {legal}, got {value!r}.")
+            hint = " The net is given to train, not to its optimizer." if isinstance(value, (dict, list, tuple)) else ""
+            raise ValueError(f"{type(self).__name__}: {name} is {legal}, got {value!r:.200}.{hint}")
         return value
 
     # The sweep.
@@ -775,6 +799,10 @@ class Optimizer:
         other = memo[id(self)] = object.__new__(type(self))
         other.__setstate__(copy.deepcopy(self.__getstate__(), memo))
         return other
+
+
+for _name in ("zero_grad", "param_groups", "apply_gradients"):
+    setattr(Optimizer, _name, _Foreign(_name))
 
 
 def is_ours(thing: Any) -> bool:
