@@ -718,7 +718,7 @@ class Linear(Layer):
         self.units = _count("units", units)
         # Linear(784, 128) of someone who gives the inputs too would else be a layer of 784 units.
         self.bias = _flag(
-            "bias", bias, f"write Linear({bias!r}): the data tell how many inputs there are, units how many outputs"
+            "bias", bias, "the data tell how many inputs there are" + f": write Linear({bias!r})" * (type(bias) is int)
         )
         self.init = init
         _weights(init)
@@ -1408,7 +1408,7 @@ class Norm(Elementwise):
 
     def output_shape(self, input_shape: Shape) -> Shape:
         if not input_shape or (self.w.size and input_shape[-1] != len(self.w)):
-            expected = f"{len(self.w)} channels, the last axis" if self.w.size else "channels in the last axis"
+            expected = f"{len(self.w)} channels" if self.w.size else "channels in the last axis"
             hint = _channels_first(input_shape, self.w.size > 0 and input_shape[:1] == self.w.shape)
             raise ValueError(
                 f"{self.label} takes {expected}, got inputs of shape {input_shape} (without the batch axis).{hint}"

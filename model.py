@@ -750,6 +750,7 @@ class _Checked:
         if self.loss is None:
             self.loss = net._usual_loss(y)
         x_dtype = batches.input_dtype(x, net.dtype, net.integer_input)
+        integer = y.dtype.kind in "iu"
         numbers = getattr(self.loss, "takes_class_numbers", True)
         y_dtype = batches.target_dtype(y, output, net.dtype) if numbers else net.dtype
         if not isinstance(x, np.memmap):
@@ -758,7 +759,7 @@ class _Checked:
             y = batches.converted(f"{what}y", y, y_dtype, self.counted, self.where)
         if isinstance(self.loss, _loss.Loss):  # a label that is NaN is told before what is no class number
             self.loss.check_labels((len(x), *output), y)
-            self.loss.check_shapes((len(x), *output), y.shape, y.dtype.kind in "iu")
+            self.loss.check_shapes((len(x), *output), y.shape, integer)
         if not isinstance(y, np.memmap):
             self.check_real(y, output[-1])
         self.dtypes = [x_dtype, y_dtype, net.dtype]

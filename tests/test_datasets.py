@@ -320,7 +320,7 @@ def test_download_that_fails(tmp_path, openml, fault):
     assert f"{type(fault).__name__}: {fault}" in message
     for way_out in (*datasets.MNIST_FILES, "mnist(folder)", "$LAYERWISE_DATA", "digits()"):
         assert way_out in message
-    assert caught.value.__cause__ is fault
+    assert caught.value.__cause__ is None  # the sentence alone: what lies below is a hundred lines of other modules
     assert files_under(tmp_path / "cache") == ["layerwise"]
     assert socket.getdefaulttimeout() is None
 
