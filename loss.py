@@ -41,7 +41,8 @@ class Loss:
         weighted    sum(u v) N / n / sum(u)  sum(u v)   sum(u v) N / n
 
     A loss that sums over classes (`over_classes`) takes "batch_sum" as "sum". The last arguments and the value
-    stay in `pred`, `real`, `sample_weight`, `value` until the next call.
+    stay in `pred`, `real`, `sample_weight`, `value` until the next call. Within `train` the weighted mean of a batch
+    is multiplied by the batch's mean weight: see there.
     """
 
     by_rows = False  # one value a row (N, ..., C), not one an element
@@ -109,8 +110,10 @@ class Loss:
             return self._call_stack(pred, real, sample_weight)
         if not self._trusted:
             with np.errstate(all="ignore"):
-                pred, real, sample_weight = self._checked(pred, real, sample_weight)
-                return self._call(pred, real, sample_weight)
+                pred, real, weight = self._checked(pred, real, sample_weight)
+                value = self._call(pred, real, weight)
+                self.sample_weight = None if weight is None else np.asarray(sample_weight)  # as it came
+                return value
         return self._call(pred, real, sample_weight)
 
     def backward(self) -> Array:
@@ -222,7 +225,12 @@ class Loss:
         self.check_real(real, pred.shape[-1])
         self.check_pred(pred)
         if weight is not None:
-            weight = self.checked_weight(weight, pred.shape[:-1] or pred.shape).astype(pred.dtype)
+            weight = self.checked_weight(weight, pred.shape[:-1] or pred.shape)
+            held = np.finfo(pred.dtype)
+            # Of a mean only their ratios count: of a size that the dtype may not hold, they are brought to mean 1.
+            if self.reduction == "mean" and not math.sqrt(held.tiny) < weight.max() < math.sqrt(held.max):
+                weight = relative_weight(weight)
+            weight = converted_weight(weight, pred.dtype)
         return pred, real, weight
 
     def _numbers(self, what: str, data: Any) -> Array:
@@ -234,21 +242,24 @@ class Loss:
         return array
 
     @staticmethod
-    def checked_weight(weight: Any, steps: int | tuple[int, ...], some: bool = True) -> Array:
-        """ValueError unless there is a weight for each sample, (N,), or for each time step, of the shape `steps`
-        (N, T), or of what is between; and, with `some`, one above 0 among them."""
+    def checked_weight(
+        weight: Any, steps: int | tuple[int, ...], some: bool = True, what: str = "sample_weight"
+    ) -> Array:
+        """The weights in float64. ValueError unless there is one for each sample, (N,), or for each time step, of the
+        shape `steps` (N, T), or of what is between; and, with `some`, one above 0 among them."""
         if np.ma.is_masked(weight):
-            raise ValueError("sample_weight holds masked values: fill them in, such as with sample_weight.filled(0).")
+            raise ValueError(f"{what} holds masked values: fill them in, such as with {what}.filled(0).")
         weight = np.asarray(weight)
         steps = steps if isinstance(steps, tuple) else (steps,)
         if not weight.ndim or weight.shape != steps[: weight.ndim] or weight.dtype.kind not in "biuf":
             each = f", or one per time step, shape {steps}" * (len(steps) > 1)
             raise ValueError(
-                f"sample_weight has one number per sample, shape {steps[:1]}{each}, got shape {weight.shape} of "
+                f"{what} has one number per sample, shape {steps[:1]}{each}, got shape {weight.shape} of "
                 f"{weight.dtype}."
             )
+        weight = weight.astype(np.float64, copy=False)
         if not (np.isfinite(weight).all() and (weight >= 0).all() and (weight.any() or not some)):
-            raise ValueError("sample_weight is finite and not negative, and not all of it is zero.")
+            raise ValueError(f"{what} is finite and not negative, and not all of it is zero.")
         return weight
 
     def config(self) -> dict[str, Any]:
@@ -263,6 +274,24 @@ class Loss:
     def __getstate__(self) -> dict[str, Any]:
         dropped = ("pred", "real", "sample_weight", "kept", "counts", "_scale", "_trusted", "empty")
         return {name: value for name, value in self.__dict__.items() if name not in dropped}
+
+
+def relative_weight(weight: Array) -> Array:
+    """Weights in float64 times the number that makes their mean 1, for any size of theirs; one must be above 0."""
+    weight = weight / weight.max()  # first, so that no sum overflows
+    return weight / weight.mean()
+
+
+def converted_weight(weight: Array, dtype: Any, what: str = "sample_weight") -> Array:
+    """Checked weights in that dtype. ValueError if their sum overflows there, or all of them become 0."""
+    with np.errstate(all="ignore"):
+        result = np.ascontiguousarray(weight, dtype)
+        if not np.isfinite(result.sum()) or (weight.any() and not result.any()):
+            raise ValueError(
+                f"{what} can't be held in {result.dtype}: the largest is {weight.max():g}. Multiply all of it by one "
+                f"number, so that it is about 1."
+            )
+    return result
 
 
 def _refuse_unless(good: Any, message: str) -> None:

@@ -25,7 +25,18 @@ from layerwise import layers as _layers
 from layerwise import loss as _loss
 from layerwise import optim as _optim
 from layerwise.files import ModelFileError
-from layerwise.training import DivergenceError, Run, StackRun, StackTotals, Totals, Watcher, in_stack, value_of
+from layerwise.training import (
+    DivergenceError,
+    Run,
+    StackRun,
+    StackTotals,
+    Totals,
+    Watcher,
+    WeightedLoss,
+    in_stack,
+    is_summed,
+    value_of,
+)
 
 Array = np.ndarray
 Method = TypeVar("Method", bound=Callable[..., Any])
@@ -308,13 +319,14 @@ class Model(_layers.Chain):
         totals = (Totals if self.copies is None else StackTotals)(loss, chosen)
         store = self._store.for_reading()
         twin = self._twin(store)
+        weighted = WeightedLoss(loss)
         for x, y, weight in rows.epoch(None):
             with np.errstate(all="ignore"):
                 store.taken = 0
                 if store.lead:
                     x, y, weight = in_stack(store, rows, x, y, weight)
                 pred = twin.forward(x, False)
-                value = value_of(loss, pred, y, weight, store.copies)
+                value = value_of(loss if weight is None else weighted, pred, y, weight, store.copies)
             totals.add(value, pred, y, weight)
         return totals
 
@@ -340,7 +352,8 @@ class Model(_layers.Chain):
     def again(self, loss: Any) -> float:
         """The loss and all gradients of the last batch at the present weights: same rows, same random draws, the
         running statistics unmoved. For optimizers that evaluate more than once a step."""
-        if not isinstance(loss, _loss.Loss) or loss.pred is None or self.kept is None:
+        within = loss.inner if isinstance(loss, WeightedLoss) else loss
+        if not isinstance(within, _loss.Loss) or loss.pred is None or self.kept is None:
             raise TypeError(
                 "evaluating a batch again needs a loss of ours, or a subclass of Loss, after net(x) and loss."
             )
@@ -388,7 +401,12 @@ class Model(_layers.Chain):
         metrics    "accuracy", "top_5_accuracy", "mae", or callables (pred, real) -> float
         callbacks  callables (net, logs), called after each epoch, True ends the training; or objects with any of
                    begin(run), step(run), epoch(run, logs), end(run)
-        class_weight  class number -> weight
+        sample_weight, class_weight  (N,); class number -> weight, or a list of them. Value and gradient of a batch are
+                   sum(u v) / N, so that a row weighs the same beside another whatever the batch size; History has
+                   sum(u v) / sum(u) over the epoch. Sample weights are scaled to mean 1 first (those of an iterable and
+                   those of a loss with reduction "sum" or "batch_sum" are not), then times the class weights as they
+                   are: Keras's, up to one constant. "balanced" is rows / (classes * rows of the class). Both go with
+                   the rows that validation=0.2 holds out; validation=(x, y, weight) has weights of its own.
         resume     the file of a callbacks.Checkpoint: the training that it is of goes on, up to `epochs` in all, to the
                    same bits as if it had never stopped. Give the same net, data, batch_size and callbacks (those that
                    only write files may come and go). A loss that is given is the same one, an optimizer of the same
@@ -419,13 +437,17 @@ class Model(_layers.Chain):
         callbacks = () if callbacks is None else callbacks
         watchers = [Watcher(each) for each in (callbacks if isinstance(callbacks, (list, tuple)) else (callbacks,))]
 
+        streamed = y is None and not (isinstance(x, np.ndarray) or _is_rows(x))
+        if class_weight is not None:
+            class_weight = _class_weights(class_weight, None if streamed else batches.as_array("y", y), loss)
         data = _Checked(self, loss, class_weight)
         if loss is not None and not callable(getattr(loss, "backward", None)):
             raise TypeError(f"a loss needs a method backward() -> dL/dpred; {loss!r} has none.")
         held: list[Array | None] | None = None
         first = 0  # the row of the data that is the first of the validation
-        if y is None and not (isinstance(x, np.ndarray) or _is_rows(x)):
-            if isinstance(validation, (float, np.floating)):
+        fraction = isinstance(validation, (float, np.floating))
+        if streamed:
+            if fraction:
                 raise ValueError("validation as a fraction needs x and y as arrays: give validation=(x, y).")
             if sample_weight is not None:
                 raise ValueError("sample_weight goes with arrays: let each batch be (x, y, weight).")
@@ -433,7 +455,7 @@ class Model(_layers.Chain):
             input_shape = rows.first[0].shape[1:]
             sample, smallest = rows.first[0], len(rows.first[0])
         else:
-            if isinstance(validation, (float, np.floating)):
+            if fraction:
                 data.loss = loss if loss is not None else self._usual_loss(batches.as_array("y", y))
                 x, y, sample_weight, held = _split(x, y, sample_weight, float(validation))
                 first = len(x)
@@ -449,7 +471,7 @@ class Model(_layers.Chain):
             held = [*validation, None][:3]
         unseen = None
         if held is not None:
-            checked = _Checked(self, loss, None, "validation ", first)
+            checked = _Checked(self, loss, class_weight if fraction else None, "validation ", first)
             given = checked.arrays(*held)
             shape = given[0].shape[1:]
             if self.input_shape is None and shape != input_shape:
@@ -702,14 +724,45 @@ def _split(x: Any, y: Any, weight: Any, fraction: float) -> tuple[Any, Any, Any,
     """The last rows held out: training x, y and weight, and the three of the rest."""
     x, y = batches.as_array("x", x), batches.as_array("y", y)
     batches.check_lengths("", x, y)
-    if weight is not None:
-        weight = _loss.Loss.checked_weight(weight, len(x))
     n = round(len(x) * fraction) if 0 < fraction < 1 else 0
     if not 0 < n < len(x):
         raise ValueError(f"validation as a fraction lies in (0, 1) and leaves rows on both sides, got {fraction!r}.")
     at = len(x) - n
-    weights = (None, None) if weight is None else (weight[:at], weight[at:])
-    return x[:at], y[:at], weights[0], [x[at:], y[at:], weights[1]]
+    if weight is None:
+        return x[:at], y[:at], None, [x[at:], y[at:], None]
+    weight = _loss.Loss.checked_weight(weight, (len(x), *np.shape(weight)[1:]))  # its time steps are checked later
+    for part, what in ((weight[:at], "before"), (weight[at:], "among")):
+        if not part.any():
+            raise ValueError(
+                f"sample_weight is zero in every row {what} the last {n}, which validation={fraction} holds out: "
+                f"shuffle the rows first, or give validation=(x, y)."
+            )
+    return x[:at], y[:at], weight[:at], [x[at:], y[at:], weight[at:]]
+
+
+def _class_weights(given: Any, y: Array | None, loss: Any) -> dict[int, float]:
+    """class_weight as a dict, class number -> weight; y is None where rows come in batches."""
+    if isinstance(given, str) and given == "balanced":
+        if y is None:
+            raise ValueError(
+                'class_weight="balanced" counts the classes of all rows, and an iterable gives them batch by batch: '
+                "give a dict, class number -> weight."
+            )
+        found, counts = np.unique(metrics.class_numbers(y, _labels(loss)), return_counts=True)
+        return dict(zip(found.tolist(), (counts.sum() / (len(counts) * counts)).tolist(), strict=True))
+    if isinstance(given, (list, tuple, np.ndarray)):
+        given = dict(enumerate(given))
+    if not isinstance(given, dict):
+        raise ValueError(f'class_weight is a dict, class number -> weight, a list, or "balanced", got {given!r}.')
+    numbers = all(isinstance(weight, (int, float, np.number)) for weight in given.values())
+    if not numbers or not all(0 <= weight < math.inf for weight in given.values()):
+        raise ValueError(f"class_weight holds finite numbers, not negative, got {given}.")
+    return given
+
+
+def _labels(loss: Any) -> tuple[float, float]:
+    """The two numbers that stand for no and yes in targets of this loss."""
+    return getattr(loss, "labels", None) or (0, 1)
 
 
 class _Checked:
@@ -764,32 +817,33 @@ class _Checked:
             self.check_real(y, output[-1])
         self.dtypes = [x_dtype, y_dtype, net.dtype]
         self.classes = output[-1]
-        return [x, y, self.weights(y, weight)]
+        return [x, y, self.weights(y, weight, (len(x), *output[:-1]))]
 
     def check_real(self, y: Array, classes: int) -> None:
         if isinstance(self.loss, _loss.Loss):
             self.loss.check_real(y, classes)
 
-    def weights(self, y: Array, weight: Any) -> Array | None:
+    def weights(self, y: Array, weight: Any, steps: tuple[int, ...]) -> Array | None:
+        """What each row weighs, or each of its time steps: the samples' weights, those of arrays scaled to mean 1
+        unless the loss sums its batch, times the classes'."""
+        if weight is None and self.class_weight is None:
+            return None
+        what = f"{self.what}sample_weight"
         if weight is not None:
-            weight = _loss.Loss.checked_weight(weight, len(y), self.whole)
+            weight = _loss.Loss.checked_weight(weight, steps, self.whole, what)
+            if self.whole and not is_summed(self.loss):
+                weight = _loss.relative_weight(weight)
         if self.class_weight is not None:
-            numbers = y if y.ndim == 1 else metrics.classes(y, y.shape)
-            by_class = self.class_weight
-            if isinstance(by_class, str):
-                raise ValueError(f"class_weight is a dict, class number -> weight, or a list, got {by_class!r}.")
-            if not isinstance(by_class, dict):
-                by_class = dict(enumerate(np.asarray(by_class).tolist()))
-            missing = sorted(set(np.unique(numbers).tolist()) - set(by_class))
-            if missing or numbers.ndim != 1:
+            found, place = np.unique(metrics.class_numbers(y, _labels(self.loss)), return_inverse=True)
+            missing = [number for number in found.tolist() if number not in self.class_weight]
+            if missing:
                 raise ValueError(f"class_weight has a weight for every class number in y; missing: {missing}.")
-            known = max(by_class) + 1
-            table = np.array([by_class.get(number, 0) for number in range(known)], np.float64)
-            if not ((table >= 0) & (table < np.inf)).all():
-                raise ValueError(f"class_weight holds finite numbers, not negative, got {by_class}.")
-            weight = table[numbers] * (1 if weight is None else weight)
-            _loss.Loss.checked_weight(weight, len(y), self.whole)
-        return None if weight is None else np.ascontiguousarray(weight, self.net.dtype)
+            by_class = np.array([self.class_weight[number] for number in found.tolist()], np.float64)[place]
+            weight = by_class if weight is None else (weight.T * by_class).T
+            what = f"{self.what}class_weight"
+            if self.whole and not weight.any():
+                raise ValueError(f"{what} is not zero for all classes that are in y, {found.tolist()}.")
+        return _loss.converted_weight(weight, self.net.dtype, what)
 
     def batch(self, raw: Any, number: int) -> batches.Batch:
         """One (x, y) or (x, y, weight) of an iterable."""

@@ -95,7 +95,7 @@ class DistributedRun(training.Run):
         net, loss, optim, bar, group = self.net, self.loss, self.optim, self._bar, self.group
         sums = self._sums = _Sums(group, net, self._chosen)
         for batch in itertools.chain(epoch, (None,)):
-            n, share = self._see(batch, totals.summed)
+            n, used = self._see(batch, totals.summed)
             group.add_up(sums.numbers)
             ended, asked, rows, whole, total = sums.numbers[:5].tolist()
             if ended == group.size:
@@ -106,7 +106,7 @@ class DistributedRun(training.Run):
                     f"give every rank the same iterable."
                 )
             self._interrupt.asked = self._interrupt.asked or asked > 0
-            value = total if totals.summed else total / (whole or 1.0)
+            value = total if totals.summed else total / (rows or 1.0)
             if not math.isfinite(value):
                 if n:
                     self._batch = batch[:2]
@@ -115,8 +115,8 @@ class DistributedRun(training.Run):
             if self._ours:
                 loss.value = value
             if n:
-                optim.backward(net, loss)
-            group.add_gradients(net, 1.0 if totals.summed else share / (whole or 1.0), n > 0)
+                optim.backward(net, used)
+            group.add_gradients(net, 1.0 if totals.summed else n / (rows or 1.0), n > 0)
             optim.update(net)
             self.step += 1
             totals.rows += int(rows)
@@ -132,30 +132,31 @@ class DistributedRun(training.Run):
                 return False
         return False
 
-    def _see(self, batch: Any, summed: bool) -> tuple[int, float]:
-        """The forward pass of this rank's rows, of which there may be none; how many they are and what they weigh in
-        the mean. None for a batch: the epoch has come to its end."""
+    def _see(self, batch: Any, summed: bool) -> tuple[int, Any]:
+        """The forward pass of this rank's rows, of which there may be none; how many they are, and the loss whose
+        gradient they have. None for a batch: the epoch has come to its end."""
         store, loss, sums = self.net._store, self.loss, self._sums
         sums.numbers.fill(0)
         sums.numbers[:2] = batch is None, self._asked.asked
         if batch is None or not len(batch[0]):
-            return 0, 0.0
+            return 0, loss
         x, y, weight = batch
         store.taken = 0
         store.lending = True
         try:
             pred = self.net.forward(x, True)
             store.lending = self._ours
-            value = loss(pred, y) if weight is None else loss(pred, y, weight)
+            used = loss if weight is None else self._weighted
+            value = loss(pred, y) if weight is None else used(pred, y, weight)
         finally:
             store.lending = False
         n = len(x)
-        share = n if summed or weight is None else float(np.add.reduce(weight))
-        sums.numbers[2:5] = n, share, value if summed else value * share
+        share = n if weight is None else float(np.add.reduce(weight, None)) * (n / weight.size)
+        sums.numbers[2:5] = n, share, value if summed else value * n
         sums.metrics[:] = [float(metric(pred, y)) * n for metric in self._chosen.values()]
         for part, array in sums.statistics:
             np.multiply(array.reshape(-1), n, part)
-        return n, share
+        return n, used
 
     def _look_at(self, unseen: Any) -> Any:
         totals = self.net._evaluated(_WithRows(unseen), self.loss, self._chosen)
@@ -177,7 +178,7 @@ class DistributedRun(training.Run):
 class Distributed(optim.Wrapper):
     """An optimizer, around all others, that trains one net in all processes of an MPI communicator.
 
-        g <- sum over the ranks of g (rows of the rank) / (rows of all)      weighted: by the sums of the weights
+        g <- sum over the ranks of g (rows of the rank) / (rows of all)      weighted, by hand: the sums of the weights
 
     Its step is that of the optimizer within on the batch of all ranks together. `prepare` makes the copies equal:
     weights, running statistics, optimizer state and seed are those of rank 0. comm is an mpi4py communicator; None:
@@ -231,7 +232,7 @@ class Distributed(optim.Wrapper):
         self.optimizer.backward(net, loss)
         scale = 1.0
         if loss.reduction == "mean":
-            share = len(loss.pred) if loss.sample_weight is None else float(np.add.reduce(loss.sample_weight))
+            share = len(loss.pred) if loss.sample_weight is None else float(np.add.reduce(loss.sample_weight, None))
             scale = share / (self.comm.allreduce(share) or 1.0)
         self.add_gradients(net, scale)
 

@@ -121,9 +121,9 @@ class _Net(BaseEstimator):
         for what, data in (("X", x), ("y", y), ("sample_weight", sample_weight)):
             check_unmasked(what, data)
         x, y = validate_data(self, x, y, reset=anew, **told)
-        weight = None if sample_weight is None else _check_sample_weight(sample_weight, x, dtype=np.float64)
+        weight = None if sample_weight is None else _relative(_check_sample_weight(sample_weight, x, dtype=np.float64))
         target, loss, seen = self._target(y, weight, anew, classes)
-        weight = self._class_weighted(y, weight)
+        weight, by_class = self._class_weighted(y, weight, seen)
         parts = [*hidden, *self._head(loss, self._width(target, seen))]
         if anew:
             # None is a seed from the system: NumPy's global generator stays untouched.
@@ -145,7 +145,7 @@ class _Net(BaseEstimator):
             epochs, tol, patience = _layers._count("max_iter", self.max_iter), _layers._real("tol", self.tol, 0), 10**9
             if self.n_iter_no_change != math.inf:
                 patience = _epochs("n_iter_no_change", self.n_iter_no_change)
-            x, target, weight, held = self._held_out(net, x, y, target, weight)
+            x, target, weight, held = self._held_out(net, x, y, target, weight, by_class)
             watched = "loss" if held is None else "val_loss"
             watching = [*(watching or ()), EarlyStopping(watched, patience, tol, restore_best=held is not None)]
         history = net.train(
@@ -159,6 +159,7 @@ class _Net(BaseEstimator):
             validation=held,
             callbacks=watching,
             sample_weight=weight,
+            class_weight=by_class,
             verbose=self.verbose,
         )
         self.__dict__.update(seen)
@@ -174,7 +175,9 @@ class _Net(BaseEstimator):
         self.n_iter_ = self.history_.epochs
         return self
 
-    def _held_out(self, net: Any, x: Array, y: Array, target: Array, weight: Any) -> tuple[Array, Array, Any, Any]:
+    def _held_out(
+        self, net: Any, x: Array, y: Array, target: Array, weight: Any, by_class: Any
+    ) -> tuple[Array, Array, Any, Any]:
         """x, targets and weights to train on, and the (x, targets, weights) to stop early by, or None."""
         if not self.early_stopping:
             return x, target, weight, None
@@ -186,6 +189,9 @@ class _Net(BaseEstimator):
             stratify=y if is_classifier(self) and y.ndim == 1 else None,
         )
         own, held = ([x[k], target[k], None if weight is None else weight[k]] for k in (here, there))
+        if by_class is not None:  # `train` knows the classes of what it trains on alone
+            of_rows = compute_sample_weight(self.class_weight, y)[there]
+            held[2] = of_rows if weight is None else held[2] * of_rows
         return own[0], own[1], own[2], held
 
     def _hidden(self) -> list[_layers.Layer]:
@@ -243,8 +249,9 @@ class _Net(BaseEstimator):
     def _head(self, loss: Any, width: int) -> list[_layers.Layer]:
         """The last layers."""
 
-    def _class_weighted(self, y: Array, weight: Any) -> Any:
-        return weight
+    def _class_weighted(self, y: Array, weight: Any, seen: dict[str, Any]) -> tuple[Any, Any]:
+        """The weights of the rows, and those of the class numbers."""
+        return weight, None
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -265,7 +272,8 @@ class NetClassifier(ClassifierMixin, _Net):
     early_stopping      look at the loss of a part held out, `validation_fraction`, instead, and keep the best weights
     random_state        an integer decides everything; None: a new seed from the system
     warm_start          fit goes on from the weights that are there, with a new optimizer; partial_fit keeps that too
-    class_weight        "balanced", or label -> weight
+    class_weight        "balanced", or label -> weight, taken as it is, while sample_weight is scaled to mean 1; of
+                        labels in columns the product over a row's columns, which is scaled too. See Model.train
     callbacks, dtype, verbose, shuffle, batch_size  as in Model and train
 
     Afterwards: `net_`, `history_`, `loss_curve_`, `n_iter_` (epochs since the net was made), `classes_`.
@@ -359,11 +367,20 @@ class NetClassifier(ClassifierMixin, _Net):
         raw = getattr(loss, "takes_raw_scores", False)
         return [_linear(width)] if raw else [_linear(width), _to_probabilities(loss)]
 
-    def _class_weighted(self, y: Array, weight: Any) -> Any:
+    def _class_weighted(self, y: Array, weight: Any, seen: dict[str, Any]) -> tuple[Any, Any]:
         if self.class_weight is None:
-            return weight
-        by_class = compute_sample_weight(self.class_weight, y)
-        return by_class if weight is None else weight * by_class
+            return weight, None
+        of_rows = compute_sample_weight(self.class_weight, y)
+        if seen["_labels"]:  # a row has several labels, whose weights are multiplied
+            return of_rows if weight is None else weight * of_rows, None
+        found, first = np.unique(y, return_index=True)
+        return weight, dict(
+            zip(np.searchsorted(seen["classes_"], found).tolist(), of_rows[first].tolist(), strict=True)
+        )
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """The share of rows whose label is right; weighted by `sample_weight`, whose size as a whole means nothing."""
+        return super().score(X, y, None if sample_weight is None else _relative(sample_weight))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -401,6 +418,10 @@ class NetRegressor(RegressorMixin, _Net):
         pred = pred * self._scale + self._mean
         return pred[:, 0] if self._flat else pred
 
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """R^2 of the predictions; weighted by `sample_weight`, whose size as a whole means nothing."""
+        return super().score(X, y, None if sample_weight is None else _relative(sample_weight))
+
     def _target(self, y: Array, weight: Any, anew: bool, classes: Any) -> tuple[Array, Any, dict[str, Any]]:
         y = np.asarray(y, np.float64)
         flat = y.ndim == 1
@@ -428,6 +449,11 @@ class NetRegressor(RegressorMixin, _Net):
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
         return tags
+
+
+def _relative(weight: Any) -> Array:
+    """Weights of samples with mean 1."""
+    return _loss.relative_weight(_loss.Loss.checked_weight(weight, len(np.atleast_1d(weight))))
 
 
 def _each(name: str, value: Any, count: int) -> list[Any]:

@@ -24,6 +24,22 @@ def classes(real: Array, shape: tuple[int, ...], threshold: float = 0.5) -> Arra
     return real
 
 
+def class_numbers(y: Array, labels: tuple[float, float] = (0, 1)) -> Array:
+    """The class number of each row, (N,), of targets that say it: integers (N,), a column (N, 1) of the two labels, or
+    one-hot rows (N, C). ValueError for other targets: several labels in a row, soft ones, numbers to predict."""
+    if y.ndim == 1 and y.dtype.kind in "biu":
+        return y
+    low, high = labels
+    if y.ndim == 2:
+        yes = y == high
+        if (yes | (y == low)).all() and (y.shape[1] == 1 or (np.count_nonzero(yes, 1) == 1).all()):
+            return yes.argmax(1) if y.shape[1] > 1 else yes[:, 0].astype(np.int64)
+    raise ValueError(
+        f"class_weight goes by the class number of a row: y holds integers (N,), a column of {low} and {high}, or "
+        f"one-hot rows; this y, {y.dtype} {y.shape}, holds others. Weigh its rows by sample_weight."
+    )
+
+
 def accuracy(pred: Array, real: Array, threshold: float = 0.5) -> float:
     """The share of rows whose largest column is the right one; of one column, those on the right side of
     `threshold`: 0.5 for probabilities, 0 for raw scores. The targets are class numbers, one-hot or one column."""

@@ -2,7 +2,7 @@
 
 In this file, in this order:
   what is raised    DivergenceError
-  what serves it    Totals, StackTotals, Watcher, and what draws the bar, and keeps a moment to go back to
+  what serves it    WeightedLoss, Totals, StackTotals, Watcher, and what draws the bar, and keeps a moment to go back to
   the training      Run, StackRun
 """
 
@@ -44,31 +44,75 @@ def value_of(loss: Any, pred: Array, y: Array, weight: Array | None, copies: int
     return loss(pred, y) if weight is None else loss(pred, y, weight)
 
 
+class WeightedLoss:
+    """A loss as `train` uses it on a weighted batch: value and gradient of the weighted mean times the mean weight.
+
+        sum(u v) / sum(u) * mean(u)        which is sum(u v) / N
+
+    So a row weighs the same beside another row of the data, whichever batches they are in. A loss that sums its batch
+    is used as it is. Everything else is looked up in the loss within.
+    """
+
+    def __init__(self, loss: Any) -> None:
+        self.inner = loss
+        self.means = not is_summed(loss)
+        self.scale: Any = 1.0
+        self.value: Any = None
+
+    def __call__(self, pred: Array, real: Array, weight: Array, copies: int | None = None) -> Any:
+        value = value_of(self.inner, pred, real, weight, copies)
+        if not self.means:
+            self.value = value
+        elif copies is None:
+            self.scale = float(np.add.reduce(weight, None)) / weight.size
+            self.value = float(value) * self.scale
+        else:
+            mean = weight.reshape(copies, -1).mean(1)
+            self.scale = mean.reshape(copies, *(1,) * (pred.ndim - 1))
+            self.value = value * mean
+        if isinstance(self.inner, _loss.Loss):
+            self.inner.value = self.value
+        return self.value
+
+    def backward(self) -> Array:
+        gradient = self.inner.backward()
+        return np.multiply(gradient, self.scale) if self.means else gradient
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "inner" or name.startswith("__"):  # asked for by copy and pickle before there is one
+            raise AttributeError(name)
+        return getattr(self.inner, name)
+
+
+def is_summed(loss: Any) -> bool:
+    return getattr(loss, "reduction", "mean") != "mean"
+
+
 class Totals:
-    """Sums over the batches of an epoch; their means are over samples."""
+    """Sums over the batches of an epoch; their means are over samples. A weighted batch adds the value that
+    WeightedLoss gives."""
 
     def __init__(self, loss: Any, chosen: dict[str, Any]) -> None:
-        self.summed = getattr(loss, "reduction", "mean") != "mean"
+        self.summed = is_summed(loss)
         self.chosen = chosen
         self.restart()
 
     def restart(self) -> None:
         self.rows = 0
-        self.weight = 0.0
-        self.loss = 0.0
+        self.weight: Any = 0.0  # of a stack (S,), as the loss
+        self.loss: Any = 0.0
         self.metrics = dict.fromkeys(self.chosen, 0.0)
 
     def add(self, value: float, pred: Array, y: Array, weight: Array | None) -> None:
         n = len(pred)
-        share = n if weight is None else float(np.add.reduce(weight))
         self.rows += n
-        self.weight += n if self.summed else share
-        self.loss += float(value) if self.summed else float(value) * share
+        self.weight += n if weight is None else float(np.add.reduce(weight, None)) * (n / weight.size)
+        self.loss += float(value) if self.summed else float(value) * n
         for name, metric in self.chosen.items():
             self.metrics[name] += float(metric(pred, y)) * n
 
     def means(self) -> dict[str, float]:
-        means = {"loss": self.loss / (self.weight or 1)}
+        means = {"loss": self.loss / (self.rows if self.summed else self.weight or 1)}
         for name, total in self.metrics.items():
             means[name] = total / self.rows
         return means
@@ -80,15 +124,19 @@ class StackTotals(Totals):
     def add(self, value: Any, pred: Array, y: Array, weight: Array | None) -> None:
         n = pred.shape[1]
         self.rows += n
-        share: Any = n if weight is None else np.add.reduce(weight, 1, dtype=np.float64)
-        self.weight = self.weight + (n if self.summed else share)
-        self.loss = self.loss + (value if self.summed else value * share)
+        share: Any = n
+        if weight is not None:
+            share = weight.reshape(len(weight), -1).sum(1, dtype=np.float64) * (n * len(weight) / weight.size)
+        self.weight = self.weight + share
+        # In float64: an epoch may have many batches.
+        self.loss = self.loss + np.asarray(value, np.float64) * (1 if self.summed else n)
         for name, metric in self.chosen.items():
             values = np.array([float(metric(p, r)) for p, r in zip(pred, y, strict=True)])
             self.metrics[name] = self.metrics[name] + values * n
 
     def means(self) -> dict[str, Any]:
-        return {"loss": self.loss / self.weight, **{k: v / self.rows for k, v in self.metrics.items()}}
+        over = self.rows if self.summed else np.where(self.weight == 0, 1, self.weight)
+        return {"loss": self.loss / over, **{k: v / self.rows for k, v in self.metrics.items()}}
 
 
 class Watcher:
@@ -298,6 +346,7 @@ class Run:
             loss = self.loss = copy.copy(loss)
         net.training = True
         ours = self._ours = isinstance(loss, _loss.Loss)
+        self._weighted = WeightedLoss(loss)
         if ours:
             loss._trusted, loss.empty = True, net._store.empty
         try:
@@ -397,13 +446,14 @@ class Run:
             try:
                 pred = net.forward(x, True)
                 store.lending = self._ours
-                value = loss(pred, y) if weight is None else loss(pred, y, weight)
+                used = loss if weight is None else self._weighted
+                value = loss(pred, y) if weight is None else used(pred, y, weight)
             finally:
                 store.lending = False
             if not math.isfinite(value):
                 self._batch = x, y
                 raise DivergenceError(self._where(f"the loss is {value}", self.step + 1))
-            optim(net, loss)
+            optim(net, used)
             self.step += 1
             totals.add(value, pred, y, weight)
             if bar is not None and clock() - bar.drawn > 0.1:
@@ -483,10 +533,11 @@ class StackRun(Run):
             store.taken, store.lending = 0, True
             try:
                 pred = net.forward(x, True)
-                value = loss(pred, y, weight, copies=net.copies)
+                used = loss if weight is None else self._weighted
+                value = used(pred, y, weight, copies=net.copies)
             finally:
                 store.lending = False
-            optim.backward(net, loss)
+            optim.backward(net, used)
             squares = np.einsum("sp,sp->s", gradient, gradient)
             if not (np.isfinite(value).all() and np.isfinite(squares).all()):
                 stopped |= ~(np.isfinite(value) & np.isfinite(np.square(gradient)).all(1))
@@ -512,4 +563,7 @@ class StackRun(Run):
         return True
 
 
-__all__ = ["DivergenceError", "Run", "StackRun", "StackTotals", "Totals", "Watcher", "in_stack", "value_of"]
+__all__ = [
+    "DivergenceError", "Run", "StackRun", "StackTotals", "Totals", "Watcher", "WeightedLoss", "in_stack", "is_summed",
+    "value_of",
+]  # fmt: skip

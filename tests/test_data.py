@@ -59,8 +59,11 @@ def test_class_weights_are_the_weights_of_their_samples(one_hot, weights):
     own = rng.uniform(0.5, 2, 40)
     by_class, by_sample = weighted_net(), weighted_net()
     real = np.eye(3)[y] if one_hot else y
-    by_class.train(x, real, class_weight=weights, sample_weight=own, epochs=2, verbose=False)
-    by_sample.train(x, real, sample_weight=own * np.array([1, 2.5, 0.5])[y], epochs=2, verbose=False)
+    by_class.train(
+        x, real, class_weight=weights, sample_weight=own, epochs=2, batch_size=40, shuffle=False, verbose=False
+    )
+    of_rows = own / own.max() / (own / own.max()).mean() * np.array([1, 2.5, 0.5])[y]
+    by_sample.train([(x, real, of_rows)], epochs=2, verbose=False)  # whose weights are taken as they are
     assert same(by_class, by_sample)
 
 
@@ -93,7 +96,7 @@ def test_an_iterable_of_batches_trains_as_its_arrays_do(line, form):
 
 def test_an_iterable_may_give_weights(line):
     x, y = line
-    weight = np.linspace(1, 2, 50)
+    weight = np.linspace(1, 3, 50) / 2  # their mean is 1: those of an iterable are taken as they come
     whole, streamed = busy_net(), busy_net()
     whole.train(x, y, epochs=1, batch_size=25, shuffle=False, sample_weight=weight, verbose=False)
     data = [(x[:25], y[:25], weight[:25]), (x[25:], y[25:], weight[25:])]

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
-from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.model_selection import GridSearchCV, cross_val_score, train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import compute_sample_weight
-from sklearn.utils.estimator_checks import parametrize_with_checks
+from sklearn.utils.estimator_checks import check_class_weight_classifiers, parametrize_with_checks
 
 import layers
 import loss
@@ -391,13 +391,50 @@ def test_a_history_has_a_number_for_each_epoch():
 
 
 def test_weights_of_classes_are_weights_of_rows():
+    """But for one constant: those of classes are taken as they are, those of rows have mean 1. It goes to the rate."""
     by_class = {"ash": 1.0, "beech": 0.5, "oak": 4.0}
     rows = RNG.uniform(0.5, 2, len(X))
+    rows /= rows.mean()
+    few = {**ONCE, "dtype": "float64"}
     for given in (by_class, "balanced"):
-        weighted = NetClassifier(**ONCE, class_weight=given).fit(X, LABELS, sample_weight=rows)
-        plain = NetClassifier(**ONCE).fit(X, LABELS, sample_weight=rows * compute_sample_weight(given, LABELS))
-        assert bits(weighted) == bits(plain)
-    assert bits(plain) != bits(NetClassifier(**ONCE).fit(X, LABELS))
+        of_rows = rows * compute_sample_weight(given, LABELS)
+        weighted = NetClassifier(**few, class_weight=given, optim=optim.SGD(0.1)).fit(X, LABELS, sample_weight=rows)
+        plain = NetClassifier(**few, optim=optim.SGD(0.1 * of_rows.mean())).fit(X, LABELS, sample_weight=of_rows)
+        np.testing.assert_allclose(weighted.net_.vector, plain.net_.vector, rtol=1e-9)
+    assert bits(plain) != bits(NetClassifier(**few, optim=optim.SGD(0.1)).fit(X, LABELS))
+
+
+def test_weights_of_classes_are_told_in_columns_too():
+    given = [{0: 1, 1: 3}, {0: 2, 1: 1}, {0: 1, 1: 1}]
+    weighted = NetClassifier(**ONCE, class_weight=given).fit(X, COLUMNS)
+    of_rows = np.array([1, 3])[COLUMNS[:, 0]] * np.array([2, 1])[COLUMNS[:, 1]]
+    assert bits(weighted) == bits(NetClassifier(**ONCE).fit(X, COLUMNS, sample_weight=of_rows))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_weights_of_classes_tell_in_small_batches(dtype):
+    few = NetClassifier(hidden_layer_sizes=(8,), batch_size=8, dtype=dtype, max_iter=60)
+    check_class_weight_classifiers("NetClassifier", few)
+
+
+@pytest.mark.parametrize("size", [1e-320, 1e-50, 1e39, 1e308])
+@pytest.mark.parametrize(("kind", "y"), [(NetClassifier, LABELS), (NetRegressor, Y[:, 0])])
+def test_weights_of_rows_of_any_size_are_as_weights_of_one(kind, y, size):
+    ones = kind(**ONCE).fit(X, y, sample_weight=np.ones(120))
+    other = kind(**ONCE).fit(X, y, sample_weight=np.full(120, size))
+    assert bits(ones) == bits(other)
+    small = X.astype("float32"), y if kind is NetClassifier else y.astype("float32")
+    for weight in (np.ones(120), np.arange(120) % 3 / 2):
+        assert ones.score(*small, weight * size) == pytest.approx(ones.score(*small, weight), rel=1e-5)
+
+
+def test_weights_of_classes_weigh_the_rows_held_out():
+    """A class without weight tells nothing: the loss held out is that of the other classes alone."""
+    clf = NetClassifier(**{**ONCE, "early_stopping": True}, class_weight={"ash": 0.0}).fit(X, LABELS)
+    there = train_test_split(np.arange(120), test_size=0.1, random_state=clf.net_.seed % 2**32, stratify=LABELS)[1]
+    p = clf.predict_proba(X[there])[np.arange(len(there)), NUMBERS[there]]
+    right = -np.log(p)[LABELS[there] != "ash"].mean()
+    assert min(clf.history_["val_loss"]) == pytest.approx(right, rel=1e-5)
 
 
 def test_nothing_is_printed_unless_asked_for(capsys):
