@@ -28,8 +28,8 @@ import math
 import operator
 import os
 import platform
-import re
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,8 +42,9 @@ from layerwise import model, problems
 from layerwise import optim as _optim
 from layerwise.batches import numbers
 from layerwise.comparison import Comparison, Profile, beside, endings, profile
+from layerwise.fingerprint import UNKNOWN, fingerprint, plain
 from layerwise.problems import Problem, Surface
-from layerwise.sweepfile import Rate, Results, Runs
+from layerwise.sweepfile import Rate, Results, Runs, code_of
 
 Array = np.ndarray
 # Parameters of a stack, all copies together: more do not fit the cache.
@@ -97,7 +98,8 @@ def compare(
     seeds       how many, 0, 1, ..., or which: each decides a start, its batches, its noise
     target      a loss to count steps to; None: the problem's own
     n_jobs      processes, -1 for one a core; more than one needs joblib, whose backends reach other machines
-    path        a file that keeps what is finished: after Ctrl-C, a crash or a full disk the same call goes on from it
+    path        a file that keeps what is finished: after Ctrl-C, a crash or a full disk the same call goes on from it.
+                The same: also the code of one's own functions and classes, and what they use (docs/sweeps.md)
     clip        the global norm to which the gradients of all are clipped
 
     ValueError for what can't be, and for a file that answers another question; ImportError, with the pip command,
@@ -106,7 +108,15 @@ def compare(
     verbose = _layers._verbose(verbose)
     contest = _Contest.of(optimizers, problem, lrs, seeds, steps, target, clip, widen)
     _check_jobs(n_jobs)
-    results = Results(path, contest.question())
+    question = contest.question()
+    results = Results(path, question)
+    unknown = [place for place, each in code_of(question).items() if each == UNKNOWN]
+    if unknown and path is not None:
+        warnings.warn(
+            f"{path} can't tell whether these are the same when it is read again: {', '.join(unknown)}. Delete it when "
+            f"they change.",
+            stacklevel=2,
+        )
     with _Bar(verbose) as bar:
         grid = contest.lrs
         while True:
@@ -164,11 +174,8 @@ class _Contest:
         """What was asked, as plain text and numbers. The same question has the same answer."""
         return {
             "problem": self.problem.describe(),
-            "optimizers": {
-                # Functions show where they lie in memory, which differs each time.
-                entrant.name: re.sub(r" at 0x[0-9a-fA-F]+", "", repr(entrant.make(_sample(entrant))))
-                for entrant in self.entrants
-            },
+            "optimizers": {entrant.name: plain(repr(entrant.make(_sample(entrant)))) for entrant in self.entrants},
+            "code": {entrant.name: found for entrant in self.entrants if (found := self._code(entrant))},
             "lrs": list(self.lrs),
             "widen": self.widen,
             "seeds": list(self.seeds),
@@ -181,6 +188,13 @@ class _Contest:
                 "machine": f"{platform.system()} {platform.machine()}",
             },
         }
+
+    def _code(self, entrant: Entrant) -> dict[str, str]:
+        """Place -> digest, of what makes a rule and of what is made, where something in it is one's own."""
+        rule = entrant.make(_sample(entrant))
+        made_by, made = (fingerprint(each, name, range(self.steps))
+                         for name, each in (("make", entrant.make), ("rule", rule)))  # fmt: skip
+        return {**made_by.digests(), **made.digests()} if made_by.own or made.own else {}
 
     def rates(self, entrant: Entrant, grid: Sequence[float]) -> list[Rate]:
         """At which rates it is run: the grid, and its default."""
@@ -364,7 +378,8 @@ def _takes_argument(function: Any) -> bool:
 def state_arrays(problem: Problem | Surface, make_optimizer: Callable[[Rate], Any], lr: Rate = None) -> float:
     """How many numbers the optimizer keeps for each parameter, after two steps: 0 for plain SGD, 2 for Adam."""
     rule = make_optimizer(lr)
-    recorder = _Recorder(rule, np.empty(3), problem.loss if isinstance(problem, Problem) else None)
+    loss = copy.deepcopy(problem.loss) if isinstance(problem, Problem) else None
+    recorder = _Recorder(rule, np.empty(3), loss)
     with contextlib.suppress(ArithmeticError):
         _train(problem, recorder, 0)
     size = problem.net(0).parameter_count if isinstance(problem, Problem) else problem.start.size

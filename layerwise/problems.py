@@ -19,6 +19,7 @@ import numpy as np
 
 from layerwise import datasets, layers, loss, model
 from layerwise.batches import numbers
+from layerwise.fingerprint import Fingerprint, fingerprint, plain
 
 Array = np.ndarray
 
@@ -74,7 +75,7 @@ class Surface:
         return self.start + self.spread * np.random.default_rng((seed, 0)).standard_normal(self.start.shape)
 
     def describe(self) -> dict[str, Any]:
-        """What it is, as plain text and numbers."""
+        """What it is, as plain text and numbers; one of one's own by its code too."""
         return {
             "problem": self.name,
             "kind": "surface",
@@ -82,6 +83,7 @@ class Surface:
             "spread": self.spread,
             "noisy": self.noisy,
             "check": _checksum(*self(self.start), self.start_of(0)),
+            **_code(fingerprint(type(self), "surface"), fingerprint(self.function, "function")),
         }
 
 
@@ -143,7 +145,8 @@ class Problem:
         return net.build(self.x.shape[1:])  # type: ignore[return-value]
 
     def describe(self) -> dict[str, Any]:
-        """What it is, as plain text and numbers; ValueError if make_net gives two nets for one seed."""
+        """What it is, as plain text and numbers, and the code of one's own in it. ValueError if make_net gives two nets
+        for one seed."""
         nets = [self.net(0), self.net(0)]
         if not np.array_equal(nets[0].vector, nets[1].vector):
             raise ValueError(
@@ -153,17 +156,29 @@ class Problem:
         return {
             "problem": self.name,
             "kind": "net",
-            "net": [repr(layer) for layer in nets[0].layers],
+            "net": [plain(repr(layer)) for layer in nets[0].layers],
             "parameters": nets[0].parameter_count,
             "dtype": nets[0].dtype.name,
-            "loss": repr(self.loss),
+            "loss": plain(repr(self.loss)),
             "rows": len(self.x),
             "batch_size": self.batch_size,
             "check": _checksum(self.x, self.y, nets[0].vector),
+            **_code(
+                fingerprint(type(self), "problem"),
+                fingerprint(self.make_net, "make_net"),
+                fingerprint(nets[0], "net"),
+                fingerprint(self.loss, "loss"),
+            ),
         }
 
     def __repr__(self) -> str:
         return f"Problem({self.name!r})"
+
+
+def _code(*parts: Fingerprint) -> dict[str, Any]:
+    """{"code": place -> digest} of the parts in which something is one's own, where there are any."""
+    code = {place: each for part in parts if part.own for place, each in part.digests().items()}
+    return {"code": code} if code else {}
 
 
 def _checksum(*arrays: Any) -> int:

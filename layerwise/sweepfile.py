@@ -10,6 +10,7 @@ import contextlib
 import json
 import math
 import os
+import warnings
 import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ import numpy as np
 
 from layerwise import files
 from layerwise.comparison import beside, write_text
+from layerwise.fingerprint import plain
 
 Array = np.ndarray
 Rate = float | None  # None: of a rule that takes none
@@ -107,15 +109,42 @@ class Results:
             raise ValueError(
                 f"{path} has format version {header.get('version')!r}; this layerwise reads {self.version}."
             )
-        before = header.get("question")
-        if not isinstance(before, dict) or ("check" in header and not _is_whole(header)):
+        before: Any = header.get("question")
+        readable = isinstance(before, dict) and isinstance(before.get("problem"), dict)
+        if not readable or ("check" in header and not _is_whole(header)):
             raise ValueError(f"{path} is damaged: its question can't be read. Give another path, or delete the file.")
-        other = [name for name in self.question if before.get(name) != self.question[name]]
-        if other:
-            told = "; ".join(f"{name} {before.get(name)!r}, now {self.question[name]!r}" for name in other)
-            raise ValueError(
-                f"{path} answers another question: {told}. Give another path, or delete the file to start anew."
+        then, now = code_of(before), code_of(self.question)
+        before, question = _without_code(before), _without_code(self.question)
+        other = [name for name in question if before.get(name) != question[name]]
+        told = [f"{name} {before.get(name)!r}, now {question[name]!r}" for name in other]
+        if "code" in header["question"]:
+            changed = sorted(place for place in then.keys() | now.keys() if then.get(place) != now.get(place))
+            told += [f"what is one's own has changed in {', '.join(changed)}"] if changed else []
+        elif now and not told:
+            warnings.warn(
+                f"{path} was written before the code of one's own was compared: whether that of "
+                f"{', '.join(sorted(now))} is as it was, can't be told. Delete the file if it is not.",
+                stacklevel=4,
             )
+        if told:
+            raise ValueError(
+                f"{path} answers another question: {'; '.join(told)}. Give another path, or delete the file to start "
+                f"anew."
+            )
+
+
+def code_of(question: dict[str, Any]) -> dict[str, str]:
+    """Place -> digest of all code of one's own in a question: "optimizers own: make.made"."""
+    parts = {"problem": question["problem"].get("code", {})}
+    parts |= {f"optimizers {name}": each for name, each in question.get("code", {}).items()}
+    return {f"{part}: {place}": each for part, code in parts.items() for place, each in code.items()}
+
+
+def _without_code(question: dict[str, Any]) -> dict[str, Any]:
+    """All else of a question; without addresses in memory, which older files have."""
+    question = json.loads(plain(json.dumps(question)))
+    problem = {name: value for name, value in question["problem"].items() if name != "code"}
+    return {**{name: value for name, value in question.items() if name != "code"}, "problem": problem}
 
 
 def _line(record: dict[str, Any]) -> bytes:

@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 import zlib
 from pathlib import Path
@@ -659,6 +660,194 @@ def test_a_name_breaks_no_table():
     assert sum(row.startswith(r"| a\|b c \\\| d ") for row in rows) == 1
     assert len(rows) == 2
     assert not [line for line in text.splitlines() if line.startswith("c ")]
+
+
+# Of one's own, all that decides an answer, and nothing that has a __repr__. `sweep(path)` runs it.
+OWN = """
+import functools
+import numpy as np
+import layers, optim
+from layerwise.compare import compare
+from layerwise.problems import Problem
+
+SCALE = 2.0
+KINDS = {"b", "a", "c"}
+
+def halved(x):
+    return x / 2
+
+class Squared:
+    power = 2
+
+    def __init__(self, factor):
+        self.factor = factor
+
+    def __call__(self, pred, real):
+        self.d = pred - real
+        return float((abs(self.d) ** self.power).mean()) * self.factor
+
+    def backward(self):
+        return 2 * self.d / self.d.size * self.factor * ("a" in {"b", "a", "c"})
+
+class Scaled(layers.Layer):
+    def __init__(self, k):
+        self._k = k
+
+    def forward(self, x, training):
+        return x * self._k
+
+    def backward(self, grad):
+        return grad * self._k
+
+class Signs(optim.Optimizer):
+    def __init__(self, lr=0.1, share=0.5):
+        super().__init__(lr=lr)
+        self.share = share
+
+    @staticmethod
+    def rule(w, g, *, lr):
+        w -= lr * np.sign(g)
+
+def decay(start):
+    def at(t):
+        return start / (1 + t)
+    return at
+
+def step(lr, power, net, loss):
+    grad = loss.backward()
+    for layer in net.layers[::-1]:
+        grad = layer.backward(grad)
+    for leaf in net.leaves():
+        for name, w in leaf.parameters.items():
+            w -= lr * halved(leaf.gradients[name]) ** power
+
+x = np.linspace(-1, 1, 12).reshape(4, 3)
+
+def make_net(seed):
+    function = lambda x: x * SCALE
+    return layers.Model([layers.Linear(2, init=lambda shape, rng: np.full(shape, 0.1)), Scaled(3),
+                         layers.Lambda(function, lambda x, grad: grad * SCALE)], seed=seed)
+
+RULES = {
+    "own": lambda lr: Signs(lr, share=0.5),
+    "scheduled": lambda lr: optim.SGD(decay(lr)),
+    "partial": lambda lr: functools.partial(step, lr, 1),
+}
+
+def sweep(path):
+    return compare(RULES, Problem(make_net, x, x[:, :2], Squared(1.0)), [0.01], 1, 4, path=path, verbose=False)
+"""
+
+
+def own(**changes):
+    """`sweep` of that script, made anew; with these words in it replaced."""
+    script = OWN
+    for before, after in changes.values():
+        assert script.count(before) == 1
+        script = script.replace(before, after)
+    names = {"__name__": "__main__"}
+    exec(compile(script, "sweep.py", "exec"), names)
+    return names["sweep"]
+
+
+@pytest.fixture(scope="module")
+def own_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("own") / "runs.jsonl"
+    own()(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        ("np.sign(g)", "np.sign(g) * 0.5", r"rule\.rule"),
+        ("Signs(lr, share=0.5)", "Signs(lr, share=0.25)", "optimizers own"),
+        ("self.share = share", "self.share = 2 * share", "__init__"),
+        ("start / (1 + t)", "start / (1 + t * t)", "optimizers scheduled: rule.lr"),
+        ("SGD(decay(lr))", "SGD(decay(lr / 2))", "optimizers scheduled: rule.lr"),
+        ("return x / 2", "return x / 3", "halved"),
+        ("partial(step, lr, 1)", "partial(step, lr, 2)", r"partial: rule\.args"),
+        ("power = 2\n", "power = 3\n", "loss.power"),
+        ("Squared(1.0)", "Squared(2.0)", "loss.factor"),
+        ("2 * self.d / self.d.size", "3 * self.d / self.d.size", "loss.backward"),
+        ("Scaled(3)", "Scaled(4)", r"layers\[1\]"),
+        ("return x * self._k", "return x * self._k + 0", "Scaled|forward"),
+        ("SCALE = 2.0", "SCALE = 3.0", "SCALE"),
+        ("lambda x: x * SCALE", "lambda x: x + SCALE", "function"),
+        ("lambda x, grad: grad * SCALE", "lambda x, grad: grad", "gradient"),
+    ],
+)
+def test_a_file_is_refused_where_code_of_ones_own_has_changed(own_file, before, after, told):
+    kept = own_file.read_bytes()
+    with pytest.raises(ValueError, match=f"another question: .*{told}.*Give another path"):
+        own(change=(before, after))(own_file)
+    assert own_file.read_bytes() == kept
+
+
+def test_a_file_is_gone_on_with_where_the_code_does_the_same(own_file, counted):
+    own()(own_file)  # at other places in memory
+    own(
+        line=("import functools", "import functools\n\n\n# a comment"),
+        docstring=(
+            "    def forward(self, x, training):",
+            '    def forward(self, x, training):\n        """Times k."""',
+        ),
+        local=("    function = lambda x: x * SCALE", "    f = lambda x: x * SCALE"),
+        used=("layers.Lambda(function,", "layers.Lambda(f,"),
+    )(own_file)
+    assert counted.ran == 0
+
+
+def test_the_order_of_sets_is_not_part_of_a_question(monkeypatch, python):
+    for seed in "12":
+        monkeypatch.setenv("PYTHONHASHSEED", seed)
+        done = python(f"{OWN}\nsweep('runs.jsonl')")
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_loss_is_not_changed_by_the_comparison(tmp_path):
+    names = {}
+    exec(compile(OWN, "sweep.py", "exec"), names)
+    problem = Problem(names["make_net"], names["x"], names["x"][:, :2], names["Squared"](1.0))
+    for _ in range(2):  # the file is taken a second time, by the same objects
+        short("sgd", problem, path=tmp_path / "runs.jsonl")
+    assert not hasattr(problem.loss, "d")
+
+
+def test_what_cannot_be_told_is_said(tmp_path):
+    class Locked(optim.SGD):
+        def __init__(self, lr):
+            super().__init__(lr)
+            self.lock = threading.Lock()
+
+    path = tmp_path / "runs.jsonl"
+    for _ in range(2):
+        with pytest.warns(UserWarning, match=r"can't tell whether .*optimizers locked: rule\.lock\."):
+            short({"locked": lambda lr: Locked(lr)}, path=path)
+    short({"locked": lambda lr: Locked(lr)})  # without a file there is nothing to tell
+
+
+def test_a_file_without_digests_of_code_is_gone_on_with(own_file, tmp_path, counted):
+    """As earlier versions wrote them."""
+
+    def older(path):
+        lines = path.read_bytes().splitlines(keepends=True)
+        header = json.loads(lines[0])
+        del header["question"]["code"]
+        header["question"]["problem"].pop("code", None)
+        header.pop("check", None)
+        path.write_bytes(json.dumps(header).encode() + b"\n" + b"".join(lines[1:]))
+
+    path = tmp_path / "runs.jsonl"
+    short(SWEEP, path=path)
+    older(path)
+    counted.ran = 0
+    short(SWEEP, path=path)  # of the library alone
+    path.write_bytes(own_file.read_bytes())
+    older(path)
+    with pytest.warns(UserWarning, match=r"before the code of one's own was compared.*optimizers own: rule\.rule"):
+        own()(path)
+    assert counted.ran == 0
 
 
 def test_a_foreign_file_is_left_alone(tmp_path):

@@ -30,6 +30,7 @@ ALLOWED: dict[str, set[str]] = {
     "schedules": set(),
     "metrics": set(),
     "files": {"threads"},
+    "fingerprint": set(),
     "batches": set(),
     "habits": set(),
     "checkpoint": {"files", "layers", "loss", "optim", "schedules"},
