@@ -308,19 +308,30 @@ class Model(_layers.Chain):
         data = _Checked(self, loss, None)
         arrays = data.arrays(x, y, sample_weight)
         loss = data.loss
-        chosen = _metrics.named(metrics, getattr(loss, "takes_raw_scores", False))
+        chosen = _metrics.named(metrics, getattr(loss, "takes_raw_scores", False), self._tells_labels(loss))
         rows = data.rows(arrays, _layers._count("batch_size", batch_size))
         if self.input_shape is None:
             self._check_first(loss, arrays[0][:batch_size])
             self.build(arrays[0].shape[1:])
-        return self._evaluated(rows, loss, chosen).means()
+        return self._evaluated(rows, loss, chosen)
 
-    def _evaluated(self, rows: Any, loss: Any, chosen: dict[str, Any]) -> Totals:
-        totals = (Totals if self.copies is None else StackTotals)(loss, chosen)
+    def _evaluated(self, rows: Any, loss: Any, chosen: dict[str, Any], add_up: Any = None) -> dict[str, Any]:
+        """The loss over batches, the metrics over all rows at once. `add_up` sums arrays over the processes, each of
+        which has a part of each batch."""
+        totals = (Totals if self.copies is None else StackTotals)(loss, {})
         store = self._store.for_reading()
         twin = self._twin(store)
         weighted = WeightedLoss(loss)
-        for x, y, weight in rows.epoch(None):
+        kept: list[Any] = []
+        if chosen:  # in place of the net's lent arrays, and of the data, which may be a memory map
+            x, *others = rows.arrays
+            kept = [np.zeros((*store.lead, len(x), *self.output_shape(x.shape[1:])), self.dtype)]
+            of_rows = zip(others, rows.dtypes[1:], strict=True)
+            kept += [None if each is None else np.zeros(each.shape, dtype) for each, dtype in of_rows]
+        for (start, stop), (x, *shared) in zip(rows.bounds, rows.epoch(None), strict=True):
+            if not len(x):
+                continue
+            y, weight = shared
             with np.errstate(all="ignore"):
                 store.taken = 0
                 if store.lead:
@@ -328,7 +339,26 @@ class Model(_layers.Chain):
                 pred = twin.forward(x, False)
                 value = value_of(loss if weight is None else weighted, pred, y, weight, store.copies)
             totals.add(value, pred, y, weight)
-        return totals
+            if chosen:
+                place = slice(start, stop) if rows.part is None else np.arange(start, stop)[rows.part(stop - start)]
+                kept[0][(*(slice(None),) * len(store.lead), place)] = pred
+                for array, part in zip(kept[1:], shared, strict=True):
+                    if array is not None:
+                        array[place] = part
+        if add_up is not None:
+            numbers = np.array([totals.rows, totals.weight, totals.loss], np.float64)
+            for array in (numbers, *kept):
+                if array is not None:
+                    add_up(array)
+            totals.rows, totals.weight, totals.loss = numbers.tolist()
+        found: dict[str, Any] = totals.means()
+        for array in kept:
+            if array is not None:
+                array.flags.writeable = False
+        for name, metric in chosen.items():
+            pred, *others = kept
+            found[name] = np.array([metric(each, *others) for each in pred]) if store.lead else metric(pred, *others)
+        return found
 
     def sweep(self, loss: Any) -> None:
         """Backpropagation as an optimizer does it: the gradient of every parameter that is not frozen, from the
@@ -398,7 +428,9 @@ class Model(_layers.Chain):
                    where y lies in [0, 1], else MSE
         x          an array, a list, a memory map; with y=None an iterable of (x, y) or (x, y, weight) batches
         validation (x, y), or a fraction: that many of the last rows, taken before shuffling
-        metrics    "accuracy", "top_5_accuracy", "mae", or callables (pred, real) -> float
+        metrics    "accuracy", "f1", "auc", "r2", ... of layerwise.metrics, or callables (pred, real) -> float,
+                   with sample_weight too where they take it. History has their running mean over the batches; for
+                   validation, "val_accuracy", and in `evaluate` they see all rows at once. Arrays are read-only copies
         callbacks  callables (net, logs), called after each epoch, True ends the training; or objects with any of
                    begin(run), step(run), epoch(run, logs), end(run)
         sample_weight, class_weight  (N,); class number -> weight, or a list of them. Value and gradient of a batch are
@@ -464,7 +496,7 @@ class Model(_layers.Chain):
             rows = data.rows(arrays, batch_size, self.smallest_batch, steps_per_epoch)
             sample, smallest = arrays[0][:batch_size], rows.smallest
         loss = data.loss
-        chosen = _metrics.named(metrics, getattr(loss, "takes_raw_scores", False))
+        chosen = _metrics.named(metrics, getattr(loss, "takes_raw_scores", False), self._tells_labels(loss))
         if validation is not None and held is None:
             if not isinstance(validation, (tuple, list)) or len(validation) not in (2, 3):
                 raise ValueError(f"validation is (x, y) or a fraction in (0, 1), got {type(validation).__name__}.")
@@ -573,6 +605,13 @@ class Model(_layers.Chain):
         while isinstance(last, Model):
             last = last.layers[-1]
         return last
+
+    def _tells_labels(self, loss: Any) -> bool:
+        """Whether each column of the output is a yes or no of its own, and not one class of several."""
+        if isinstance(self._last, (_layers.Softmax, _layers.LogSoftmax)):
+            return False
+        sigmoid = isinstance(self._last, (_layers.Sigmoid, _layers.HardSigmoid))
+        return sigmoid or bool(getattr(loss, "binary", False))
 
     @property
     def _ends_in_softmax(self) -> bool:

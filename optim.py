@@ -569,7 +569,7 @@ class Optimizer:
 
     def check(self, net: Any) -> None:
         """ValueError if this optimizer serves something else than this net."""
-        if "t" not in self.__dict__:
+        if "scalars" not in self.__dict__:  # set by __init__, as t, which a wrapper may have as a property
             raise TypeError(_not_initialised(self))
         served = self._served
         copies = getattr(net, "copies", None)

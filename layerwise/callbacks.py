@@ -36,7 +36,7 @@ Logs = dict[str, float]
 
 # What a quantity's name says of it, by its last word.
 FALLING = ("loss", "error", "mae", "mse", "rmse")
-RISING = ("accuracy",)
+RISING = ("accuracy", "auc", "f1", "precision", "r2", "recall", "f1_macro", "precision_macro", "recall_macro")
 
 
 class Monitor:

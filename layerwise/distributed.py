@@ -153,18 +153,15 @@ class DistributedRun(training.Run):
         n = len(x)
         share = n if weight is None else float(np.add.reduce(weight, None)) * (n / weight.size)
         sums.numbers[2:5] = n, share, value if summed else value * n
-        sums.metrics[:] = [float(metric(pred, y)) * n for metric in self._chosen.values()]
+        metered = training.Totals(loss, self._chosen)
+        metered.add(value, pred, y, weight)
+        sums.metrics[:] = list(metered.metrics.values())
         for part, array in sums.statistics:
             np.multiply(array.reshape(-1), n, part)
         return n, used
 
-    def _look_at(self, unseen: Any) -> Any:
-        totals = self.net._evaluated(_WithRows(unseen), self.loss, self._chosen)
-        numbers = np.array([totals.rows, totals.weight, totals.loss, *totals.metrics.values()], np.float64)
-        self.group.add_up(numbers)
-        totals.rows, totals.weight, totals.loss, *metrics = numbers.tolist()
-        totals.metrics = dict(zip(totals.metrics, metrics, strict=True))
-        return totals
+    def _look_at(self, unseen: Any) -> dict[str, Any]:
+        return self.net._evaluated(unseen, self.loss, self._chosen, self.group.add_up)
 
     def _agreed(self, ends: bool) -> bool:
         return bool(self.group.comm.bcast(ends))
@@ -328,16 +325,6 @@ class _Agreed:
     """What all ranks know of a Ctrl-C."""
 
     asked = False
-
-
-class _WithRows:
-    """The batches of which this rank has rows: to look at, a rank needs no others."""
-
-    def __init__(self, rows: Any) -> None:
-        self.rows = rows
-
-    def epoch(self, rngs: Any) -> Iterator[Any]:
-        return (batch for batch in self.rows.epoch(rngs) if len(batch[0]))
 
 
 def _part(group: Distributed, smallest: int, n: int) -> slice:

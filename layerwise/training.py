@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from layerwise import batches, checkpoint, files, interrupts, threads
+from layerwise import batches, checkpoint, files, interrupts, metrics, threads
 from layerwise import loss as _loss
 
 Array = np.ndarray
@@ -95,6 +95,7 @@ class Totals:
     def __init__(self, loss: Any, chosen: dict[str, Any]) -> None:
         self.summed = is_summed(loss)
         self.chosen = chosen
+        self.own = any(metric.own for metric in chosen.values())
         self.restart()
 
     def restart(self) -> None:
@@ -105,16 +106,20 @@ class Totals:
 
     def add(self, value: float, pred: Array, y: Array, weight: Array | None) -> None:
         n = len(pred)
+        share = n if weight is None else float(np.add.reduce(weight, None)) * (n / weight.size)
         self.rows += n
-        self.weight += n if weight is None else float(np.add.reduce(weight, None)) * (n / weight.size)
+        self.weight += share
         self.loss += float(value) if self.summed else float(value) * n
+        own = metrics.read_only(pred, y, weight) if self.own else None
         for name, metric in self.chosen.items():
-            self.metrics[name] += float(metric(pred, y)) * n
+            counts = share if metric.weighted else n
+            if counts:  # a batch without weight tells a metric nothing
+                self.metrics[name] += metric(*(own if own and metric.own else (pred, y, weight))) * counts
 
     def means(self) -> dict[str, float]:
         means = {"loss": self.loss / (self.rows if self.summed else self.weight or 1)}
         for name, total in self.metrics.items():
-            means[name] = total / self.rows
+            means[name] = total / ((self.weight or 1) if self.chosen[name].weighted else self.rows)
         return means
 
 
@@ -130,13 +135,22 @@ class StackTotals(Totals):
         self.weight = self.weight + share
         # In float64: an epoch may have many batches.
         self.loss = self.loss + np.asarray(value, np.float64) * (1 if self.summed else n)
+        own = metrics.read_only(pred, y, weight) if self.own else None
         for name, metric in self.chosen.items():
-            values = np.array([float(metric(p, r)) for p, r in zip(pred, y, strict=True)])
-            self.metrics[name] = self.metrics[name] + values * n
+            counts = np.broadcast_to(share if metric.weighted else n, len(pred))
+            arrays = own if own and metric.own else (pred, y, weight)
+            values = [
+                metric(*(None if each is None else each[copy] for each in arrays)) if counts[copy] else 0.0
+                for copy in range(len(pred))
+            ]
+            self.metrics[name] = self.metrics[name] + np.array(values) * counts
 
     def means(self) -> dict[str, Any]:
-        over = self.rows if self.summed else np.where(self.weight == 0, 1, self.weight)
-        return {"loss": self.loss / over, **{k: v / self.rows for k, v in self.metrics.items()}}
+        weight = np.where(self.weight == 0, 1, self.weight)
+        means = {"loss": self.loss / (self.rows if self.summed else weight)}
+        for name, total in self.metrics.items():
+            means[name] = total / (weight if self.chosen[name].weighted else self.rows)
+        return means
 
 
 class Watcher:
@@ -402,7 +416,7 @@ class Run:
             logs = totals.means()
             if unseen is not None:
                 with self._evaluation(self.net):
-                    logs |= {f"val_{k}": v for k, v in self._look_at(unseen).means().items()}
+                    logs |= {f"val_{k}": v for k, v in self._look_at(unseen).items()}
             logs["seconds"] = time.perf_counter() - began
             snapshot.take()
             self.epoch += 1
@@ -428,7 +442,7 @@ class Run:
     def _finite(self) -> bool:
         return bool(np.isfinite(self.net.vector).all())
 
-    def _look_at(self, unseen: Any) -> Totals:
+    def _look_at(self, unseen: Any) -> dict[str, Any]:
         """The validation."""
         return self.net._evaluated(unseen, self.loss, self._chosen)
 

@@ -312,7 +312,7 @@ ROWS = [
     Row("batches of four", ValueError, (r"\(x, y\) or \(x, y, weight\)",),
         {"x": [(X, CLASSES, np.ones(12), None)], "y": None}),
     # metrics and callbacks
-    Row("a metric that is none of ours", ValueError, ("'f1'", "accuracy", r"\(pred, real\)"), {"metrics": ["f1"]}),
+    Row("a metric that is none of ours", ValueError, ("'f7'", "accuracy", r"\(pred, real\)"), {"metrics": ["f7"]}),
     Row("a callback that can't be called", TypeError, (r"callable \(net, logs\)", "got 3"), {"callbacks": [3]}),
     Row("the class of a callback", TypeError, (r"callable \(net, logs\)", "Lent"), {"callbacks": [Lent]}),
 ]  # fmt: skip

@@ -218,7 +218,7 @@ def test_early_stopping_begins_anew_with_each_training_and_goes_on_from_its_stat
 
 
 BAD_ARGUMENTS = [
-    (lambda: EarlyStopping("val_f1"), "val_f1.*mode="),
+    (lambda: EarlyStopping("val_gain"), "val_gain.*mode="),
     (lambda: EarlyStopping(mode="least"), "least"),
     (lambda: EarlyStopping(patience=-1), "patience.*-1"),
     (lambda: EarlyStopping(patience=1.5), r"patience.*1\.5"),
@@ -228,7 +228,7 @@ BAD_ARGUMENTS = [
     (lambda: StopOnTarget("loss", "0.1"), "target.*'0.1'"),
     (lambda: TimeLimit(0), "seconds.*0"),
     (lambda: TimeLimit(float("nan")), "seconds.*nan"),
-    (lambda: Checkpoint("net.npz", "f1"), "f1.*mode="),
+    (lambda: Checkpoint("net.npz", "gain"), "gain.*mode="),
     (lambda: Checkpoint("runs/{epoch}/net.npz"), r"no braces there, got 'runs/\{epoch\}/net\.npz'"),
 ]
 

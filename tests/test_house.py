@@ -34,7 +34,7 @@ ALLOWED: dict[str, set[str]] = {
     "batches": set(),
     "habits": set(),
     "checkpoint": {"files", "layers", "loss", "optim", "schedules"},
-    "training": {"batches", "checkpoint", "files", "interrupts", "loss", "threads"},
+    "training": {"batches", "checkpoint", "files", "interrupts", "loss", "metrics", "threads"},
     "architecture": {"files", "layers"},
     "datasets": {"files"},
     "model": {

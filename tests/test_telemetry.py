@@ -129,7 +129,7 @@ def test_it_begins_anew_with_each_training_and_goes_on_from_its_state(net):
         ({"min_lr": -1e-3}, r"min_lr.*-0\.001"),
         ({"min_delta": -0.1}, r"min_delta.*-0\.1"),
         ({"cooldown": 1.5}, r"cooldown.*1\.5"),
-        ({"monitor": "val_f1"}, "val_f1.*mode="),
+        ({"monitor": "val_gain"}, "val_gain.*mode="),
         ({"mode": "least"}, "least"),
     ],
 )
