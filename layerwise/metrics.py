@@ -62,7 +62,7 @@ def accuracy(
     if multilabel and real.shape == pred.shape:
         return binary_accuracy(pred, real, threshold, sample_weight)
     # The threshold is the predictions': targets of one column are 0 and 1, or -1 and 1.
-    return _mean(classes(pred, pred.shape, threshold) == classes(real, pred.shape), sample_weight)
+    return _share(classes(pred, pred.shape, threshold) == classes(real, pred.shape), sample_weight)
 
 
 def categorical_accuracy(pred: Array, real: Array, sample_weight: Array | None = None) -> float:
@@ -73,14 +73,14 @@ def categorical_accuracy(pred: Array, real: Array, sample_weight: Array | None =
 def binary_accuracy(pred: Array, real: Array, threshold: float = 0.5, sample_weight: Array | None = None) -> float:
     """The share of all elements that are on the right side of the threshold, as Keras's BinaryAccuracy."""
     _check_same_shape("binary_accuracy", pred, real)
-    return _mean((pred > threshold) == (real > 0.5), sample_weight)
+    return _share((pred > threshold) == (real > 0.5), sample_weight)
 
 
 def subset_accuracy(pred: Array, real: Array, threshold: float = 0.5, sample_weight: Array | None = None) -> float:
     """The share of rows all of whose columns are on the right side of the threshold: scikit-learn's accuracy_score of
     several labels."""
     _check_same_shape("subset_accuracy", pred, real)
-    return _mean(((pred > threshold) == (real > 0.5)).all(-1), sample_weight)
+    return _share(((pred > threshold) == (real > 0.5)).all(-1), sample_weight)
 
 
 def top_5_accuracy(pred: Array, real: Array, sample_weight: Array | None = None) -> float:
@@ -89,7 +89,7 @@ def top_5_accuracy(pred: Array, real: Array, sample_weight: Array | None = None)
     if pred.shape[-1] <= 5:
         return 1.0
     best = np.argpartition(pred, -5, axis=-1)[..., -5:]
-    return _mean((best == right[..., None]).any(-1), sample_weight)
+    return _share((best == right[..., None]).any(-1), sample_weight)
 
 
 def confusion_matrix(pred: Array, real: Array, threshold: float = 0.5, sample_weight: Array | None = None) -> Array:
@@ -238,6 +238,11 @@ def _mean(values: Array, weight: Array | None) -> float:
     return float(np.average(values, weights=_spread(weight, values.shape)))
 
 
+def _share(right: Array, weight: Array | None) -> float:
+    """How much of a bool array is True."""
+    return float(np.count_nonzero(right)) / right.size if weight is None else _mean(right, weight)
+
+
 def _columns(name: str, pred: Array, real: Array, weight: Array | None) -> tuple[Array, Array, Array | None]:
     """Predictions and targets as (rows, columns) and the weights of the rows, in float64."""
     _check_same_shape(name, pred, real)
@@ -313,7 +318,8 @@ def named(metrics: Any, raw_scores: bool, multilabel: bool = False) -> dict[str,
     if isinstance(metrics, str) or callable(metrics):
         metrics = (metrics,)
     chosen: dict[str, Chosen] = {}
-    told = {"threshold": 0.0 if raw_scores else 0.5, "raw_scores": raw_scores, "multilabel": multilabel}
+    told: dict[str, Any] = {"raw_scores": True, "threshold": 0.0} if raw_scores else {}
+    told |= {"multilabel": True} if multilabel else {}
     for metric in metrics or ():
         known = NAMED.get(metric) if isinstance(metric, str) else metric
         if not callable(known):
@@ -324,6 +330,6 @@ def named(metrics: Any, raw_scores: bool, multilabel: bool = False) -> dict[str,
         own = metric not in NAMED.values()
         if isinstance(metric, str):
             taken = {key: value for key, value in told.items() if key in inspect.signature(known).parameters}
-            known, own = functools.partial(known, **taken), False
+            known, own = functools.partial(known, **taken) if taken else known, False
         chosen[name] = Chosen(known, own)
     return chosen

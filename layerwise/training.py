@@ -56,23 +56,23 @@ class WeightedLoss:
     def __init__(self, loss: Any) -> None:
         self.inner = loss
         self.means = not is_summed(loss)
+        self.ours = isinstance(loss, _loss.Loss)
         self.scale: Any = 1.0
         self.value: Any = None
 
     def __call__(self, pred: Array, real: Array, weight: Array, copies: int | None = None) -> Any:
-        value = value_of(self.inner, pred, real, weight, copies)
-        if not self.means:
-            self.value = value
-        elif copies is None:
+        value = self.inner(pred, real, weight) if copies is None else self.inner(pred, real, weight, copies=copies)
+        if self.means and copies is None:
             self.scale = float(np.add.reduce(weight, None)) / weight.size
-            self.value = float(value) * self.scale
-        else:
+            value = float(value) * self.scale
+        elif self.means and copies is not None:
             mean = weight.reshape(copies, -1).mean(1)
             self.scale = mean.reshape(copies, *(1,) * (pred.ndim - 1))
-            self.value = value * mean
-        if isinstance(self.inner, _loss.Loss):
-            self.inner.value = self.value
-        return self.value
+            value = value * mean
+        self.value = value
+        if self.ours:
+            self.inner.value = value
+        return value
 
     def backward(self) -> Array:
         gradient = self.inner.backward()

@@ -97,6 +97,23 @@ def reductions(rank, folder):
     return found
 
 
+def by_place(pred, real, sample_weight):
+    """A number that tells whether all rows are there at once, each in its place."""
+    return float((np.arange(len(pred)) * pred[:, 0] * (real + 1) * sample_weight).sum())
+
+
+@check
+def validation(rank, folder):
+    """Its metrics see all rows at once, those of a single row too, which other ranks have nothing of."""
+    found = {}
+    for rows in (1, 37):
+        held = X[:rows], Y[:rows], np.linspace(1, 2, rows)
+        settings = dict(epochs=2, validation=held, metrics=[by_place, "f1"], sample_weight=np.linspace(1, 2, 130))
+        histories = [fit(classifier(), rule, **settings) for rule in (optim.SGD(0.1), Distributed(optim.SGD(0.1)))]
+        found[rows] = [[history[f"val_{name}"] for name in ("by_place", "f1")] for history in histories]
+    return found
+
+
 @check
 def wrapped(rank, folder):
     """The order around a rule; evaluation weights; a second call of train goes on."""

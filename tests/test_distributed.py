@@ -94,6 +94,12 @@ def test_unequal_parts_weigh_what_they_are_worth(found):
 
 
 @needs_mpi
+def test_metrics_of_a_validation_see_the_rows_of_all_ranks(two):
+    for one, several in alike(two["validation"]).values():
+        np.testing.assert_allclose(several, one, rtol=1e-10)
+
+
+@needs_mpi
 def test_what_stands_within(two):
     for name, (apart, _) in alike(two["wrapped"]).items():
         assert apart < 1e-12, name
