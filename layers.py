@@ -1289,12 +1289,24 @@ class HardSwish(Elementwise):
         return slope
 
 
+def _several_columns(layer: Layer, input_shape: Shape, constant: int) -> Shape:
+    if input_shape[-1:] == (1,):
+        raise ValueError(
+            f"{layer.label} over one column always gives {constant}, got inputs of shape {input_shape} (without the "
+            f"batch axis): for yes or no, put a Sigmoid last, or give it a column for each of two classes."
+        )
+    return input_shape
+
+
 class Softmax(Elementwise):
     """y = exp(x) / sum(exp(x)), the sum over the last axis.    dL/dx = y (g - sum(g y)), g = dL/dy
 
     y is never less than the smallest normal number, so that the gradient of CrossEntropy, -1 / y at the true
     class, stays finite: after this layer it is then p - y to the last digit, however small p.
     """
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        return _several_columns(self, input_shape, 1)
 
     def forward(self, x: Array, training: bool) -> Array:
         y = self.kept = np.subtract(x, _row_max(x), self.empty(x.shape))
@@ -1311,6 +1323,9 @@ class Softmax(Elementwise):
 
 class LogSoftmax(Elementwise):
     """y = x - log(sum(exp(x))), the sum over the last axis.    dL/dx = g - exp(y) sum(g), g = dL/dy"""
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        return _several_columns(self, input_shape, 0)
 
     def forward(self, x: Array, training: bool) -> Array:
         y = np.subtract(x, _row_max(x), out=self.empty(x.shape))
@@ -1386,6 +1401,7 @@ def _standardised(x: Array, axes: Any, epsilon: float) -> tuple[Array, Array, Ar
     """(x - mean) / sqrt(variance + epsilon) over `axes`, with 1 / sqrt(...), the mean and the variance."""
     mean = x.mean(axes, keepdims=True)
     z = x - mean
+    z -= z.mean(axes, keepdims=True)  # what rounding left of the mean: in long rows far from 0, more than the deviation
     variance = np.mean(z * z, axes, keepdims=True)
     scale = 1 / np.sqrt(variance + epsilon)
     z *= scale
@@ -1412,6 +1428,15 @@ class Norm(Elementwise):
             hint = _channels_first(input_shape, self.w.size > 0 and input_shape[:1] == self.w.shape)
             raise ValueError(
                 f"{self.label} takes {expected}, got inputs of shape {input_shape} (without the batch axis).{hint}"
+            )
+        return input_shape
+
+    def _several_numbers(self, input_shape: Shape, count: int) -> Shape:
+        """ValueError where only one number is normalised at a time."""
+        if count == 1:
+            raise ValueError(
+                f"{self.label} takes the mean of one number at a time, so that its output does not depend on its "
+                f"input, got inputs of shape {input_shape} (without the batch axis): leave it out, or use BatchNorm."
             )
         return input_shape
 
@@ -1460,7 +1485,15 @@ class BatchNorm(Norm):
                 )
             mean = self._channel_sums(lambda a, b: (samples[a:b],), samples)[0] / n
             off = self._each(mean, samples)
-            variance = self._channel_sums(lambda a, b: (np.square(samples[a:b] - off),), samples)[0] / n
+
+            def deviations(first: int, last: int) -> tuple[Array, ...]:
+                d = samples[first:last] - off
+                return d, d * d
+
+            # What rounding left of the mean: in many rows far from 0 it is more than the deviation.
+            rest, variance = self._channel_sums(deviations, samples) / n
+            mean += rest
+            variance = np.maximum(variance - rest * rest, 0)
             running_mean += self.momentum * (mean - running_mean)
             running_variance += self.momentum * (variance * (n / (n - 1)) - running_variance)
         else:
@@ -1534,6 +1567,10 @@ class LayerNorm(Norm):
         super().__init__(name)
         self.epsilon = _real("epsilon", epsilon, 0, 1)
 
+    def output_shape(self, input_shape: Shape) -> Shape:
+        super().output_shape(input_shape)
+        return self._several_numbers(input_shape, input_shape[-1])
+
     def forward(self, x: Array, training: bool) -> Array:
         z, scale, _, _ = _standardised(x, -1, self.epsilon)
         self.kept = z, scale
@@ -1563,7 +1600,7 @@ class GroupNorm(Norm):
                 f"{self.label} splits the channels into {self.groups} groups of one size, got {input_shape[-1]} "
                 f"channels: choose groups that divide them."
             )
-        return input_shape
+        return self._several_numbers(input_shape, math.prod(input_shape) // self.groups)
 
     def _grouped(self, x: Array) -> Array:
         return x.reshape(len(x), math.prod(x.shape[1:-1]), self.groups, x.shape[-1] // self.groups)

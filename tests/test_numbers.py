@@ -11,7 +11,7 @@ import pytest
 
 import layers
 import loss
-from layers import GELU, Elementwise, LogSoftmax, Sigmoid, Softmax
+from layers import GELU, BatchNorm, Elementwise, GroupNorm, LayerNorm, Linear, LogSoftmax, Model, Sigmoid, Softmax
 from loss import BinaryCrossEntropy, CrossEntropy, LogCosh, PoissonNLL
 
 EXACT = dict(np.load(Path(__file__).parent / "reference" / "numbers.npz"))
@@ -137,3 +137,59 @@ def test_the_sigmoid_of_an_input_far_out_still_learns():
 def test_log_cosh_is_never_negative(dtype):
     d = np.geomspace(1e-30, 1e30, 997).astype(dtype)
     assert (LogCosh().forward(d, 0 * d) >= 0).all()
+
+
+# ---- Outputs that are constant ----
+
+
+@in_both_dtypes
+@pytest.mark.parametrize(
+    ("make", "shape"),
+    [
+        (BatchNorm, (100_000, 2)),
+        (BatchNorm, (200, 30, 30, 2)),
+        (LayerNorm, (2, 100_000)),
+        (lambda: GroupNorm(2), (3, 100, 100, 4)),
+    ],
+)
+def test_what_is_constant_is_normalised_to_zero(make, shape, dtype):
+    """1000.1, whose sum over many rows is rounded by more than the square root of epsilon."""
+    layer = make().copy(dtype=dtype)
+    y = layer(np.full(shape, 1000.1), training=True)
+    np.testing.assert_allclose(y, 0, atol=1e-6)
+    if "running_variance" in layer.buffers:
+        np.testing.assert_allclose(layer.buffers["running_mean"], 100.01, rtol=1e-6)
+        np.testing.assert_allclose(layer.buffers["running_variance"], 0.9, rtol=1e-6)
+
+
+@pytest.mark.parametrize("make", [BatchNorm, LayerNorm, lambda: GroupNorm(1)])
+def test_norms_far_from_zero(make):
+    """100 and one more or less than 100 in turn, over as many rows as columns: z is +-1 / sqrt(1 + epsilon)."""
+    signs = np.where(np.add.outer(np.arange(300), np.arange(300)) % 2, 1.0, -1.0)
+    y = make()(10_000 + signs, training=True)
+    np.testing.assert_allclose(y, signs / np.sqrt(1 + 1e-5), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "message"),
+    [
+        (Softmax(), (1,), "always gives 1"),
+        (LogSoftmax(), (7, 1), "always gives 0"),
+        (LayerNorm(), (1,), "one number at a time"),
+        (LayerNorm(), (4, 1), "one number at a time"),
+        (GroupNorm(3), (3,), "one number at a time"),
+        (GroupNorm(2), (1, 1, 2), "one number at a time"),
+    ],
+)
+def test_a_layer_whose_output_would_be_constant_is_refused_when_built(layer, shape, message):
+    with pytest.raises(ValueError, match=message):
+        layer.build(shape)
+    net = Model([Linear(shape[-1]), layer])
+    with pytest.raises(ValueError, match=message):
+        net.build((*shape[:-1], 5))
+    assert net[0].w is None or net[0].w.size == 0
+
+
+def test_norms_of_one_channel_over_space_are_built():
+    GroupNorm(2).build((2, 3, 2))
+    Softmax().build((1, 2))
