@@ -456,7 +456,8 @@ class Model(_layers.Chain):
         if steps_per_epoch is not None:
             _layers._count("steps_per_epoch", steps_per_epoch)
         shuffle, verbose = _layers._flag("shuffle", shuffle), _layers._verbose(verbose)
-        saved = self._training_in(resume)
+        # Where several processes train one net, the file of the first counts.
+        saved = self._training_in(None if getattr(optim, "follows", False) else resume)
         if saved is not None:
             with files.reading(resume):
                 optim = checkpoint.made(saved["optim"], "optim") if optim is None else optim
@@ -529,6 +530,7 @@ class Model(_layers.Chain):
             self.build(input_shape)
         for doubt in self._doubts(loss):
             warnings.warn(doubt, UserWarning, stacklevel=3)  # `_told` lies between
+        run.check(rows, unseen, shuffle)
         with interrupts.Held() as run._interrupt:
             try:
                 if saved is not None:

@@ -408,6 +408,8 @@ class UpdateStats:
             self._note(f"{leaf.path} update ratio", *([update / weight] if weight else []))
         for leaf in self.gated:
             gate = leaf.kept[-1] if isinstance(leaf.kept, tuple) else leaf.kept  # 0 where the output is
+            if gate is None:  # one of several processes may have no rows
+                gate = np.zeros(leaf.output_shape(leaf.input_shape or ()))
             alive = (gate != 0).reshape(-1, gate.shape[-1]).any(axis=0)
             self.alive[leaf.path] = self.alive.get(leaf.path, False) | alive
         if self.clips:
@@ -418,7 +420,7 @@ class UpdateStats:
 
     def epoch(self, run: Any, logs: Logs) -> None:
         means = {name: sum(values) / len(values) if values else math.nan for name, values in self.rows.items()}
-        dead = {f"{path} dead units": float(1 - alive.mean()) for path, alive in self.alive.items()}
+        dead = {f"{path} dead units": float(1 - run.on_any_rank(alive).mean()) for path, alive in self.alive.items()}
         for name, value in sorted((means | dead).items()):
             logs[name] = value
             run.history.setdefault(name, []).append(value)

@@ -112,6 +112,7 @@ def state_of(run: Any, stopped: bool) -> dict[str, Any]:
         "order": run.order_began,
         "data": _own_state(getattr(run.rows, "data", None)),
         "draws": {leaf.path: [rng.bit_generator.state for rng in leaf.rngs] for leaf in net.leaves() if leaf.random},
+        "draws_of_ranks": run.draws_of_ranks,
         "weights": net.vector.copy(),
     }
 
@@ -195,7 +196,11 @@ def check(state: dict[str, Any], run: Any, rows: Any, validated: bool, net: Any,
     for name, holds in sound.items():
         if not holds:
             raise ModelFileError(f"{path} is damaged: {name} can't be that of a training.")
-    for drawn in [*(each for several in state["draws"].values() for each in several), *(state["order"] or ())]:
+    of_ranks = state.get("draws_of_ranks") or []
+    if any(each.keys() != state["draws"].keys() for each in of_ranks):
+        raise ModelFileError(f"{path} is damaged: its random numbers can't be those of a training.")
+    draws = [each for of_one in (state["draws"], *of_ranks) for several in of_one.values() for each in several]
+    for drawn in [*draws, *(state["order"] or ())]:
         np.random.default_rng(0).bit_generator.state = drawn  # refuses what is none
 
 

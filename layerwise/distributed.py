@@ -10,10 +10,13 @@ sees to it that a rank that fails ends the others; without it, they wait for eve
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import math
 import os
+import sys
+import threading
 import time
 import zlib
 from collections.abc import Iterator
@@ -23,8 +26,13 @@ import numpy as np
 
 from layerwise import checkpoint, optim, threads, training
 from layerwise import loss as losses
+from layerwise.fingerprint import Fingerprint, digest, fingerprint
 
 Array = np.ndarray
+
+COMPARED_EVERY = 100  # steps, and after each epoch
+PATIENCE = 5.0  # seconds
+SAMPLED = (*range(100), *range(100, 100_000, 97))  # steps at which schedules are compared
 
 
 class DistributedRun(training.Run):
@@ -51,8 +59,9 @@ class DistributedRun(training.Run):
         self.callbacks = [each.callback for each in watchers]
         self._asks = any(each.step for each in watchers)
 
-    def over(self, rows: Any, unseen: Any, shuffle: bool, verbose: bool) -> Any:
+    def check(self, rows: Any, unseen: Any, shuffle: bool) -> None:
         group = self.group
+        group.compare(self.net)
         group.refuse_others(
             "call train with the same on each; every rank is given all rows, and takes its part of each batch",
             rows=getattr(rows, "n", None),
@@ -60,22 +69,31 @@ class DistributedRun(training.Run):
             batch_size=rows.bounds[0][1] if hasattr(rows, "bounds") else None,
             epochs=self.epochs,
             shuffle=shuffle,
-            loss=checkpoint.described(self.loss),
-            metrics=list(self._chosen),
+            loss=fingerprint(self.loss, "loss", state=False),
+            metrics=fingerprint(self._chosen, "metrics", values=False),
+            callbacks=_code_of_callbacks(self.callbacks),
             data=_checksum(rows),
             validation=None if unseen is None else (unseen.n, _checksum(unseen)),
         )
+        group.compared = True
+
+    def over(self, rows: Any, unseen: Any, shuffle: bool, verbose: bool) -> Any:
+        group = self.group
         self._follow(shuffle)
         rows.part = functools.partial(_part, group, self.net.smallest_batch)
         if unseen is not None:
             unseen.part = functools.partial(_part, group, 1)
         with threads.alone():
-            return super().over(rows, unseen, shuffle, verbose and group.rank == 0)
+            history = super().over(rows, unseen, shuffle, verbose and group.rank == 0)
+        # What the callbacks did at the very end, and a Ctrl-C while they did it.
+        group.refuse_parted(self.net, self.step)
+        history.interrupted |= any(group.comm.allgather(self._asked.asked))
+        return history
 
     def _follow(self, shuffle: bool) -> None:
         """The place in the training, and in the random numbers of the order, are those of rank 0: the others may have
         another seed, and no file to go on from. Its callbacks are those that may end the training."""
-        needed = ("batches", "stopped", "totals", "callbacks", "data")
+        needed = ("batches", "stopped", "totals", "callbacks", "data", "draws_of_ranks")
         resumed = self.resumed and {name: self.resumed.get(name) for name in needed}
         order = [rng.bit_generator.state for rng in self.net._order] if shuffle else []
         of_first = self.group.comm.bcast((self.epoch, self.step, dict(self.history), resumed, order, self._asks))
@@ -85,6 +103,13 @@ class DistributedRun(training.Run):
             self.history.update(history)
             for rng, state in zip(self.net._order, order, strict=False):
                 rng.bit_generator.state = state
+        of_ranks = (self.resumed or {}).get("draws_of_ranks") or []
+        if len(of_ranks) == self.group.size:  # else they are parts of those of rank 0, as at a beginning
+            for leaf in self.net.leaves():
+                for rng, state in (
+                    zip(leaf.rngs, of_ranks[self.group.rank][leaf.path], strict=True) if leaf.random else ()
+                ):
+                    rng.bit_generator.state = state
 
     def _epochs(self, rows: Any, unseen: Any, shuffle: bool) -> None:
         # Ctrl-C reaches the ranks at different moments: what ends the training is what they told each other of it.
@@ -119,6 +144,8 @@ class DistributedRun(training.Run):
             group.add_gradients(net, 1.0 if totals.summed else n / (rows or 1.0), n > 0)
             optim.update(net)
             self.step += 1
+            if self.step % COMPARED_EVERY == 0:
+                group.refuse_parted(net, self.step)
             totals.rows += int(rows)
             totals.weight += whole
             totals.loss += total
@@ -164,7 +191,22 @@ class DistributedRun(training.Run):
         return self.net._evaluated(unseen, self.loss, self._chosen, self.group.add_up)
 
     def _agreed(self, ends: bool) -> bool:
-        return bool(self.group.comm.bcast(ends))
+        group = self.group
+        ends, saves = group.comm.bcast((bool(ends), bool(self._to_save)))
+        if saves and group.size > 1:  # ranks with more rows have drawn more numbers
+            leaves = [leaf for leaf in self.net.leaves() if leaf.random]
+            draws = {leaf.path: [rng.bit_generator.state for rng in leaf.rngs] for leaf in leaves}
+            self.draws_of_ranks = group.comm.gather(draws)
+        return ends
+
+    def _agreed_after_epoch(self, ends: bool) -> bool:
+        self.group.refuse_parted(self.net, self.step)
+        return self._agreed(ends)
+
+    def on_any_rank(self, flags: Array) -> Array:
+        counts = flags.astype(np.float64)
+        self.group.add_up(counts)
+        return counts > 0
 
     def _save(self, stopped: bool) -> None:
         if self.group.rank == 0:
@@ -188,6 +230,7 @@ class Distributed(optim.Wrapper):
 
     outermost = True
     run_type = DistributedRun
+    compared = False  # `train` has seen that the ranks have the same
 
     def __init__(self, optimizer: optim.Optimizer, comm: Any = None) -> None:
         if isinstance(optimizer, optim.Optimizer) and optimizer._needs_value():
@@ -205,6 +248,11 @@ class Distributed(optim.Wrapper):
     @property
     def size(self) -> int:
         return self.comm.Get_size()
+
+    @property
+    def follows(self) -> bool:
+        """Whether another rank's files count."""
+        return self.rank > 0
 
     @property
     def t(self) -> int:
@@ -251,25 +299,63 @@ class Distributed(optim.Wrapper):
             self.comm.Allreduce(_mpi().IN_PLACE, numbers)
 
     def refuse_others(self, hint: str, **facts: Any) -> None:
-        """ValueError, on every rank, where something is not the same on all of them."""
-        of_all = self.comm.allgather(facts)
-        for name in facts:
-            values = [each[name] for each in of_all]
-            if any(value != values[0] for value in values):
-                raise ValueError(f"the ranks were given different {name}, {values}: {hint}.")
+        """ValueError, on every rank, where something is not the same on all of them. A fact is a fingerprint, or a
+        plain value."""
+        told = {name: fact if isinstance(fact, Fingerprint) else {name: repr(fact)} for name, fact in facts.items()}
+        with _saying_that_it_waits(self):
+            of_all = self.comm.allgather({name: digest(repr(fact)) for name, fact in told.items()})
+        for name, fact in told.items():
+            if any(each[name] != of_all[0][name] for each in of_all):
+                raise ValueError(f"the ranks were given different {name}: {self._first_difference(fact)}: {hint}.")
+
+    def _first_difference(self, fact: dict[str, str]) -> str:
+        """Where what the ranks have is not the same, and what it is on two of them."""
+        first, *others = self.comm.allgather(fact)
+        rank, other = next((rank, other) for rank, other in enumerate(others, 1) if other != first)
+        place = next((each for each in first | other if first.get(each) != other.get(each)), "their order")
+        return (
+            f"{place} is {first.get(place, 'nothing'):.80} on rank 0, {other.get(place, 'nothing'):.80} on rank {rank}"
+        )
+
+    def compare(self, net: Any) -> None:
+        """ValueError, on every rank, unless each has the same net and the same rules; numbers may differ."""
+        if self.size == 1:
+            return
+        found = fingerprint(net, "net", state=False)
+        for each in net.layout.parameters:
+            found[f"shape of {each.names[0]}"] = f"{each.shape}{'' if each.movable else ', frozen'}"
+        self.refuse_others(
+            "make the same net and the same optimizer on each",
+            nets=found,
+            optimizers=fingerprint(self.optimizer, "optimizer", SAMPLED, state=False),
+        )
+
+    def refuse_parted(self, net: Any, step: int) -> None:
+        """RuntimeError, on every rank, where the weights of one are not those of rank 0."""
+        if self.size == 1:
+            return
+        checks = self.comm.allgather(zlib.crc32(net.vector))
+        if len(set(checks)) == 1:
+            return
+        facts = {"hyper-parameters": fingerprint(checkpoint.described(self.optimizer), "optimizer")}
+        facts["weights"] = Fingerprint({each.names[0]: digest(net.vector[each.span]) for each in net.layout.parameters})
+        told = [
+            self._first_difference(fact) for fact in facts.values() if len(set(self.comm.allgather(fact.digest()))) > 1
+        ]
+        raise RuntimeError(
+            f"the ranks have parted: at step {step} {' and '.join(told)}. All make the same steps, so that something "
+            f"on one rank alone has set weights or a rate: a callback of one's own, say, does the same on each."
+        )
 
     def prepare(self, net: Any) -> None:
+        if not self.compared:
+            self.compare(net)
+        self.compared = False
         self._bind(net)
         self.optimizer.prepare(net)
         if self.size == 1:
             return
         comm, rank = self.comm, self.rank
-        moving = [(each.names[0], each.shape) for each in net.layout.parameters if each.movable]
-        self.refuse_others(
-            "make the same net and the same optimizer on each",
-            nets=(moving, net.dtype.name),
-            optimizers=_nest(self.optimizer),
-        )
         comm.Bcast(net.vector)
         random: list[np.random.Generator] = []
         for leaf in net.leaves():
@@ -340,11 +426,37 @@ def _checksum(rows: Any) -> int:
     return zlib.crc32(b"".join(part.tobytes() for part in ends))
 
 
-def _nest(rule: Any) -> list[Any]:
-    """The classes of an optimizer and of what it goes around, with their schedules; the numbers will be rank 0's."""
-    schedules = {name: checkpoint.described(each) for name, each in rule.hyper.items() if callable(each)}
-    within = _nest(rule.optimizer) if "optimizer" in rule.__dict__ else []
-    return [type(rule).__name__, *([schedules] if schedules else []), *within]
+def _code_of_callbacks(callbacks: list[Any]) -> Fingerprint:
+    """Those of the library with their settings. Of one's own the code: what they hold may differ, their rank or a
+    file; where they change the training by it, the weights tell."""
+    found = Fingerprint()
+    both = [each for each in callbacks if not getattr(each, "writes", False)]
+    for number, each in enumerate(both):
+        place = f"callbacks[{number}]"
+        code = fingerprint(each, place, values=False)
+        found |= code if code.own else fingerprint(each, place, state=False)
+    return found
+
+
+@contextlib.contextmanager
+def _saying_that_it_waits(group: Distributed) -> Iterator[None]:
+    """A line where the other ranks do not come within some seconds."""
+
+    def say() -> None:
+        print(
+            f"rank {group.rank} of {group.size} has waited {PATIENCE:g} seconds for the others to call train, or "
+            f"prepare, too: every rank has to, with the same arguments.",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    timer = threading.Timer(PATIENCE, say)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 @functools.cache

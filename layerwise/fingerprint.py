@@ -290,7 +290,7 @@ class _Reader:
             self.read(place, schedule)
             return
         self.found[place] = f"schedule {digest(values)}"
-        if every > 1:
+        if every > 1 or not self.state:
             self.read(f"{place}.function", schedule)
 
 

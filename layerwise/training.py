@@ -265,6 +265,7 @@ class Run:
     """One call of `train`, as callbacks see it: net, optim, loss, history, epoch and step (both finished)."""
 
     _totals = Totals
+    draws_of_ranks: list[Any] | None = None  # where several processes train one net, their generators at a checkpoint
 
     def __init__(
         self,
@@ -297,6 +298,9 @@ class Run:
         self._steppers = [watcher.step for watcher in watchers if watcher.step]
         self._evaluation = getattr(optim, "evaluation_weights", contextlib.nullcontext)
         self._apply = optim
+
+    def check(self, rows: Any, unseen: Any, shuffle: bool) -> None:
+        """Where several processes train one net, ValueError unless all were given the same; nothing has moved yet."""
 
     def over(self, rows: Any, unseen: Any, shuffle: bool, verbose: bool) -> Any:
         self._bar = _Bar(rows.steps, self.epochs) if verbose else None
@@ -427,7 +431,7 @@ class Run:
             for watcher in self._watchers:
                 if watcher.epoch and _ends(watcher.epoch(self, logs)):
                     stopped = True
-            stopped = self._agreed(stopped)
+            stopped = self._agreed_after_epoch(stopped)
             if self._to_save:
                 self.epoch_began = self.step
                 if watched:
@@ -449,6 +453,13 @@ class Run:
     def _agreed(self, ends: bool) -> bool:
         """What the callbacks say; where several processes train one net, what is done in all of them."""
         return ends
+
+    def _agreed_after_epoch(self, ends: bool) -> bool:
+        return self._agreed(ends)
+
+    def on_any_rank(self, flags: Array) -> Array:
+        """Which of these are True, of several processes that train one net in any of them."""
+        return flags
 
     def _steps(self, epoch: Iterator[batches.Batch], totals: Totals) -> bool:
         """The steps of one epoch; True if a callback ends the training."""

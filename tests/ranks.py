@@ -6,11 +6,13 @@ folder gets, of each, a list with what each rank found. Checks may be named: `ra
 
 import contextlib
 import copy
+import io
 import json
 import os
 import pickle
 import signal
 import sys
+import time
 import zlib
 from pathlib import Path
 
@@ -21,8 +23,8 @@ import layers
 import loss
 import model
 import optim
-from layerwise import schedules, threads
-from layerwise.callbacks import Checkpoint, CSVLogger, EarlyStopping
+from layerwise import distributed, schedules, threads
+from layerwise.callbacks import Checkpoint, CSVLogger, EarlyStopping, UpdateStats
 from layerwise.distributed import Distributed
 
 RNG = np.random.default_rng(8)
@@ -214,8 +216,7 @@ def stops(rank, folder):
         "ctrl-c": lambda: rank == last and os.kill(os.getpid(), signal.SIGINT),
     }.items():
         net = classifier()
-        callbacks = [] if name == "first" and rank else [At(2, action)]
-        history = fit(net, Distributed(optim.SGD(0.1)), epochs=2, callbacks=callbacks)
+        history = fit(net, Distributed(optim.SGD(0.1)), epochs=2, callbacks=[At(2, action)])
         found[name] = [net.optim.t, history.interrupted, bits(net)]
     net = classifier()
     fit(net, Distributed(optim.SGD(0.1)), epochs=9, callbacks=lambda net, logs: rank == 0)
@@ -355,8 +356,36 @@ def said(rule=None, net=None, **settings):
 
 @check
 def refused(rank, folder):
-    """What is not the same on all ranks."""
+    """What is not the same on all ranks; the weights of each are as before."""
+
+    def rule(lr):
+        return optim.PerLayer({"*.b": optim.SGD(lr), "*": optim.Clip(optim.Adam(0.01), norm=1.0)})
+
+    def sets_the_rate(run, logs):
+        run.optim.lr = 0.5
+
+    def looks_on(net, logs):
+        return None
+
+    between = classifier(rank, "float64", layers.Dropout((0.25, 0.5)[rank]))
+    between.build((6,))
+    before = bits(between)
+    argument = said(net=between)
+    assert bits(between) == before
     return {
+        "nets, in an argument": argument,
+        "nets, in a layer": said(net=classifier(1, "float64", (layers.ReLU, layers.SiLU)[rank]())),
+        "nets, in a function": said(net=classifier(1, "float64", layers.Lambda((np.tanh, np.sin)[rank]))),
+        "optimizers, within PerLayer": said(rule=rule(schedules.Constant((0.1, 0.2)[rank]))),
+        "optimizers, by a lambda": said(rule=optim.SGD((lambda t: 0.1 / (1 + t), lambda t: 0.1 / (2 + t))[rank])),
+        "optimizers, by the order of patterns": said(
+            rule=optim.PerLayer({each: optim.SGD() for each in (["0.*", "*"], ["*.b", "*"])[rank]})
+        ),
+        "callbacks": said(callbacks=[EarlyStopping("loss")] if rank else []),
+        "callbacks, in a setting": said(callbacks=[EarlyStopping("loss", patience=5 + rank)]),
+        "callbacks, in their code": said(callbacks=[(sets_the_rate, looks_on)[rank]]),
+        "metrics": said(metrics=[(lambda p, r: 0.0, lambda p, r: 1.0)[rank]]),
+        "loss, in an argument": said(loss=loss.Huber(1.0 + rank), y=np.eye(3)[Y]),
         "rows": said(x=X[rank:], y=Y[rank:]),
         "data": said(x=X + rank, y=Y),
         "epochs": said(epochs=1 + rank),
@@ -367,6 +396,94 @@ def refused(rank, folder):
         "loss": said(loss=loss.Huber() if rank else loss.MSE(), y=np.eye(3)[Y]),
         "batch_size": said(batch_size=(44, 50)[rank]),
     }
+
+
+@check
+def parted(rank, folder):
+    """A rank that alone sets its rate, or its weights at the very end."""
+
+    class Sets:
+        def epoch(self, run, logs):
+            if rank and run.epoch == 1:
+                run.optim.lr = 0.5
+
+    class Resets:
+        def end(self, run):
+            run.net.vector[...] += rank
+
+    found = {}
+    for name, callback in {"rate": Sets(), "end": Resets()}.items():
+        try:
+            fit(classifier(), Distributed(optim.Clip(optim.SGD(0.1), norm=9.0)), epochs=3, callbacks=[callback])
+        except RuntimeError as error:
+            found[name] = str(error)
+    return found
+
+
+@check
+def late(rank, folder):
+    """Ctrl-C in what the callbacks do last."""
+    found = {}
+    last = MPI.COMM_WORLD.size - 1
+
+    class Asks:
+        def __init__(self, when):
+            self.when = when
+
+        def epoch(self, run, logs):
+            if rank == last and run.epoch == self.when:
+                os.kill(os.getpid(), signal.SIGINT)
+
+        def end(self, run):
+            if rank == last and self.when == "end":
+                os.kill(os.getpid(), signal.SIGINT)
+
+    for when in (1, 2, "end"):
+        net = classifier()
+        history = fit(net, Distributed(optim.SGD(0.1)), epochs=2, callbacks=[Asks(when)])
+        found[str(when)] = [history.interrupted, history.epochs, bits(net)]
+    return found
+
+
+@check
+def no_rows(rank, folder):
+    """Batches of one row: only rank 0 has any."""
+    net = layers.Model([layers.Linear(9), layers.ReLU(), layers.Linear(3), layers.Softmax()], seed=1, dtype="float64")
+    one = net.copy()
+    settings = dict(x=X[:5], y=Y[:5], batch_size=1, epochs=2, callbacks=[UpdateStats()])
+    history = fit(net, Distributed(optim.SGD(0.1)), **settings)
+    return histories_apart(history, fit(one, optim.SGD(0.1), **settings))
+
+
+@check
+def ragged(rank, folder):
+    """Ranks with other numbers of rows draw other numbers; a training goes on with the masks that it would have had.
+    A file of another training, where it lies on another rank, is not read."""
+    path = (folder if rank == 0 else folder / "other") / "ragged.npz"
+    path.parent.mkdir(exist_ok=True)
+    settings = dict(epochs=4, x=X[:99], y=Y[:99], batch_size=33)
+    nets = [classifier(3, "float64", layers.Dropout(0.25)) for _ in range(3)]
+    fit(nets[0], Distributed(optim.Adam(0.01)), **settings)
+    with contextlib.suppress(ZeroDivisionError):  # it breaks off at step 10; the file is of step 8
+        callbacks = [Checkpoint(path, every=4), At(10, lambda: 1 / 0)]
+        fit(nets[1], Distributed(optim.Adam(0.01)), callbacks=callbacks, **settings)
+    if rank:
+        fit(layers.Model([layers.Linear(3), layers.Softmax()]), optim.SGD(), callbacks=[Checkpoint(path)], epochs=1)
+    fit(nets[2], Distributed(optim.Adam(0.01)), resume=path, **settings)
+    return [apart(nets[0], nets[2]), bits(nets[2]), nets[2].optim.t]
+
+
+@check
+def waits(rank, folder):
+    """Rank 1 comes to train late."""
+    told, patience = io.StringIO(), distributed.PATIENCE
+    distributed.PATIENCE = 0.2
+    if rank:
+        time.sleep(0.5)
+    with contextlib.redirect_stderr(told):
+        fit(classifier(), Distributed(optim.SGD(0.1)), epochs=1)
+    distributed.PATIENCE = patience
+    return told.getvalue()
 
 
 @check

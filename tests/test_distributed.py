@@ -186,6 +186,56 @@ def test_what_differs_between_the_ranks_is_refused(two):
 
 
 @needs_mpi
+def test_what_differs_is_named(two):
+    said = alike(two["refused"])
+    for what, told in {
+        "nets, in a layer": "net.layers[2] is class layers.ReLU on rank 0, class layers.SiLU on rank 1",
+        "nets, in an argument": "net.layers[2].rate is 0.25 on rank 0, 0.5 on rank 1",
+        "nets, in a function": "net.layers[2].function is",
+        "optimizers, within PerLayer": "optimizer.optimizers['*.b'].lr is schedule",
+        "callbacks": "callbacks[0] is nothing on rank 0, class layerwise.callbacks.EarlyStopping on rank 1",
+        "callbacks, in a setting": "callbacks[0].patience is 5 on rank 0, 6 on rank 1",
+        "loss, in an argument": "loss.delta is 1.0 on rank 0, 2.0 on rank 1",
+        "epochs": "epochs is 1 on rank 0, 2 on rank 1",
+    }.items():
+        assert told in said[what]
+
+
+@needs_mpi
+def test_ranks_that_part_are_refused(two):
+    parted = alike(two["parted"])
+    told = r"parted: at step 8 .*\['lr'\] is 0\.1 on rank 0, 0\.5 on rank 1 and layers\.0\.w is"
+    assert re.search(told, parted["rate"])
+    assert "parted: at step 12 layers.0.w is" in parted["end"]
+
+
+@needs_mpi
+def test_ctrl_c_in_what_callbacks_do_last(two):
+    late = alike(two["late"])
+    assert late["1"][:2] == [True, 1]
+    assert late["2"][:2] == [True, 2]
+    assert late["end"][:2] == [True, 2]
+
+
+@needs_mpi
+def test_a_rank_without_rows_has_the_same_history(two):
+    assert alike(two["no_rows"]) < 1e-12
+
+
+@needs_mpi
+def test_dropout_with_ragged_batches_goes_on_to_the_same_bits(two):
+    weights, _, steps = alike(two["ragged"])
+    assert (weights, steps) == (0, 12)
+
+
+@needs_mpi
+def test_a_rank_that_waits_says_so(two):
+    first, other = two["waits"]
+    assert first.startswith("rank 0 of 2 has waited 0.2 seconds for the others to call train")
+    assert other == ""
+
+
+@needs_mpi
 def test_one_thread_for_each_rank(two):
     assert alike(two["one_thread"]) == [[1, 1]]
 
