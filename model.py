@@ -228,9 +228,11 @@ class Model(_layers.Chain):
         return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
 
     def config(self) -> dict[str, Any]:
-        seed = self.seed if self.copies is None else self.seeds
+        # A Model within a stack has one seed, its own, and as many copies as the net around it says.
+        stack = self.copies is not None and len(self.seeds) == self.copies and not (self.path and self.copies == 1)
+        seed = self.seeds if stack else self.seed
         config = {"layers": list(self.layers), "seed": seed, "dtype": self.dtype.name, "name": self.name}
-        return config if self.copies is None else config | {"copies": self.copies}
+        return config | {"copies": self.copies} if stack else config
 
     def copy(self, copy: int | None = None, dtype: Any = None) -> Any:  # type: ignore[override]
         """A copy of the net that belongs to no other; of a stack, copy number `copy` as a single net."""
@@ -569,7 +571,8 @@ class Model(_layers.Chain):
                 raise ModelFileError(f"{path} is of another net than this one: make the same layers.")
             saved = files.unpacked(header["training"], arrays)
             seeds = _seeds(found["arguments"].get("seed", self.seeds), self.copies)
-            return saved | {"arrays": arrays, "seeds": seeds}
+            history = checkpoint.as_lists(saved["history"])
+            return saved | {"arrays": arrays, "seeds": seeds, "history": history}
 
     def _declared_for(self, input_shape: _layers.Shape) -> Model:
         """This net; or if it isn't built, one that knows the shapes of its parameters and has none."""
@@ -646,8 +649,10 @@ class Model(_layers.Chain):
 
     def state_dict(self) -> dict[str, Array]:
         """Name -> a copy of the array, of all parameters and running statistics, by the names that a file has:
-        "layers.0.w"; of a stack (S, ...). The net must be built."""
-        return {name: array.copy() for name, array in self._built_arrays().items()}
+        "layers.0.w"; of a stack (S, ...), and where copies of it diverged "stopped" (S,), which. The net must be
+        built."""
+        state = {name: array.copy() for name, array in self._built_arrays().items()}
+        return state if self.stopped is None or not self.stopped.any() else state | {"stopped": self.stopped.copy()}
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> LoadedState:
         """Copy the arrays of `state`, as `state_dict` gives them, into the net, by their names.
@@ -661,7 +666,8 @@ class Model(_layers.Chain):
         if not isinstance(state, Mapping):
             raise TypeError(f"a state is a dict, name -> array, as state_dict() gives it, got {type(state).__name__}.")
         missing = [name for name in arrays if name not in state]
-        unexpected = [name for name in state if name not in arrays]
+        stopped = None if self.copies is None or "stopped" not in state else np.asarray(state["stopped"])
+        unexpected = [name for name in state if name not in arrays and not (name == "stopped" and stopped is not None)]
         given = {name: np.asarray(state[name]) for name in arrays if name in state}
         wrong = [
             f"{name} is {value.dtype} {value.shape}, expected {arrays[name].dtype} {arrays[name].shape}"
@@ -675,6 +681,8 @@ class Model(_layers.Chain):
             # A copy of a stack that diverged may hold anything.
             and (self.copies is None or batches.is_finite(value, value.dtype))
         ]
+        if stopped is not None and (stopped.dtype != bool or stopped.shape != (self.copies,)):
+            wrong.append(f"stopped is {stopped.dtype} {stopped.shape}, expected bool ({self.copies},)")
         if wrong or (strict and (missing or unexpected)):
             told = [f"missing are {missing}"] if missing else []
             told += [f"unexpected are {unexpected}"] if unexpected else []
@@ -683,7 +691,8 @@ class Model(_layers.Chain):
         with np.errstate(all="ignore"):
             for name, value in given.items():
                 arrays[name][...] = value
-        self.stopped = None  # a copy that is not finite still stops at its next step
+        # Without it, a copy that is not finite still stops at its next step.
+        self.stopped = None if stopped is None else stopped.copy()
         return LoadedState(missing, unexpected)
 
     def _built_arrays(self) -> dict[str, Array]:
@@ -960,6 +969,11 @@ def load(path: Any, custom: dict[str, Any] | None = None) -> Model:
                 raise ModelFileError(f"{path} holds no Model.")
             input_shape = net._possible(saved.header["input_shape"])
             net._declare(input_shape)
+            for each in _layers.within(net):
+                if getattr(each, "stopped", None) is not None and each.stopped.shape != (net.copies,):
+                    raise ModelFileError(
+                        f"{path} is damaged: {len(each.stopped)} copies are said to have stopped or not."
+                    )
             # Before memory is taken: a small file may describe a net that is too large for it.
             checkpoint.check_arrays(net, stored, path)
             for leaf in net.leaves():

@@ -32,7 +32,8 @@ def described(value: Any, functions: dict[str, Any], depth: int = 0) -> Any:
             )
         told = {"type": name, "arguments": {k: described(v, functions, depth + 1) for k, v in _config(value).items()}}
         frozen = not value.parts() and value._frozen
-        return told | ({"own": True} if own else {}) | ({"frozen": True} if frozen else {})
+        stopped = {} if getattr(value, "stopped", None) is None else {"stopped": value.stopped.tolist()}
+        return told | ({"own": True} if own else {}) | ({"frozen": True} if frozen else {}) | stopped
     if isinstance(value, (list, tuple)):
         return [described(each, functions, depth) for each in value]
     if isinstance(value, dict):
@@ -89,12 +90,13 @@ def _of_version_1(description: Any) -> Any:
 
 
 def seedless(description: Any, models: Collection[str]) -> Any:
-    """The description of a net without the seeds of the classes `models`: a checkpoint brings its own."""
+    """The description of a net without the seeds of the classes `models`, and without the copies that stopped: a
+    checkpoint brings its own."""
     if not isinstance(description, dict) or "type" not in description:
         return _with_each(description, lambda each: seedless(each, models))
     without = "seed" if description["type"] in models else None
     arguments = {k: seedless(v, models) for k, v in description["arguments"].items() if k != without}
-    return description | {"arguments": arguments}
+    return {k: v for k, v in description.items() if k != "stopped"} | {"arguments": arguments}
 
 
 def _with_each(description: Any, change: Callable[[Any], Any]) -> Any:
@@ -137,6 +139,13 @@ class Maker:
         layer = kind(**{name: self.argument(name, each) for name, each in arguments.items()})
         if value.get("frozen"):
             layer.frozen = True
+        if "stopped" in value:
+            stopped = value["stopped"]
+            if not isinstance(stopped, list) or not all(isinstance(each, bool) for each in stopped):
+                raise ModelFileError(
+                    f"the copies of a stack that stopped are True or False each, got {stopped!r:.200}."
+                )
+            layer.stopped = np.array(stopped)
         return layer
 
     def argument(self, name: str, value: Any) -> Any:

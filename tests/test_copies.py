@@ -10,7 +10,7 @@ import layers
 import loss
 import model
 import optim
-from layerwise import datasets
+from layerwise import callbacks, datasets
 
 RATES = [0.001, 0.01, 0.03]
 X, Y = datasets.moons(60, seed=1)
@@ -160,6 +160,47 @@ def test_a_stack_is_saved_and_loaded(tmp_path):
     assert found.seeds == [8, 1]
     np.testing.assert_array_equal(found.vector, stack.vector)
     np.testing.assert_array_equal(found.predict(X), stack.predict(X))
+
+
+@pytest.mark.parametrize("how", ["save", "state_dict"])
+def test_copies_that_diverged_stay_out_of_what_a_loaded_stack_predicts(how, tmp_path):
+    def make():
+        return layers.Model([layers.Model([layers.Linear(3), layers.Tanh()]), layers.Linear(1)], seed=0, copies=3)
+
+    stack = make()
+    real = Y[:, None].astype(float)
+    stack.train(X, real, optim.SGD(np.array([0.01, 1e30, 0.02])), loss.MSE(), epochs=2, verbose=False)
+    if how == "save":
+        stack.save(tmp_path / "stack.npz")
+        again = model.load(tmp_path / "stack.npz")
+        assert repr(again) == repr(stack)
+    else:
+        again = make().build((2,))
+        again.load_state_dict(stack.state_dict())
+    expected = np.mean([stack.copy(s).predict(X) for s in (0, 2)], axis=0)
+    np.testing.assert_allclose(again.predict(X), expected, rtol=1e-6)
+    assert again.stopped.tolist() == [False, True, False]
+
+
+def test_a_stack_with_a_net_within_is_resumed(tmp_path):
+    def go(net, epochs, **more):
+        watch = callbacks.Checkpoint(tmp_path / "stack.npz")
+        return net.train(
+            X, Y, optim.SGD(0.1), loss.CrossEntropy(), epochs=epochs, callbacks=watch, verbose=False, **more
+        )
+
+    def make():
+        inner = layers.Model([layers.Linear(3), layers.Tanh()], seed=5)
+        return layers.Model([inner, layers.Linear(2), layers.Softmax()], seed=0, copies=2)
+
+    whole, again = make(), make()
+    history = go(whole, 4)
+    go(make(), 2)
+    found = go(again, 4, resume=tmp_path / "stack.npz")
+    np.testing.assert_array_equal(again.vector, whole.vector)
+    np.testing.assert_array_equal(found["loss"], history["loss"])
+    with np.load(tmp_path / "stack.npz") as file:  # as arrays, an entry for each epoch and copy
+        np.testing.assert_array_equal(file["training.history.loss"], history["loss"])
 
 
 def test_a_frozen_layer_stays_in_every_copy():
