@@ -970,10 +970,9 @@ def load(path: Any, custom: dict[str, Any] | None = None) -> Model:
             input_shape = net._possible(saved.header["input_shape"])
             net._declare(input_shape)
             for each in _layers.within(net):
-                if getattr(each, "stopped", None) is not None and each.stopped.shape != (net.copies,):
-                    raise ModelFileError(
-                        f"{path} is damaged: {len(each.stopped)} copies are said to have stopped or not."
-                    )
+                stopped = getattr(each, "stopped", None)
+                if stopped is not None and stopped.shape != (net.copies,):
+                    raise ModelFileError(f"{path} is damaged: it says of {len(stopped)} copies whether they stopped.")
             # Before memory is taken: a small file may describe a net that is too large for it.
             checkpoint.check_arrays(net, stored, path)
             for leaf in net.leaves():

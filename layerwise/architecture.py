@@ -32,7 +32,8 @@ def described(value: Any, functions: dict[str, Any], depth: int = 0) -> Any:
             )
         told = {"type": name, "arguments": {k: described(v, functions, depth + 1) for k, v in _config(value).items()}}
         frozen = not value.parts() and value._frozen
-        stopped = {} if getattr(value, "stopped", None) is None else {"stopped": value.stopped.tolist()}
+        which = getattr(value, "stopped", None)  # of a stack
+        stopped = {} if which is None else {"stopped": which.tolist()}
         return told | ({"own": True} if own else {}) | ({"frozen": True} if frozen else {}) | stopped
     if isinstance(value, (list, tuple)):
         return [described(each, functions, depth) for each in value]
