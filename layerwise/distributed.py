@@ -70,7 +70,7 @@ class DistributedRun(training.Run):
             epochs=self.epochs,
             shuffle=shuffle,
             loss=fingerprint(self.loss, "loss", state=False),
-            metrics=fingerprint(self._chosen, "metrics", values=False),
+            metrics=fingerprint({name: each.function for name, each in self._chosen.items()}, "metrics", values=False),
             callbacks=_code_of_callbacks(self.callbacks),
             data=_checksum(rows),
             validation=None if unseen is None else (unseen.n, _checksum(unseen)),
