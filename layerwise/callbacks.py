@@ -407,10 +407,11 @@ class UpdateStats:
             self._note(f"{leaf.path} update norm", update)
             self._note(f"{leaf.path} update ratio", *([update / weight] if weight else []))
         for leaf in self.gated:
-            gate = leaf.kept[-1] if isinstance(leaf.kept, tuple) else leaf.kept  # 0 where the output is
-            if gate is None:  # one of several processes may have no rows
-                gate = np.zeros(leaf.output_shape(leaf.input_shape or ()))
-            alive = (gate != 0).reshape(-1, gate.shape[-1]).any(axis=0)
+            # A ReLU keeps its output, which is 0 in a dead unit; the other two keep their input, which is -3 or less there.
+            kept, floor = leaf.kept, 0 if isinstance(leaf, layers.ReLU) else -3
+            if kept is None:  # one of several processes may have no rows
+                kept = np.full(leaf.output_shape(leaf.input_shape or ()), floor)
+            alive = (kept > floor).reshape(-1, kept.shape[-1]).any(axis=0)
             self.alive[leaf.path] = self.alive.get(leaf.path, False) | alive
         if self.clips:
             self._note("clipped steps", float(any(clip.clipped for clip in self.clips)))
