@@ -407,7 +407,7 @@ class UpdateStats:
             self._note(f"{leaf.path} update norm", update)
             self._note(f"{leaf.path} update ratio", *([update / weight] if weight else []))
         for leaf in self.gated:
-            # A ReLU keeps its output, which is 0 in a dead unit; the other two keep their input, which is -3 or less there.
+            # A ReLU keeps its output, 0 in a dead unit; the other two keep their input, -3 or less in a dead unit.
             kept, floor = leaf.kept, 0 if isinstance(leaf, layers.ReLU) else -3
             if kept is None:  # one of several processes may have no rows
                 kept = np.full(leaf.output_shape(leaf.input_shape or ()), floor)
