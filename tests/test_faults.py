@@ -188,7 +188,7 @@ APPENDED = """
     from layerwise.sweepfile import Results, Runs
 
     path, limit = sys.argv[1], int(sys.argv[2])
-    question = {"seeds": [0], "steps": 150}
+    question = {"seeds": [0], "steps": 150, "problem": {}, "optimizers": {}}
     results = Results(path, question)
     if limit:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -41,17 +41,24 @@ def numbers(draw, low, high):
     return draw(st.integers(low, high))
 
 
+def legal(kinds, shape):
+    """Those that can be built: what is constant over one column is refused."""
+    constant = [] if shape[-1] > 1 else [layers.Softmax, layers.LogSoftmax, layers.LayerNorm]
+    return [kind for kind in kinds if kind not in constant]
+
+
 def anywhere(draw, shape):
     """A layer that takes any shape."""
     what = numbers(draw, 0, 5)
     if what < 2:
-        return draw(st.sampled_from(SMOOTH))()
+        return draw(st.sampled_from(legal(SMOOTH, shape)))()
     if what == 2:
         return draw(st.sampled_from(KINKED))()
     if what == 3:
-        return draw(st.sampled_from(PLAIN))()
-    if what == 4:
-        return layers.GroupNorm(draw(st.sampled_from([g for g in range(1, 5) if shape[-1] % g == 0])))
+        return draw(st.sampled_from(legal(PLAIN, shape)))()
+    if what == 4 and math.prod(shape) > 1:
+        groups = [g for g in range(1, 5) if shape[-1] % g == 0 and math.prod(shape) > g]
+        return layers.GroupNorm(draw(st.sampled_from(groups)))
     return layers.Linear(numbers(draw, 1, 5), bias=draw(st.booleans()))
 
 
@@ -98,7 +105,7 @@ def over_time(draw, shape):
 def within(draw, shape):
     """A container that takes any shape."""
     inner = stack(draw, shape, numbers(draw, 1, 2), containers=False)
-    kept = draw(st.sampled_from(SMOOTH + PLAIN))()
+    kept = draw(st.sampled_from(legal(SMOOTH + PLAIN, shape)))()
     choices = [
         lambda: layers.Residual([kept, layers.Linear(shape[-1])]),
         lambda: layers.Parallel([layers.Linear(2), kept]),
