@@ -298,7 +298,7 @@ def main():
         sys.dont_write_bytecode = True
         os.chdir(folder)
         # Not the test that plants mistakes itself: it looks for the lines in the source.
-        told = ["-q", "-s", "--tb=no", "-p", "no:cacheprovider", "-k", "not mistake_is_seen"]
+        told = ["-q", "-s", "--tb=no", "-n", "0", "-p", "no:cacheprovider", "-k", "not mistake_is_seen"]
         told += [f"tests/test_{name}.py" for name in TESTS[arguments.module]]
         pytest.main(told, plugins=[Loop(arguments.module, each)])
     report(every, outcomes)

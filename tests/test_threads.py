@@ -57,11 +57,12 @@ def test_blas_is_in_one_thread_within_and_as_before_after():
     def numbers():
         return [each["num_threads"] for each in threadpoolctl.threadpool_info() if each["user_api"] == "blas"]
 
-    before = numbers()
-    with threads.single_blas() as single, threads.single_blas():
-        assert single
-        assert set(numbers()) == {1}
-    assert numbers() == before
+    with threadpoolctl.threadpool_limits(2, user_api="blas"):
+        assert set(numbers()) == {2}
+        with threads.single_blas() as single, threads.single_blas():
+            assert single
+            assert set(numbers()) == {1}
+        assert set(numbers()) == {2}
 
 
 @pytest.mark.parametrize(("variable", "said", "expected"), [("OMP_NUM_THREADS", "1", 1), ("OMP_NUM_THREADS", "", None)])
