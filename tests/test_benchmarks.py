@@ -102,3 +102,15 @@ def test_an_unknown_name_is_refused(tmp_path):
     done = run(tmp_path, "mpl")
     assert done.returncode == 2
     assert "unknown: mpl. There are xor, mlp," in done.stderr
+
+
+def test_bits_of_a_training_in_one_go_are_those_of_a_resumed_one(tmp_path):
+    script, out = RUN.with_name("bits.py"), tmp_path / "bits.json"
+    done = subprocess.run([sys.executable, "-W", "error", str(script), out], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(out.read_text())
+    whole = {name: each for name, each in found.items() if name.endswith("in one go")}
+    assert len(whole) == 24
+    assert len({each["parameters"] for each in whole.values()}) == 24
+    for name, each in whole.items():
+        assert found[name.replace("in one go", "resumed")] == each, name
