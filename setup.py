@@ -17,7 +17,8 @@ extras = {
 }
 extras["test"] = [
     "pytest>=8", "pytest-xdist>=3.6", "sybil>=8", "hypothesis>=6.100", "setuptools>=77", "joblib>=1.3",
-    "matplotlib>=3.8", "pandas>=2.2", "safetensors>=0.4.3", *extras["onnx"], *extras["mpi"], *extras["tensorboard"], *extras["docs"],
+    "matplotlib>=3.8", "pandas>=2.2", "safetensors>=0.4.3",
+    *extras["onnx"], *extras["mpi"], *extras["tensorboard"], *extras["docs"],
 ]  # fmt: skip
 extras["dev"] = [*extras["test"], *extras["compare"], "ruff>=0.9", "mypy>=1.14", "pytest-cov>=5"]
 

@@ -9,8 +9,8 @@ from pathlib import Path
 # Each worker of pytest-xdist has one core, so BLAS gets one thread. The workers and what they start inherit it.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-import numpy as np  # noqa: E402
-import pytest  # noqa: E402
+import numpy as np
+import pytest
 
 # A test run that was started in the background, where Ctrl-C is ignored, is to see Ctrl-C all the same.
 signal.signal(signal.SIGINT, signal.default_int_handler)
