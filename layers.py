@@ -4,7 +4,7 @@ In this file, in this order:
   the base         Store, Layer
   weights          Linear, Embedding
   activations      Sigmoid, Tanh, ReLU, LeakyReLU, PReLU, ELU, SELU, GELU, SiLU, Softplus, Softsign, Mish,
-                   HardSigmoid, HardSwish, Softmax, LogSoftmax
+                   HardTanh, ReLU6, HardSigmoid, HardSwish, Softmax, LogSoftmax
   noise            Dropout, GaussianNoise
   normalisation    BatchNorm, LayerNorm, GroupNorm, RMSNorm
   shape            Flatten, Reshape, Lambda
@@ -835,6 +835,18 @@ class Elementwise(Layer):
         return input_shape
 
 
+def _same_channels(layer: Layer, input_shape: Shape) -> Shape:
+    """ValueError unless there are channels, and as many as the layer was built for."""
+    channels = (layer.input_shape or ())[-1:]  # that it was built for, if it was
+    if not input_shape or (channels and input_shape[-1:] != channels):
+        expected = f"{channels[0]} channels" if channels else "channels in the last axis"
+        hint = _channels_first(input_shape, input_shape[:1] == channels)
+        raise ValueError(
+            f"{layer.label} takes {expected}, got inputs of shape {input_shape} (without the batch axis).{hint}"
+        )
+    return input_shape
+
+
 # Constants as arrays: NumPy takes them up twice as fast as Python's floats, which shows on small arrays.
 _ONE = {np.dtype(each): np.array(1, each) for each in (np.float32, np.float64)}
 _SMALLEST = {np.dtype(each): np.array(np.finfo(each).tiny) for each in (np.float32, np.float64)}  # normal number
@@ -919,13 +931,21 @@ class LeakyReLU(Elementwise):
 class PReLU(Elementwise):
     """y = x where x > 0, else w x, with one slope w, shape (1,), that is learned; it starts at 0.25.
 
-    He et al. 2015 (1502.01852). As torch.nn.PReLU(); Keras learns a slope per element, from 0.
+    per_channel=True: a slope for each channel, the last axis, w (C,). He et al. 2015 (1502.01852). As torch.nn.PReLU,
+    whose num_parameters is C or 1; Keras learns a slope per element, from 0, and fewer with shared_axes.
     """
 
     stackable = False
 
+    def __init__(self, per_channel: bool = False, name: str | None = None) -> None:
+        super().__init__(name)
+        self.per_channel = _flag("per_channel", per_channel, "the data tell how many channels there are")
+
     def setup(self, input_shape: Shape) -> None:
-        self.add_parameter("w", (1,), 0.25)
+        self.add_parameter("w", input_shape[-1:] if self.per_channel else (1,), 0.25)
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        return _same_channels(self, input_shape) if self.per_channel else input_shape
 
     def forward(self, x: Array, training: bool) -> Array:
         above = x > 0
@@ -936,7 +956,10 @@ class PReLU(Elementwise):
         x, above = self.kept
         below = np.minimum(x, 0)
         below *= grad
-        np.add.reduce(below, None, out=self.w_gradient[0, ...])
+        if self.per_channel:
+            _column_sums(below, self.w_gradient)
+        else:
+            np.add.reduce(below, None, out=self.w_gradient[0, ...])
         return _bent(grad, above, self.w, self.empty(grad.shape))
 
 
@@ -1177,14 +1200,24 @@ class SiLU(Elementwise):
 
 
 class Softplus(Elementwise):
-    """y = log(1 + exp(x)).    dy/dx = sigmoid(x).    PyTorch cuts off above 20; the difference is below 3e-9."""
+    """y = log(1 + exp(beta x)) / beta.    dy/dx = sigmoid(beta x).    PyTorch cuts off above 20; 3e-9 less at most."""
+
+    def __init__(self, beta: float = 1.0, name: str | None = None) -> None:
+        super().__init__(name)
+        self.beta = _real("beta", beta, 0)
+        if self.beta == 0:
+            raise ValueError("beta is a positive number, got 0: the larger, the closer to a ReLU.")
 
     def forward(self, x: Array, training: bool) -> Array:
         e = np.abs(x)
         np.negative(e, out=e)
+        if self.beta != 1:
+            e *= self.beta
         np.exp(e, out=e)
         self.kept = x, e
         y = np.log1p(e, out=self.empty(x.shape))  # without overflow, and four times as fast as np.logaddexp
+        if self.beta != 1:
+            y /= self.beta
         y += np.maximum(x, 0)
         return y
 
@@ -1247,6 +1280,33 @@ class Mish(Elementwise):
         slope *= root
         slope *= grad
         return slope
+
+
+class HardTanh(Elementwise):
+    """y = min(max(x, low), high).    dy/dx = 1 where low < x < high, else 0.    PyTorch's Hardtanh."""
+
+    def __init__(self, low: float = -1.0, high: float = 1.0, name: str | None = None) -> None:
+        super().__init__(name)
+        self.low, self.high = _real("low", low, -math.inf), _real("high", high, -math.inf)
+        if not self.low < self.high:
+            raise ValueError(f"low is below high, got low={low!r} and high={high!r}.")
+
+    def forward(self, x: Array, training: bool) -> Array:
+        y = self.kept = np.maximum(x, self.low, out=self.empty(x.shape))
+        return np.minimum(y, self.high, out=y)
+
+    def backward(self, grad: Array) -> Array:
+        y = self.kept
+        x_gradient = np.multiply(grad, y > self.low, out=self.empty(grad.shape))
+        x_gradient *= y < self.high
+        return x_gradient
+
+
+class ReLU6(HardTanh):
+    """y = min(max(x, 0), 6).    dy/dx = 1 where 0 < x < 6, else 0.    Krizhevsky 2010; as PyTorch and Keras."""
+
+    def __init__(self, name: str | None = None) -> None:
+        super().__init__(0.0, 6.0, name)
 
 
 def _hard_sigmoid(x: Array, out: Array) -> Array:
@@ -1423,13 +1483,7 @@ class Norm(Elementwise):
         self.add_parameter("b", input_shape[-1:])
 
     def output_shape(self, input_shape: Shape) -> Shape:
-        if not input_shape or (self.w.size and input_shape[-1] != len(self.w)):
-            expected = f"{len(self.w)} channels" if self.w.size else "channels in the last axis"
-            hint = _channels_first(input_shape, self.w.size > 0 and input_shape[:1] == self.w.shape)
-            raise ValueError(
-                f"{self.label} takes {expected}, got inputs of shape {input_shape} (without the batch axis).{hint}"
-            )
-        return input_shape
+        return _same_channels(self, input_shape)
 
     def _several_numbers(self, input_shape: Shape, count: int) -> Shape:
         """ValueError where only one number is normalised at a time."""
@@ -1951,7 +2005,8 @@ class Parallel(Chain):
 
 __all__ = [
     "ELU", "GELU", "SELU", "BatchNorm", "Chain", "Dropout", "Embedding", "Flatten", "GaussianNoise", "GroupNorm",
-    "HardSigmoid", "HardSwish", "Lambda", "Layer", "LayerNorm", "LeakyReLU", "Linear", "LogSoftmax", "Mish", "PReLU",
-    "Parallel", "RMSNorm", "ReLU", "Reshape", "Residual", "SiLU", "Sigmoid", "Softmax", "Softplus", "Softsign", "Tanh",
+    "HardSigmoid", "HardSwish", "HardTanh", "Lambda", "Layer", "LayerNorm", "LeakyReLU", "Linear", "LogSoftmax", "Mish",
+    "PReLU", "Parallel", "RMSNorm", "ReLU", "ReLU6", "Reshape", "Residual", "SiLU", "Sigmoid", "Softmax", "Softplus",
+    "Softsign", "Tanh",
 ]  # fmt: skip
 __all__ += list(ELSEWHERE)

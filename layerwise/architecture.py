@@ -92,12 +92,21 @@ def _of_version_1(description: Any) -> Any:
 
 def seedless(description: Any, models: Collection[str]) -> Any:
     """The description of a net without the seeds of the classes `models`, and without the copies that stopped: a
-    checkpoint brings its own."""
+    checkpoint brings its own. An argument that a layer has got since the file was written has its default."""
     if not isinstance(description, dict) or "type" not in description:
         return _with_each(description, lambda each: seedless(each, models))
     without = "seed" if description["type"] in models else None
     arguments = {k: seedless(v, models) for k, v in description["arguments"].items() if k != without}
+    arguments = _defaults(description) | arguments
     return {k: v for k, v in description.items() if k != "stopped"} | {"arguments": arguments}
+
+
+def _defaults(description: dict[str, Any]) -> dict[str, Any]:
+    """The arguments that a layer of ours may be called without."""
+    if description.get("own") or description["type"] not in layers.__all__:
+        return {}
+    takes = inspect.signature(getattr(layers, description["type"]).__init__).parameters.values()
+    return {each.name: each.default for each in takes if each.default is not each.empty}
 
 
 def _with_each(description: Any, change: Callable[[Any], Any]) -> Any:

@@ -362,8 +362,8 @@ class UpdateStats:
     "layers.0 gradient norm"  of all parameters of the layer together, as the update rule got it: after a Clip
     "layers.0 update norm"    of what the step changed
     "layers.0 update ratio"   the norm of the update over that of the weights before it; NaN where these are all 0
-    "layers.1 dead units"     of a ReLU, HardSigmoid or HardSwish: the share of units (places of the last axis) whose
-                              output was 0 for every row of all batches looked at
+    "layers.1 dead units"     of a ReLU, ReLU6, HardSigmoid or HardSwish: the share of units (places of the last axis)
+                              whose output was 0 for every row of all batches looked at
     "clipped steps"           the share of steps at which a Clip did something, where there is one
 
     every  look at the 1st, the (every + 1)-th, ... step of each epoch only
@@ -377,7 +377,8 @@ class UpdateStats:
     def begin(self, run: Any) -> None:
         leaves = list(run.net.leaves())
         self.moving = [leaf for leaf in leaves if leaf.parameters and not leaf.frozen]
-        self.gated = [leaf for leaf in leaves if isinstance(leaf, (layers.ReLU, layers.HardSigmoid, layers.HardSwish))]
+        gated = layers.ReLU, layers.ReLU6, layers.HardSigmoid, layers.HardSwish
+        self.gated = [leaf for leaf in leaves if isinstance(leaf, gated)]
         self.clips = [rule for rule in _within(run.optim) if isinstance(rule, optim.Clip)]
         self._anew(run)
 
@@ -407,8 +408,8 @@ class UpdateStats:
             self._note(f"{leaf.path} update norm", update)
             self._note(f"{leaf.path} update ratio", *([update / weight] if weight else []))
         for leaf in self.gated:
-            # A ReLU keeps its output, 0 in a dead unit; the other two keep their input, -3 or less in a dead unit.
-            kept, floor = leaf.kept, 0 if isinstance(leaf, layers.ReLU) else -3
+            # ReLUs keep their output, 0 in a dead unit; the other two keep their input, -3 or less in a dead unit.
+            kept, floor = leaf.kept, 0 if isinstance(leaf, (layers.ReLU, layers.ReLU6)) else -3
             if kept is None:  # one of several processes may have no rows
                 kept = np.full(leaf.output_shape(leaf.input_shape or ()), floor)
             alive = (kept > floor).reshape(-1, kept.shape[-1]).any(axis=0)

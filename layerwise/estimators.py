@@ -42,7 +42,7 @@ ACTIVATIONS: dict[str, Any] = {
     name.lower(): getattr(_layers, name)
     for name in (
         "Sigmoid", "Tanh", "ReLU", "LeakyReLU", "PReLU", "ELU", "SELU", "GELU", "SiLU", "Softplus", "Softsign", "Mish",
-        "HardSigmoid", "HardSwish",
+        "HardTanh", "ReLU6", "HardSigmoid", "HardSwish",
     )
 }  # fmt: skip
 ACTIVATIONS |= {"logistic": _layers.Sigmoid, "identity": None}  # scikit-learn's names

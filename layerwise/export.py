@@ -169,7 +169,20 @@ def _as(op: str, **attributes: Any) -> Exporter:
 
 
 def _prelu(graph: Graph, layer: Any, x: Value) -> Value:
-    return graph.add("PRelu", x, graph.constant("w", layer.w))
+    places = len(x.shape) - 1 if x.first else 0  # after the channels
+    return graph.add("PRelu", x, graph.constant("w", layer.w.reshape(-1, *(1,) * places)))
+
+
+def _clip(graph: Graph, layer: Any, x: Value) -> Value:
+    ends = (graph.constant(name, layer.dtype.type(getattr(layer, name))) for name in ("low", "high"))
+    return graph.add("Clip", x, *ends)
+
+
+def _softplus(graph: Graph, layer: Any, x: Value) -> Value:
+    if layer.beta == 1:
+        return graph.add("Softplus", x)
+    beta = graph.constant("beta", layer.dtype.type(layer.beta))
+    return graph.add("Div", graph.add("Softplus", graph.add("Mul", x, beta)), beta)
 
 
 def _silu(graph: Graph, layer: Any, x: Value) -> Value:
@@ -311,9 +324,11 @@ EXPORTERS: dict[str, Exporter] = {  # by the name of the class
     "SELU": _as("Selu", alpha=lambda layer: layer.alpha, gamma=lambda layer: layer.scale),
     "GELU": _as("Gelu", approximate=lambda layer: layer.approximate or "none"),
     "SiLU": _silu,
-    "Softplus": _as("Softplus"),
+    "Softplus": _softplus,
     "Softsign": _as("Softsign"),
     "Mish": _as("Mish"),
+    "HardTanh": _clip,
+    "ReLU6": _clip,
     "HardSigmoid": _as("HardSigmoid", alpha=1 / 6, beta=0.5),
     "HardSwish": _as("HardSwish"),
     "Softmax": _softmax("Softmax"),

@@ -124,6 +124,8 @@ ARGUMENTS = {
         "kernel_regularizer": "weight_decay= of the optimizer",
         "negative_slope": "slope=",
         "num_groups": "groups=",
+        **dict.fromkeys(("num_parameters", "shared_axes"), "per_channel=True, or nothing for one slope"),
+        **dict.fromkeys(("min_val", "max_val"), "low= and high="),
         "inplace": "nothing: arrays are reused anyhow",
         **dict.fromkeys(("dim", "axis"), "nothing: it goes over the last axis"),
         "trainable": "layer.frozen = True, afterwards",

@@ -74,9 +74,11 @@ KINDS = {
     "Tanh": Kind("Tanh", "tanh"),
     "SELU": Kind("SELU", "selu"),
     "SiLU": Kind("SiLU", "silu"),
-    "Softplus": Kind("Softplus", "softplus"),
+    "Softplus": Kind("Softplus", "softplus", (("beta", "beta", "beta"),)),
     "Softsign": Kind("Softsign", "softsign"),
     "Mish": Kind("Mish", "mish"),
+    "HardTanh": Kind("Hardtanh", "hard_tanh", (("low", "min_val", "low"), ("high", "max_val", "high"))),
+    "ReLU6": Kind("ReLU6", "relu6"),
     "HardSigmoid": Kind("Hardsigmoid", "hard_sigmoid"),
     "HardSwish": Kind("Hardswish", "hard_silu"),
 }
@@ -96,7 +98,6 @@ AS_HERE: dict[str, dict[str, tuple[Any, ...]]] = {
         "end_dim": (-1,),
         "max_norm": (None,),
         "mode": ("nearest",),
-        "beta": (1,),
         "output_size": (1, (1,), (1, 1)),
     },
     "keras": {
@@ -104,7 +105,7 @@ AS_HERE: dict[str, dict[str, tuple[Any, ...]]] = {
         "keepdims": (False,),
         "interpolation": ("nearest",),
         "mask_zero": (False,),
-        "max_value": (None,),
+        "max_value": (None, 6),
         "threshold": (0,),
         "output_padding": (None, (None, None)),
     },
@@ -222,7 +223,7 @@ def _arguments(layer: Any, other: Any, side: str) -> Iterator[tuple[str, Any, An
         axis = getattr(other, "axis", -1)
         axis = axis[0] if isinstance(axis, (list, tuple)) and len(axis) == 1 else axis
         yield "axis", -1, -1 if axis == last else axis
-        if kind == "ReLU":
+        if kind in ("ReLU", "ReLU6"):
             yield "negative_slope", 0, getattr(other, "negative_slope", 0)
         if kind == "LayerNorm":
             yield "rms_scaling", False, bool(getattr(other, "rms_scaling", False))
@@ -334,7 +335,7 @@ def _torch_arrays(net: Any, sequential: Any) -> list[tuple[str, Array, Any]]:
     pairs = _paired(net, _torch_layers(sequential), "torch")
     for layer, module in pairs:
         kind, shape = type(layer).__name__, layer.input_shape or ()
-        if len(shape) > 1 and kind in _DECIDE:
+        if len(shape) > 1 and kind in _DECIDE and getattr(layer, "per_channel", True):
             if first not in (None, _DECIDE[kind]):
                 raise ValueError(f"{layer.label} works on the channels here, and in PyTorch they are on another axis.")
             first = _DECIDE[kind]
@@ -379,9 +380,9 @@ _DECIDE = (
     | dict.fromkeys(
         [name for name in KINDS if "Conv" in name or "Pool" in name or name in ("ZeroPad2D", "UpSample2D")], True
     )
-    | {"BatchNorm": True, "GroupNorm": True}
+    | {"BatchNorm": True, "GroupNorm": True, "PReLU": True}
 )
-_OF_FEATURES = ("BatchNorm", "LayerNorm", "RMSNorm")
+_OF_FEATURES = ("BatchNorm", "LayerNorm", "RMSNorm", "PReLU")
 
 
 def _turned(kind: str, name: str, array: Array, flat: Any) -> Array:
@@ -391,7 +392,7 @@ def _turned(kind: str, name: str, array: Array, flat: Any) -> Array:
         return array
     if kind == "DepthwiseConv2D" and name == "w":
         array = array.reshape(*array.shape[:2], 1, -1)
-    if flat is not None and kind in ("Linear", *_OF_FEATURES):
+    if flat is not None and kind in ("Linear", *_OF_FEATURES) and len(array) > 1:  # else the one slope of a PReLU
         array = array.reshape(*flat, *array.shape[1:])
     ahead = min(1 if kind in _OF_FEATURES else 2, array.ndim)
     last = range(array.ndim - 1, array.ndim - 1 - ahead, -1)
@@ -407,6 +408,8 @@ _FUNCTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "elu": ("ELU", {"alpha": 1.0}),
     "leaky_relu": ("LeakyReLU", {"negative_slope": 0.2}),
     "gelu": ("gelu", {"approximate": False}),
+    "softplus": ("softplus", {"beta": 1.0}),
+    "hard_tanh": ("hard_tanh", {"low": -1.0, "high": 1.0}),
 }
 
 
@@ -420,7 +423,7 @@ def _keras_layers(sequential: Any) -> Iterator[tuple[str, Any]]:
             continue
         name = type(layer).__name__
         if name not in ("Activation", "InputLayer"):
-            yield name, layer
+            yield "relu6" if name == "ReLU" and layer.max_value == 6 else name, layer
         function = getattr(getattr(layer, "activation", None), "__name__", "linear")
         if function != "linear":
             name, arguments = _FUNCTIONS.get(function, (function, {}))
@@ -434,8 +437,8 @@ def _keras_arrays(net: Any, sequential: Any) -> list[tuple[Any, list[tuple[str, 
         ours = layer.parameters | layer.buffers
         theirs = other.get_weights()
         shapes = [array.shape for array in theirs]
-        if type(layer).__name__ == "PReLU" and theirs and theirs[0].size == 1:
-            shapes = [(1,)]
+        if type(layer).__name__ == "PReLU" and theirs and theirs[0].size == shapes[0][-1]:
+            shapes = [shapes[0][-1:]]  # without the axes that share their slopes
         if [array.shape for array in ours.values()] != shapes:
             raise ValueError(
                 f"{layer.label} has { {name: array.shape for name, array in ours.items()} }, and in Keras the shapes "

@@ -47,6 +47,11 @@ NETS = {
         part for each in ("Sigmoid", "SELU", "Softplus", "Softsign", "Mish", "HardSigmoid", "HardSwish")
         for part in (layers.Linear(5), getattr(layers, each)())
     ],
+    "torch bent": lambda: [
+        layers.Conv2D(4, 3), layers.PReLU(True), layers.Conv2D(4, 1), layers.ReLU6(), layers.Flatten(),
+        layers.PReLU(per_channel=True), layers.Linear(5), layers.HardTanh(-0.3, 0.7), layers.Linear(5),
+        layers.Softplus(beta=2), layers.Linear(3), layers.PReLU(per_channel=True),
+    ],
     "keras dense": lambda: [
         layers.Linear(6), layers.BatchNorm(momentum=0.2, epsilon=1e-3), layers.LeakyReLU(0.1),
         layers.Linear(4, bias=False), layers.ELU(), layers.LayerNorm(1e-3), layers.RMSNorm(1e-4), layers.PReLU(),
@@ -76,6 +81,11 @@ NETS = {
             layers.Sigmoid(), layers.SELU(), layers.Softplus(), layers.Softsign(), layers.Mish(), layers.HardSigmoid(),
             layers.HardSwish(), layers.LeakyReLU(0.2), layers.SiLU(), layers.ELU(),
         ) for part in (layers.Linear(5), each)
+    ],
+    "keras bent": lambda: [
+        layers.Conv2D(4, 3), layers.ReLU6(), layers.PReLU(per_channel=True), layers.Conv2D(4, 1), layers.ReLU6(),
+        layers.Flatten(), layers.PReLU(per_channel=True), layers.Linear(5), layers.HardTanh(), layers.Linear(3),
+        layers.PReLU(per_channel=True),
     ],
 }  # fmt: skip
 

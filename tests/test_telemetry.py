@@ -256,7 +256,7 @@ def test_the_share_of_dead_units():
     assert history["layers.1 dead units"] == pytest.approx([2 / 6] * 3)
 
 
-@pytest.mark.parametrize("layer", [layers.ReLU(), layers.HardSigmoid(), layers.HardSwish()], ids=repr)
+@pytest.mark.parametrize("layer", [layers.ReLU(), layers.ReLU6(), layers.HardSigmoid(), layers.HardSwish()], ids=repr)
 def test_a_unit_is_a_place_of_the_last_axis(layer):
     """(N, 4, 3): unit 0 never fires, unit 1 at one place of one row, unit 2 always."""
     x = np.full((40, 4, 3), -5.0)

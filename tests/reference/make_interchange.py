@@ -51,6 +51,10 @@ TORCH = {
         nn.Linear(5, 5), nn.Sigmoid(), nn.Linear(5, 5), nn.SELU(), nn.Linear(5, 5), nn.Softplus(), nn.Linear(5, 5),
         nn.Softsign(), nn.Linear(5, 5), nn.Mish(), nn.Linear(5, 5), nn.Hardsigmoid(), nn.Linear(5, 5), nn.Hardswish(),
     ]),
+    "torch bent": ((3, 6, 5), lambda: [
+        nn.Conv2d(3, 4, 3), nn.PReLU(4), nn.Conv2d(4, 4, 1), nn.ReLU6(), nn.Flatten(), nn.PReLU(48), nn.Linear(48, 5),
+        nn.Hardtanh(-0.3, 0.7), nn.Linear(5, 5), nn.Softplus(beta=2.0), nn.Linear(5, 3), nn.PReLU(3),
+    ]),
 }
 
 KERAS = {
@@ -82,6 +86,10 @@ KERAS = {
         kl.Dense(5, activation=name) for name in (
             "sigmoid", "selu", "softplus", "softsign", "mish", "hard_sigmoid", "hard_silu", "leaky_relu", "silu", "elu",
         )
+    ]),
+    "keras bent": ((6, 5, 3), lambda: [
+        kl.Conv2D(4, 3, activation="relu6"), kl.PReLU(shared_axes=[1, 2]), kl.Conv2D(4, 1), kl.ReLU(max_value=6),
+        kl.Flatten(), kl.PReLU(), kl.Dense(5, activation="hard_tanh"), kl.Dense(3), kl.PReLU(),
     ]),
 }
 

@@ -131,8 +131,13 @@ def linear(x, case, units, bias=True):
     return F.linear(x, w.T, b)
 
 
-def prelu(x, case):
-    return F.prelu(x, case.parameter("w", (1,)))
+def prelu(x, case, per_channel=False):
+    w = case.parameter("w", x.shape[-1:] if per_channel else (1,))
+    return F.prelu(x.movedim(-1, 1), w).movedim(1, -1)
+
+
+def softplus(x, case, beta=1.0):
+    return torch.logaddexp(beta * x, torch.zeros_like(x)) / beta
 
 
 def dropout(x, case, rate):
@@ -215,10 +220,12 @@ LAYERS = {  # our name: (where the values come from, the layer in torch)
     "SiLU": ("F.silu", lambda x, case: F.silu(x)),
     "Softplus": (
         "formula: log(1 + exp(x)) by torch.logaddexp; F.softplus is x above 20",
-        lambda x, case: torch.logaddexp(x, torch.zeros_like(x)),
+        softplus,
     ),
     "Softsign": ("F.softsign", lambda x, case: F.softsign(x)),
     "Mish": ("F.mish", lambda x, case: F.mish(x)),
+    "HardTanh": ("F.hardtanh", lambda x, case, low=-1.0, high=1.0: F.hardtanh(x, low, high)),
+    "ReLU6": ("F.relu6", lambda x, case: F.relu6(x)),
     "HardSigmoid": (
         "formula: min(max(x / 6 + 1/2, 0), 1); backward of F.hardsigmoid takes 1/6 in float32 even in float64",
         lambda x, case: torch.clamp(x / 6 + 0.5, 0, 1),
@@ -264,8 +271,12 @@ ELEMENTWISE = [
     ("GELU-tanh", layer("GELU", approximate="tanh")),
     ("SiLU", layer("SiLU")),
     ("Softplus", layer("Softplus")),
+    ("Softplus-beta", layer("Softplus", beta=2.5)),
     ("Softsign", layer("Softsign")),
     ("Mish", layer("Mish")),
+    ("HardTanh", layer("HardTanh")),
+    ("HardTanh-ends", layer("HardTanh", low=-0.5, high=2.0)),
+    ("ReLU6", layer("ReLU6")),
     ("HardSigmoid", layer("HardSigmoid")),
     ("HardSwish", layer("HardSwish")),
 ]
@@ -284,6 +295,8 @@ TRAINING = [  # id, layer, shape of x
     ("Linear-nobias", layer("Linear", units=7, bias=False), (N, C)),
     ("Linear-3d", layer("Linear", units=7), (N, T, C)),
     ("PReLU-3d", layer("PReLU"), (N, T, C)),
+    ("PReLU-channels", layer("PReLU", per_channel=True), (N, C)),
+    ("PReLU-channels-4d", layer("PReLU", per_channel=True), (N, H, W, C)),
     ("Softmax", layer("Softmax"), (N, T, C)),
     ("LogSoftmax", layer("LogSoftmax"), (N, T, C)),
     ("Dropout", layer("Dropout", rate=0.3), (N, C)),

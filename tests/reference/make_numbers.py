@@ -71,6 +71,8 @@ ACTIVATIONS = {  # name: x -> y, dy/dx; at a kink the derivative from below, as 
     "Softplus": lambda x: (max(x, mp.mpf(0)) + mp.log1p(mp.exp(-abs(x))), sigmoid(x)),
     "Softsign": lambda x: (x / (1 + abs(x)), 1 / (1 + abs(x)) ** 2),
     "Mish": mish,
+    "HardTanh": lambda x: (min(max(x, -ONE), ONE), inside(x, -1, 1)),
+    "ReLU6": lambda x: (min(max(x, mp.mpf(0)), SIX), inside(x, 0, 6)),
     "HardSigmoid": lambda x: (min(max(x / 6 + HALF, mp.mpf(0)), ONE), inside(x, -3, 3) / 6),
     "HardSwish": lambda x: (
         x * min(max(x / 6 + HALF, mp.mpf(0)), ONE),
