@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 
-from layerwise import architecture, batches, checkpoint, files, habits, interrupts, metrics
+from layerwise import architecture, batches, checkpoint, display, files, habits, interrupts, metrics
 from layerwise import layers as _layers
 from layerwise import loss as _loss
 from layerwise import optim as _optim
@@ -44,6 +44,9 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 _metrics = metrics
 
 
+SUMMARY = ("path", "layer", "output", "parameters")
+
+
 class LoadedState(NamedTuple):
     """What `load_state_dict` found: names of the net that the state lacks, and names that the net lacks."""
 
@@ -64,13 +67,25 @@ class History(dict[str, list[float]]):
     def epochs(self) -> int:
         return len(self.get("seconds", ()))
 
+    def _single_words(self) -> list[str]:
+        """The quantities without those of telemetry, whose names are of several words: a dozen for each layer."""
+        return [name for name in self if " " not in name]
+
+    def _repr_html_(self) -> str:
+        names = self._single_words()
+        rows = [[name, *_extremes(np.asarray(self[name]))] for name in names if len(self[name])]
+        notes = [f"{self.epochs} epochs" + ", interrupted" * self.interrupted]
+        if len(names) < len(self):
+            notes.append("Telemetry is not shown here: history.to_frame() has all.")
+        return display.table(["", "first", "last", "lowest", "highest"], rows, 1, notes)
+
     def to_frame(self) -> Any:
         """A pandas DataFrame: a row for each epoch, from 1 on, a column for each quantity; of a stack of copies one for
         each copy, "loss 0", "loss 1", ..."""
         try:
             from pandas import DataFrame, RangeIndex
         except ImportError:
-            raise ImportError("to_frame needs a package: pip install pandas") from None
+            raise ImportError('to_frame needs a package: pip install "layerwise[pandas]"') from None
         columns: dict[str, Any] = {}
         for name, values in self.items():
             if np.ndim(values) == 1:
@@ -80,14 +95,10 @@ class History(dict[str, list[float]]):
         return DataFrame(columns, index=RangeIndex(1, self.epochs + 1, name="epoch"))
 
     def plot(self) -> Any:
-        """The curves as a matplotlib Figure: the loss, and beside it the metrics; training and validation."""
-        try:
-            from matplotlib.figure import Figure
-        except ImportError:
-            raise ImportError('plot needs a package: pip install "layerwise[demo]"') from None
-        # Names of two words are of telemetry: a dozen for each layer.
-        names = [name for name in self if name != "seconds" and not name.startswith("val_") and " " not in name]
-        figure = Figure(figsize=(5 * len(names), 3.6), layout="constrained")
+        """The curves as a matplotlib Figure: the loss, and beside it the metrics; training and validation. A notebook
+        shows it as a cell's last line, a script by its `show()`."""
+        names = [name for name in self._single_words() if name != "seconds" and not name.startswith("val_")]
+        figure = display.figure(figsize=(5 * len(names), 3.6), layout="constrained")
         for place, name in enumerate(names):
             axes = figure.add_subplot(1, len(names), place + 1)
             for key, label, colour in ((name, "training", "#0072b2"), ("val_" + name, "validation", "#d55e00")):
@@ -98,6 +109,21 @@ class History(dict[str, list[float]]):
             axes.locator_params(axis="x", integer=True)
             axes.legend(frameon=False)
         return figure
+
+
+def _extremes(values: Array) -> list[str]:
+    """First, last, lowest and highest of a quantity (epochs,), or of copies (epochs, S), as text."""
+    if values.dtype.kind not in "biuf":
+        return [str(values[0]), str(values[-1]), "", ""]
+    ends = [np.unique([np.fmin.reduce(each), np.fmax.reduce(each)]) for each in (values[0].ravel(), values[-1].ravel())]
+    told = [" to ".join(f"{number:.4g}" for number in end) for end in ends]
+    for place in (
+        np.where(np.isnan(values), np.inf, values).argmin(),
+        np.where(np.isnan(values), -np.inf, values).argmax(),
+    ):
+        epoch, *copy = np.unravel_index(place, values.shape)
+        told.append(f"{values.flat[place]:.4g} (epoch {epoch + 1}{f', copy {copy[0]}' if copy else ''})")
+    return told
 
 
 def _told(method: Method) -> Method:
@@ -210,22 +236,31 @@ class Model(_layers.Chain):
         slots = [(store.vector[..., within], store.gradient[..., within])]
         return _optim.Layout(slots, _optim.merged(p for p in parameters if p.movable), parameters)
 
-    def summary(self) -> str:
-        """A table of the layers: output shape and parameters of each, as text. The net must be built."""
-        total = self.parameter_count
-        rows = [("layer", "output", "parameters")]
-        shape = self.input_shape
-        for layer in self.layers:
-            assert shape is not None
-            shape = layer.output_shape(shape)
-            count = sum(math.prod(shape) for leaf in layer.leaves() for shape, _ in leaf._declared.values())
-            frozen = " (frozen)" if count and layer.frozen else ""
-            rows.append((repr(layer) if len(repr(layer)) < 60 else layer.label, str(shape), f"{count:,}{frozen}"))
-        rows.append(("total", "", f"{total:,}"))
-        wide = [max(len(row[place]) for row in rows) for place in range(3)]
-        lines = [f"{a:<{wide[0]}}  {b:<{wide[1]}}  {c:>{wide[2]}}" for a, b, c in rows]
+    def summary(self) -> display.Text:
+        """A table of the layers, those within others too: path, the name in messages and telemetry; the arguments that
+        are not defaults; output shape; parameters. It is text; a notebook shows a table. The net must be built."""
+        rows = [*self._rows(), ["total", "", "", f"{self.parameter_count:,}"]]
+        wide = [max(map(len, column)) for column in zip(SUMMARY, *rows, strict=True)]
+        texts = [f"{a:<{wide[0]}}  {b:<{wide[1]}}  {c:<{wide[2]}}  {d:>{wide[3]}}" for a, b, c, d in (SUMMARY, *rows)]
+        lines = [text.rstrip() for text in texts]
         rule = "-" * len(lines[0])
-        return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
+        return display.Text("\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]]), display.table(SUMMARY, rows, 3))
+
+    def _rows(self) -> list[list[str]]:
+        """Path, arguments, output and parameters of each layer within; the last two empty where the net isn't built."""
+        rows = []
+        for layer in itertools.islice(_layers.within(self), 1, None):
+            shape = layer.input_shape and str(layer.output_shape(layer.input_shape))
+            count = sum(math.prod(shape) for shape, _ in layer._declared.values())
+            told = f"{count:,}" + " (frozen)" * (count > 0 and layer.frozen)
+            rows.append([layer.path, _written(layer), shape or "", told if shape and not layer.parts() else ""])
+        return rows
+
+    def _repr_html_(self) -> str:
+        if self.input_shape is not None:
+            return self.summary()._repr_html_()
+        note = "Not built yet: the first batch, or build(input_shape), tells the sizes."
+        return display.table(SUMMARY, self._rows(), 3, [note])
 
     def config(self) -> dict[str, Any]:
         # A Model within a stack has one seed, its own, and as many copies as the net around it says.
@@ -739,6 +774,22 @@ def _seeds(seed: Any, copies: int | None) -> list[int]:
     if several and len(seeds) != copies:
         raise ValueError(f"there are {copies} copies and {len(seeds)} seeds: give one for each.")
     return [int(each) for each in seeds] if several or copies is None else [int(seed) + s for s in range(copies)]
+
+
+def _written(layer: _layers.Layer) -> str:
+    """A layer as it is made, without what is at its default or is told by other rows: Conv2D(32, 3, padding='same')."""
+    parameters = inspect.signature(type(layer).__init__).parameters
+    told = []
+    for name, value in layer.config().items():
+        default = parameters[name].default if name in parameters else None
+        if value is None or repr(value) == repr(default) or (layer.parts() and name in ("layers", "branches")):
+            continue
+        if isinstance(layer, Model) and name in ("seed", "dtype", "copies"):  # the net's around it
+            continue
+        shown = getattr(value, "__name__", None) or " ".join(repr(value).split())
+        shown = shown if len(shown) <= 40 else f"{shown[:37]}..."
+        told.append(shown if default is inspect.Parameter.empty else f"{name}={shown}")
+    return f"{type(layer).__name__}({', '.join(told)})"
 
 
 def _in_a_row(net: Any) -> Iterator[_layers.Layer]:

@@ -10,6 +10,7 @@ extras = {
     "safetensors": ["safetensors>=0.4.3"],
     "onnx": ["onnx>=1.16", "onnxruntime>=1.18"],
     "sklearn": ["scikit-learn>=1.6"],
+    "pandas": ["pandas>=2.2"],
     "tensorboard": ["tensorboardX>=2.6"],
     # scikit-learn brings the data of the example.
     "mpi": ["mpi4py>=4", "mpich>=4; platform_system != 'Windows'", "threadpoolctl>=3.2", "scikit-learn>=1.6"],
@@ -17,8 +18,8 @@ extras = {
 }
 extras["test"] = [
     "pytest>=8", "pytest-xdist>=3.6", "sybil>=8", "hypothesis>=6.100", "setuptools>=77", "joblib>=1.3",
-    "matplotlib>=3.8", "pandas>=2.2", "safetensors>=0.4.3",
-    *extras["onnx"], *extras["mpi"], *extras["tensorboard"], *extras["docs"],
+    "matplotlib>=3.8", "safetensors>=0.4.3",
+    *extras["pandas"], *extras["onnx"], *extras["mpi"], *extras["tensorboard"], *extras["docs"],
 ]  # fmt: skip
 extras["dev"] = [*extras["test"], *extras["compare"], "ruff>=0.9", "mypy>=1.14", "pytest-cov>=5"]
 

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from layerwise import files, layers
+from layerwise import display, files, layers
 
 Array = np.ndarray
 
@@ -38,6 +38,11 @@ RESAMPLES = 1000  # of the seeds, for an interval
 FEWEST = 5  # seeds that can tell: of two equal optimizers, one is ahead on all of four seeds 1 time in 8
 SURE = 0.95  # the share of resamples that a winner wins; the intervals hold as many
 GOOD = 10.0  # a rate is good while its loss is within so many times of the best
+
+HEADER = (
+    "optimizer", "rank (95 %)", "best rate", "final loss", "quartiles", "steps to target", "diverged", "good rates",
+    "at default rate", "state",
+)  # fmt: skip
 
 
 # The numbers -------------------------------------------------------------------------------------------------
@@ -306,11 +311,7 @@ class Comparison:
     def to_markdown(self, timings: bool = False) -> str:
         """The table, the verdict and the warnings as text; what was timed only where it is asked for."""
         timings = layers._flag("timings", timings)
-        header = [
-            "optimizer", "rank (95 %)", "best rate", "final loss", "quartiles", "steps to target", "diverged",
-            "good rates", "at default rate", "state",
-        ]  # fmt: skip
-        body = [_shown(row) for row in self.table()]
+        header, body = list(HEADER), [_shown(row) for row in self.table()]
         if timings:
             header += ["us per step", "seconds to target"]
             for line, row in zip(body, self.timings(), strict=True):
@@ -319,9 +320,14 @@ class Comparison:
         wide = [max(len(line[place]) for line in lines) for place in range(len(header))]
         text = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(line, wide, strict=True)) + " |" for line in lines]
         text.insert(1, "|" + "|".join("-" * (w + 2) for w in wide) + "|")
-        notes = [f"Warning: {each}" for each in self.warnings()]
-        sentence = self.verdict[0].upper() + self.verdict[1:]
-        return "\n\n".join(["\n".join(text), *(" ".join(each.split()) for each in [sentence, *notes])]) + "\n"
+        return "\n\n".join(["\n".join(text), *(" ".join(each.split()) for each in self._notes())]) + "\n"
+
+    def _notes(self) -> list[str]:
+        """What stands below the table: the verdict and the warnings."""
+        return [self.verdict[0].upper() + self.verdict[1:], *(f"Warning: {each}" for each in self.warnings())]
+
+    def _repr_html_(self) -> str:
+        return display.table(HEADER, [_shown(row) for row in self.table()], 1, self._notes())
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """A row for each run: optimizer, lr, seed, status, first_loss, final_loss, steps_to_target. What was timed

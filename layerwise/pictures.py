@@ -5,8 +5,9 @@
     paths             paths, animate, net_path
     into a file       render, save, write
 
-Each function takes data and returns a matplotlib Figure. Nothing else of matplotlib is touched: no pyplot, no backend,
-and the settings of the machine make no difference. `save` writes the same bytes for the same data. An optimizer has the
+Each function takes data and returns a matplotlib Figure, which a notebook shows as a cell's last line, and a script by
+its `show()`. Nothing else of matplotlib is touched: no pyplot and no backend before `show`, and the settings of the
+machine make no difference. `save` writes the same bytes for the same data. An optimizer has the
 same colour, dash and marker in all pictures of a comparison. A rule without a learning rate is drawn at all of them.
 """
 
@@ -22,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from layerwise import files
+from layerwise import display, files
 from layerwise.comparison import Comparison, Profile, trailing_median
 
 Array = np.ndarray
@@ -75,9 +76,7 @@ def _style() -> Iterator[None]:
 
 def _figure(height: float, title: str, note: str = "", width: float = WIDTH) -> Any:
     """An empty figure of that many inches; above, what it shows, and below that, how to read it."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = display.figure("compare", figsize=(width, height), layout="constrained")
     figure.suptitle("\n".join(filter(None, [title, note])), x=0.01, ha="left", linespacing=1.4)
     return figure
 

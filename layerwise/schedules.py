@@ -17,6 +17,7 @@ step(), by habit one an epoch, and equal ours where they are called once an upda
 from __future__ import annotations
 
 import bisect
+import importlib
 import itertools
 import math
 import operator
@@ -74,13 +75,9 @@ class Schedule:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def plot(self, steps: int) -> Any:
-        """The values of the first `steps` steps as a matplotlib Figure."""
+        """The values of the first `steps` steps as a matplotlib Figure, which a notebook shows, or `show()`."""
         self._count("steps", steps)
-        try:
-            from matplotlib.figure import Figure
-        except ImportError:
-            raise ImportError('plot needs a package: pip install "layerwise[demo]"') from None
-        figure = Figure(figsize=(5, 3.6), layout="constrained")
+        figure = importlib.import_module("layerwise.display").figure(figsize=(5, 3.6), layout="constrained")
         axes = figure.add_subplot()
         axes.plot(range(steps), [self(t) for t in range(steps)], color="#0072b2", marker="." if steps <= 50 else "")
         axes.set(xlabel="steps taken", ylabel="value")

@@ -437,7 +437,7 @@ def test_a_history_as_a_frame():
 
 def test_without_pandas_the_error_is_the_command(monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
-    with pytest.raises(ImportError, match="pip install pandas"):
+    with pytest.raises(ImportError, match=r'pip install "layerwise\[pandas\]"'):
         model.History().to_frame()
 
 
