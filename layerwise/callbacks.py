@@ -21,6 +21,8 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import io
+import itertools
 import math
 import os
 import time
@@ -254,11 +256,13 @@ class Checkpoint:
 
 
 class CSVLogger:
-    """Append each epoch's numbers to a CSV file, a row as soon as it is known: epoch, loss, ... under a header.
+    """Append each epoch's numbers to a CSV file, a row as soon as it is known: epoch, loss, ... under a header. Of a
+    stack each copy has a column, "loss 0", "loss 1", ...: `pandas.read_csv(path, index_col="epoch")` is to_frame().
 
-    A file that is there already goes on; ValueError, and it stays as it is, if its header is another.
-    Of a training that is resumed, the rows after the checkpoint's epoch are dropped: they come again.
-    OSError, before the first step, for a folder that is not there, and where a device or a pipe is.
+    A file that is there already goes on; ValueError, and it stays as it is, if its header is another. A last row that
+    was torn, by a kill or a full disk, is cut. Of a training that is resumed, the rows after the checkpoint's epoch are
+    dropped: they come again. OSError, before the first step, for a folder that is not there, and where a device or a
+    pipe is.
     """
 
     writes = True
@@ -269,28 +273,63 @@ class CSVLogger:
     def begin(self, run: Any) -> None:
         files.check_regular(self.path)
         self.path.open("a").close()
-        self.resumed = run.resumed is not None
+        self.header: list[str] | None = None  # not known before the first epoch
+        self.lines_before = len(_whole_lines(self._text()))
+        self.resumed, self.knows_place = run.resumed is not None, False
 
     def epoch(self, run: Any, logs: Logs) -> None:
-        header = ["epoch", *logs]
-        with self.path.open("a+", encoding="utf-8", newline="") as file:
-            file.seek(0)
-            found = next(csv.reader(file), None)
-            if found not in (None, header):
-                raise ValueError(
-                    f"{self.path} has the columns {found}, this training has {header}: give it a file of its own."
-                )
-            if self.resumed and run.epoch > 1:  # of epoch 1, the last rows may be those of another training
-                file.seek(0)
-                lines = file.readlines()
-                while lines and (number := lines[-1].split(",")[0]).isdigit() and int(number) >= run.epoch:
-                    lines.pop()
-                file.truncate(len("".join(lines).encode()))
-            self.resumed = False
-            rows = csv.writer(file)
-            if found is None:
-                rows.writerow(header)
-            rows.writerow([run.epoch, *logs.values()])
+        header, row = ["epoch"], [run.epoch]
+        for name, value in logs.items():
+            header += _by_copy(name, value, "{} {}")
+            row += np.ravel(value).tolist()
+        if self.header is None:
+            self._take_up(header, run.epoch)
+        self._check(self.header, header)
+        self.header = header
+        content = [row] if self.path.exists() and self.path.stat().st_size else [header, row]
+        files.append(self.path, _as_csv(content).encode(), flush=False)
+
+    def _take_up(self, header: list[str], epoch: int) -> None:
+        """Leave in the file what is whole, and of a training that is resumed what came before this epoch."""
+        text = self._text()
+        lines = [] if _as_csv([header]).startswith(text) else _whole_lines(text)  # a torn header is written anew
+        self._check(next(csv.reader(lines), None), header)
+        if self.resumed:
+            own = self._own_rows(lines, epoch)
+            again = {place for place in own if _epoch_of(lines[place]) >= epoch}
+            self.lines_before = own.start if own and own.stop == len(lines) else len(lines) - len(again)
+            lines = [line for place, line in enumerate(lines) if place not in again]
+        if "".join(lines) != text:
+            with files.replaced(self.path) as file:
+                file.write("".join(lines).encode())
+
+    def _own_rows(self, lines: list[str], epoch: int) -> range:
+        """The rows of the training that is resumed: one epoch after the other from where it began. Where its state says
+        nothing of this file, they are the last ones, unless nothing had been written yet."""
+        start = max(1, self.lines_before)
+        if not self.knows_place and epoch > 1:
+            start = max([1, *(place for place, line in enumerate(lines) if _epoch_of(line) == 1)])
+        stop = start
+        while stop < len(lines) and (stop == start or _epoch_of(lines[stop]) == _epoch_of(lines[stop - 1]) + 1):
+            stop += 1
+        return range(start, stop)
+
+    def _text(self) -> str:
+        with self.path.open(encoding="utf-8", newline="") as file:
+            return file.read()
+
+    def _check(self, found: list[str] | None, header: list[str]) -> None:
+        if found not in (None, header):
+            raise ValueError(
+                f"{self.path} has the columns {found}, this training has {header}: give it a file of its own."
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"lines_before": self.lines_before}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.lines_before = layers._count("lines_before", 1 + _numbers(state, "lines_before")[0]) - 1
+        self.knows_place = True
 
 
 class TensorBoard:
@@ -298,7 +337,8 @@ class TensorBoard:
     (TensorBoard itself is a package of its own, `pip install tensorboard`).
 
     folder  where the runs are; it is made
-    name    of this run, a folder within; each training has a name of its own, None: the time of its begin
+    name    of this run, a folder within; each training has a name of its own, None: the time of its begin, and -2, -3,
+            ... of others within the same second
 
     A blank in the name of a quantity becomes "_"; of a stack of copies, each has its own: "loss/0", "loss/1", ... A
     training that is resumed goes on with the epoch after the checkpoint's, and tells TensorBoard to leave out what was
@@ -316,13 +356,27 @@ class TensorBoard:
 
     def begin(self, run: Any) -> None:
         self.end(run)  # a training that ended by an error left it open
-        self.run_name = self.name or time.strftime("%Y-%m-%d %H.%M.%S")
+        self.run_name = self.name
         self.written, self.resumed = 0, False
+        if run.resumed is None:
+            self._take_name()
+
+    def _take_name(self) -> str:
+        """The name of this run; where it has none yet, that of a folder that no other training has."""
+        now, number = time.strftime("%Y-%m-%d %H.%M.%S"), itertools.count(2)
+        name = self.run_name or now
+        while self.run_name is None:
+            try:
+                (self.folder / name).mkdir(parents=True)
+                self.run_name = name
+            except FileExistsError:
+                name = f"{now}-{next(number)}"
+        return name
 
     def epoch(self, run: Any, logs: Logs) -> None:
         writer, events, summary = _tensorboard()
-        if self.file is None:  # not in `begin`, which does not know yet whether the training is resumed
-            place = self.folder / self.run_name
+        if self.file is None:  # not in `begin`, which does not know yet where a training that is resumed was
+            place = self.folder / self._take_name()
             place.mkdir(parents=True, exist_ok=True)
             # The name tells the second only: a second file within it is not to take the first one's place.
             self.file = writer(str(place / "events"), f".{time.time_ns()}")
@@ -331,8 +385,7 @@ class TensorBoard:
                 self._write(events.Event(step=self.written + 1, session_log=start))
         values = []
         for name, value in logs.items():
-            tag = name.replace(" ", "_")
-            tags = [tag] if np.ndim(value) == 0 else [f"{tag}/{copy}" for copy in range(np.size(value))]
+            tags = _by_copy(name.replace(" ", "_"), value, "{}/{}")
             for tag, each in zip(tags, np.ravel(value).tolist(), strict=True):
                 values.append(summary.Value(tag=tag, simple_value=each))
         self._write(events.Event(step=run.epoch, summary=summary(value=values)))
@@ -368,14 +421,19 @@ class UpdateStats:
 
     every  look at the 1st, the (every + 1)-th, ... step of each epoch only
 
-    Layers that are frozen at the begin are left out. Nothing in the training changes. ValueError for a bad `every`.
+    Layers that are frozen at the begin are left out. Nothing in the training changes. ValueError for a bad `every`,
+    and for a stack of copies.
     """
 
     def __init__(self, every: int = 1) -> None:
         self.every = layers._count("every", every)
 
     def begin(self, run: Any) -> None:
-        leaves = list(run.net.leaves())
+        if run.net.copies is not None:
+            raise ValueError(
+                f"UpdateStats tells how one net moves, and this is a stack of {run.net.copies}: leave it out."
+            )
+        self.leaves = leaves = list(run.net.leaves())
         self.moving = [leaf for leaf in leaves if leaf.parameters and not leaf.frozen]
         gated = layers.ReLU, layers.ReLU6, layers.HardSigmoid, layers.HardSwish
         self.gated = [leaf for leaf in leaves if isinstance(leaf, gated)]
@@ -428,6 +486,23 @@ class UpdateStats:
             run.history.setdefault(name, []).append(value)
         self._anew(run)
 
+    def join_ranks(self, run: Any) -> None:
+        self.alive = {path: run.on_any_rank(alive) for path, alive in self.alive.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        rows = {name: np.array(values) for name, values in self.rows.items()}
+        moving = [leaf.path for leaf in self.moving]
+        return {"seen": self.seen, "moving": moving, "rows": rows, "alive": dict(self.alive), "before": self.before}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        (seen,) = _numbers(state, "seen")
+        leaves = {leaf.path: leaf for leaf in self.leaves}
+        moving = [leaves[path] for path in state["moving"]]
+        rows = {name: values.astype(float).tolist() for name, values in state["rows"].items()}
+        alive = {leaves[path].path: flags.astype(bool) for path, flags in state["alive"].items()}
+        np.copyto(self.before, state["before"])
+        self.seen, self.moving, self.rows, self.alive = seen, moving, rows, alive
+
 
 class StopOnTarget:
     """End the training after the first epoch whose `monitor` has reached `target`: StopOnTarget("accuracy", 0.99).
@@ -463,6 +538,33 @@ class TimeLimit:
 def _epochs(name: str, value: Any) -> int:
     """A number of epochs, which may be 0."""
     return 0 if value == 0 and value is not False else layers._count(name, value)
+
+
+def _by_copy(name: str, value: Any, form: str) -> list[str]:
+    """The name of a quantity, or of a stack a name for each copy."""
+    return [form.format(name, copy) for copy in range(np.size(value))] if np.ndim(value) else [name]
+
+
+def _as_csv(rows: list[list[Any]]) -> str:
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows(rows)
+    return text.getvalue()
+
+
+def _whole_lines(text: str) -> list[str]:
+    """The lines of a CSV file, each with its end. A last one without an end gets one, unless it was torn: it has fewer
+    columns than the header, or the header ends as CSVLogger writes it, which never leaves an end out."""
+    *lines, last = text.split("\n")
+    lines = [f"{line}\n" for line in lines]
+    if last and not (lines and (lines[0].endswith("\r\n") or last.count(",") < lines[0].count(","))):
+        lines.append(last.rstrip("\r") + "\n")
+    return lines
+
+
+def _epoch_of(line: str) -> int:
+    """The epoch of a row; -1 for what is none."""
+    number = line.split(",")[0]
+    return int(number) if number.isdecimal() else -1
 
 
 def _folder_within(name: Any) -> str:

@@ -91,7 +91,12 @@ def _kinds(description: Any) -> Any:
 # The state of a run ----------------------------------------------------------------------------------------------
 
 
-WRITERS = ("Checkpoint", "TensorBoard")  # callbacks with a state that decides nothing of the training
+OBSERVERS = (
+    "CSVLogger",
+    "Checkpoint",
+    "TensorBoard",
+    "UpdateStats",
+)  # callbacks with a state that decides nothing of the training
 
 
 def state_of(run: Any, stopped: bool) -> dict[str, Any]:
@@ -161,9 +166,9 @@ def check(state: dict[str, Any], run: Any, rows: Any, validated: bool, net: Any,
             f"same loss."
         )
     # What only writes files, or keeps no state, may come and go.
-    names = [name for name, kept in state["callbacks"] if kept is not None and name not in WRITERS]
+    names = [name for name, kept in state["callbacks"] if kept is not None and name not in OBSERVERS]
     given = [type(each).__name__ for each in run.callbacks if hasattr(each, "state_dict")]
-    given = [name for name in given if name not in WRITERS]
+    given = [name for name in given if name not in OBSERVERS]
     if names != given:
         raise ModelFileError(
             f"{path} is of a training with the callbacks {names}, this one has {given}: give the same."

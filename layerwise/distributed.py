@@ -197,6 +197,9 @@ class DistributedRun(training.Run):
             leaves = [leaf for leaf in self.net.leaves() if leaf.random]
             draws = {leaf.path: [rng.bit_generator.state for rng in leaf.rngs] for leaf in leaves}
             self.draws_of_ranks = group.comm.gather(draws)
+            for callback in self.callbacks:
+                if hasattr(callback, "join_ranks"):
+                    callback.join_ranks(self)
         return ends
 
     def _agreed_after_epoch(self, ends: bool) -> bool:

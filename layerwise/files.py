@@ -199,9 +199,9 @@ def _machine() -> str:
     return f"{zlib.crc32(repr(told).encode()):08x}"
 
 
-def append(path: str | os.PathLike[str], content: bytes) -> None:
-    """`content` at the end of a file, flushed to disk, or, where it can't be written whole, none of it. OSError, also
-    for a device, a pipe or a socket."""
+def append(path: str | os.PathLike[str], content: bytes, flush: bool = True) -> None:
+    """`content` at the end of a file, flushed to disk (5 ms) or left to the system, or, where it can't be written
+    whole, none of it. OSError, also for a device, a pipe or a socket."""
     check_regular(path)
     # Without a buffer, which would be written once more, in part, when a file on a full disk is closed.
     with open(path, "ab", buffering=0) as file:
@@ -209,7 +209,8 @@ def append(path: str | os.PathLike[str], content: bytes) -> None:
         try:
             while left:
                 left = left[file.write(left) :]
-            os.fsync(file.fileno())
+            if flush:
+                os.fsync(file.fileno())
         except BaseException:
             with contextlib.suppress(OSError):
                 file.truncate(length)

@@ -456,6 +456,21 @@ def no_rows(rank, folder):
 
 
 @check
+def fires_once(rank, folder):
+    """Column 1 is above 0 in a single row of the first batch, of the last rank's; the second batch breaks off."""
+    x = np.full((8, 2), -1.0)
+    x[3, 1] = 1
+    told = dict(x=x, y=Y[:8], batch_size=4, epochs=1, shuffle=False)
+    net = layers.Model([layers.ReLU(), layers.Linear(3), layers.Softmax()], seed=1)
+    path = folder / "fires.npz"
+    with contextlib.suppress(ZeroDivisionError):
+        callbacks = [UpdateStats(), Checkpoint(path, every=1), At(2, lambda: 1 / 0)]
+        fit(net.copy(), Distributed(optim.SGD(0.1)), callbacks=callbacks, **told)
+    history = fit(net, Distributed(optim.SGD(0.1)), callbacks=UpdateStats(), resume=path, **told)
+    return history["layers.0 dead units"]
+
+
+@check
 def ragged(rank, folder):
     """Ranks with other numbers of rows draw other numbers; a training goes on with the masks that it would have had.
     A file of another training, where it lies on another rank, is not read."""

@@ -372,9 +372,63 @@ def test_csv_of_a_training_that_is_resumed_has_each_epoch_once(net, tmp_path):
     assert epochs() == [1, 2, 3, 1, 2, 3, 4, 5]
 
 
+@pytest.mark.parametrize("resumes", [1, 2])
+def test_csv_has_each_epoch_once_after_a_resume_from_within_the_first(net, tmp_path, resumes):
+    """The rows of another training, also one that wrote to the file afterwards, stay."""
+    path, saved = tmp_path / "log.csv", tmp_path / "net.npz"
+
+    class InTheFirst(Checkpoint):
+        def epoch(self, run, logs):
+            pass
+
+    train(net, CSVLogger(path), epochs=2)
+    train(net, [InTheFirst(saved, every=3), CSVLogger(path), Begin(lambda run: None)], epochs=1)
+    for _ in range(resumes):
+        train(net, [InTheFirst(tmp_path / "b.npz", every=100), CSVLogger(path)], epochs=3, resume=saved)
+    epochs = [int(line.split(",")[0]) for line in path.read_text().splitlines()[1:]]
+    assert epochs == [1, 2, 1, 2, 3]
+
+
+def test_csv_of_a_stack_is_its_frame(tmp_path):
+    pytest.importorskip("pandas")
+    path, saved = tmp_path / "log.csv", tmp_path / "net.npz"
+    nets = [layers.Model([layers.Linear(1)], seed=0, copies=12) for _ in range(2)]
+    train(nets[0], [CSVLogger(path), Checkpoint(saved)], epochs=2, validation=0.25, metrics="mae")
+    history = train(nets[1], [CSVLogger(path), Checkpoint(saved)], validation=0.25, metrics="mae", resume=saved)
+    frame = history.to_frame()
+    with path.open(newline="") as file:
+        header, *rows = csv.reader(file)
+    assert header == ["epoch", *frame.columns]
+    assert len(header) == 2 + 4 * 12
+    np.testing.assert_array_equal(np.array(rows, float), frame.reset_index())
+
+
+HEADER = "epoch,loss,seconds"
+
+
+@pytest.mark.parametrize(
+    ("before", "kept"),
+    [
+        (HEADER, ""),  # of the rows of before
+        ("epoch,lo", ""),
+        (f"{HEADER}\n1,0.5,0.25\n2,0.25,0.5", "1,0.5,0.25\n2,0.25,0.5\n"),  # an editor left out the last end
+        (f"{HEADER}\n1,0.5,0.25\n2,0.2", "1,0.5,0.25\n"),
+        (f"{HEADER}\n1,0.5,0.25\n1", "1,0.5,0.25\n"),
+        (f"{HEADER}\r\n1,0.5,0.25\r\n2,0.25,2.5", "1,0.5,0.25\r\n"),  # torn: maybe 2.5e-05
+    ],
+)
+def test_csv_glues_no_row_to_a_line_without_an_end(net, tmp_path, before, kept):
+    path = tmp_path / "log.csv"
+    path.write_bytes(before.encode())
+    history = train(net, CSVLogger(path), epochs=2)
+    rows = [f"{epoch},{history['loss'][epoch - 1]!r},{history['seconds'][epoch - 1]!r}\r\n" for epoch in (1, 2)]
+    assert path.read_bytes().decode().splitlines() == f"{HEADER}\n{kept}{''.join(rows)}".splitlines()
+
+
 def test_csv_of_other_columns_is_left_as_it_is(net, tmp_path):
     path = tmp_path / "log.csv"
     train(net, CSVLogger(path))
+    path.write_bytes(path.read_bytes()[:-9])  # torn
     before = path.read_bytes()
     with pytest.raises(ValueError, match=r"columns.*mae.*file of its own"):
         train(net, CSVLogger(path), metrics="mae")

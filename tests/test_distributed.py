@@ -223,6 +223,11 @@ def test_a_rank_without_rows_has_the_same_history(two):
 
 
 @needs_mpi
+def test_dead_units_are_those_of_all_ranks_after_a_resume_within_an_epoch(two):
+    assert alike(two["fires_once"]) == [0.5]
+
+
+@needs_mpi
 def test_dropout_with_ragged_batches_goes_on_to_the_same_bits(two):
     weights, _, steps = alike(two["ragged"])
     assert (weights, steps) == (0, 12)

@@ -11,7 +11,7 @@ import pytest
 import layers
 import loss
 import optim
-from layerwise.callbacks import CSVLogger, ReduceOnPlateau, StopOnTarget, UpdateStats
+from layerwise.callbacks import Checkpoint, CSVLogger, ReduceOnPlateau, StopOnTarget, UpdateStats
 from layerwise.schedules import Linear
 
 X = np.random.default_rng(0).normal(size=(40, 3))
@@ -292,6 +292,39 @@ def test_other_callbacks_can_use_the_numbers(net, tmp_path):
     with path.open(newline="") as file:
         (row,) = csv.DictReader(file)
     assert {name: [float(value)] for name, value in row.items() if name != "epoch"} == history
+
+
+@pytest.mark.parametrize("every", [1, 2, 3])
+@pytest.mark.parametrize("stop", [1, 2, 6, 7])
+def test_a_training_that_goes_on_within_an_epoch_has_the_same_numbers(every, stop, tmp_path):
+    """Four steps an epoch."""
+
+    def trained(name, callbacks=(), **told):
+        net = layers.Model([layers.Linear(6), layers.ReLU(), layers.Linear(1)], seed=0)
+        watchers = [UpdateStats(every), Checkpoint(tmp_path / name, every=1), *callbacks]
+        return train(net, watchers, rule=optim.Clip(optim.SGD(lr=0.05), norm=1), **told)
+
+    def kill(run):
+        if run.step == stop + 1:
+            raise ZeroDivisionError
+
+    whole = trained("whole.npz")
+    with pytest.raises(ZeroDivisionError):
+        trained("net.npz", [Stepper(kill)])
+    again = trained("again.npz", resume=tmp_path / "net.npz")
+    assert again.keys() == whole.keys() >= {"layers.1 dead units", "clipped steps", "layers.0 update ratio"}
+    for name in whole.keys() - {"seconds"}:
+        np.testing.assert_array_equal(again[name], whole[name], err_msg=name)
+
+
+class Stepper:
+    def __init__(self, step):
+        self.step = step
+
+
+def test_a_stack_is_refused():
+    with pytest.raises(ValueError, match="how one net moves, and this is a stack of 3: leave it out"):
+        train(layers.Model([layers.Linear(1)], seed=0, copies=3), UpdateStats())
 
 
 @pytest.mark.parametrize("every", [0, -1, 1.5, True, None])

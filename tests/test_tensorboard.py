@@ -87,6 +87,29 @@ def test_each_training_has_a_folder(tmp_path):
 
 
 @pytest.mark.usefixtures("needed")
+def test_trainings_that_begin_within_a_second_have_folders_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setattr("time.strftime", lambda form: "now")
+    boards = [TensorBoard(tmp_path / "runs") for _ in range(3)]
+    for board in boards:
+        train(board)
+    train(boards[0], epochs=2)
+    folders = sorted((tmp_path / "runs").iterdir())
+    assert [folder.name for folder in folders] == ["now", "now-2", "now-3", "now-4"]
+    assert [len(scalars(folder)["loss"]) for folder in folders] == [3, 3, 3, 2]
+
+
+@pytest.mark.usefixtures("needed")
+def test_a_training_that_goes_on_without_a_folder_gets_one_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr("time.strftime", lambda form: "now")
+    path = tmp_path / "net.npz"
+    train(TensorBoard(tmp_path / "runs"))
+    train(Checkpoint(path), epochs=1)
+    train(TensorBoard(tmp_path / "runs"), Checkpoint(path), resume=path)
+    assert sorted(each.name for each in (tmp_path / "runs").iterdir()) == ["now", "now-2"]
+    assert [epoch for epoch, _ in scalars(tmp_path / "runs" / "now-2")["loss"]] == [2, 3]
+
+
+@pytest.mark.usefixtures("needed")
 @pytest.mark.parametrize("how", ["interrupt", "divergence"])
 def test_the_file_is_closed_however_it_ends(tmp_path, how):
     board = TensorBoard(tmp_path, "run")
