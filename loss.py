@@ -50,6 +50,7 @@ class Loss:
     takes_class_numbers = False
     labels: tuple[float, float] | None = None  # the two labels that targets consist of, where they are not 0 and 1
     binary = False  # each element is a yes or no of its own: its probability is made by a Sigmoid, not a Softmax
+    ignore_index: int | None = None  # the class number of those targets that count for nothing
     outputs = 1  # columns of the prediction for each column of the targets
     location_scale = False  # predictions and targets may be shifted and scaled alike: it is the same problem
     stackable = False  # forward and derivative act on the last axes only, so that they serve a stack (S, N, ...)
@@ -547,13 +548,13 @@ class CrossEntropy(Loss):
     p = softmax(x); dv/dx = p sum(t) - t. label_smoothing a: t becomes (1 - a) t + a / C (Szegedy 2015,
     1512.00567). weight (C,): t becomes weight t; of class numbers y the mean divides by sum(weight[y]), of
     probabilities by the rows. Class numbers that are ignore_index count for nothing, also not in the mean; of a batch
-    without others the loss is 0 (PyTorch: NaN). All as torch.nn.CrossEntropyLoss, which takes logits and whose
-    ignore_index is -100 unless told; Keras takes probabilities and cuts them at 1e-7, this at the smallest normal
-    number.
+    without others the loss is 0 (PyTorch: NaN). Over several batches, in `evaluate`, for validation and in the
+    History, the mean is that over all their rows at once, and metrics by name leave ignored rows out. All as
+    torch.nn.CrossEntropyLoss, which takes logits and whose ignore_index is -100 unless told; Keras takes probabilities
+    and cuts them at 1e-7, this at the smallest normal number.
     """
 
     weight: list[float] | None = None  # here too, for losses that were pickled before there was one
-    ignore_index: int | None = None
 
     stackable = True
     by_rows = over_classes = True

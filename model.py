@@ -345,7 +345,7 @@ class Model(_layers.Chain):
         data = _Checked(self, loss, None)
         arrays = data.arrays(x, y, sample_weight)
         loss = data.loss
-        chosen = _metrics.named(metrics, getattr(loss, "takes_raw_scores", False), self._tells_labels(loss))
+        chosen = self._chosen(metrics, loss)
         rows = data.rows(arrays, _layers._count("batch_size", batch_size))
         if self.input_shape is None:
             self._check_first(loss, arrays[0][:batch_size])
@@ -534,7 +534,7 @@ class Model(_layers.Chain):
             rows = data.rows(arrays, batch_size, self.smallest_batch, steps_per_epoch)
             sample, smallest = arrays[0][:batch_size], rows.smallest
         loss = data.loss
-        chosen = _metrics.named(metrics, getattr(loss, "takes_raw_scores", False), self._tells_labels(loss))
+        chosen = self._chosen(metrics, loss)
         if validation is not None and held is None:
             if not isinstance(validation, (tuple, list)) or len(validation) not in (2, 3):
                 raise ValueError(f"validation is (x, y) or a fraction in (0, 1), got {type(validation).__name__}.")
@@ -652,6 +652,11 @@ class Model(_layers.Chain):
             return False
         sigmoid = isinstance(self._last, (_layers.Sigmoid, _layers.HardSigmoid))
         return sigmoid or bool(getattr(loss, "binary", False))
+
+    def _chosen(self, metrics: Any, loss: Any) -> dict[str, Any]:
+        """Name -> metric, as this net and this loss have it."""
+        raw_scores, ignored = (getattr(loss, name, None) for name in ("takes_raw_scores", "ignore_index"))
+        return _metrics.named(metrics, bool(raw_scores), self._tells_labels(loss), ignored)
 
     @property
     def _ends_in_softmax(self) -> bool:
@@ -849,7 +854,8 @@ def _class_weights(given: Any, y: Array | None, loss: Any) -> dict[int, float]:
                 'class_weight="balanced" counts the classes of all rows, and an iterable gives them batch by batch: '
                 "give a dict, class number -> weight."
             )
-        found, counts = np.unique(metrics.class_numbers(y, _labels(loss)), return_counts=True)
+        of_rows = metrics.class_numbers(y, _labels(loss))
+        found, counts = np.unique(of_rows[of_rows != getattr(loss, "ignore_index", None)], return_counts=True)
         return dict(zip(found.tolist(), (counts.sum() / (len(counts) * counts)).tolist(), strict=True))
     if isinstance(given, (list, tuple, np.ndarray)):
         given = dict(enumerate(given))
@@ -936,10 +942,11 @@ class _Checked:
                 weight = _loss.relative_weight(weight)
         if self.class_weight is not None:
             found, place = np.unique(metrics.class_numbers(y, _labels(self.loss)), return_inverse=True)
-            missing = [number for number in found.tolist() if number not in self.class_weight]
+            by_class = {getattr(self.loss, "ignore_index", None): 0.0} | self.class_weight
+            missing = [number for number in found.tolist() if number not in by_class]
             if missing:
                 raise ValueError(f"class_weight has a weight for every class number in y; missing: {missing}.")
-            by_class = np.array([self.class_weight[number] for number in found.tolist()], np.float64)[place]
+            by_class = np.array([by_class[number] for number in found.tolist()], np.float64)[place]
             weight = by_class if weight is None else (weight.T * by_class).T
             what = f"{self.what}class_weight"
             if self.whole and not weight.any():

@@ -107,7 +107,7 @@ def state_of(run: Any, stopped: bool) -> dict[str, Any]:
         "step": run.step,
         "batches": run.step - run.epoch_began,
         "stopped": stopped,
-        "totals": {name: getattr(totals, name) for name in ("rows", "weight", "loss", "metrics")},
+        "totals": {name: getattr(totals, name) for name in ("rows", "weight", "loss", "metrics", "shares")},
         "history": {name: _as_array(values) for name, values in run.history.items()},
         "diverged": run.history.diverged,
         "optim": described(run.optim),
@@ -202,11 +202,13 @@ def check(state: dict[str, Any], run: Any, rows: Any, validated: bool, net: Any,
         )
     totals, history, diverged = state["totals"], state["history"], state["diverged"]
     nets = net.copies or 1
-    numbers = [totals["rows"], totals["weight"], totals["loss"], *totals["metrics"].values()]
+    shares = totals.get("shares", totals["metrics"])  # older ones have none
+    numbers = [totals["rows"], totals["weight"], totals["loss"], *totals["metrics"].values(), *shares.values()]
     sound = {
         "its place": all(_is_count(state[name]) for name in ("epoch", "step", "batches")) and batches <= state["step"],
         "its end": isinstance(state["stopped"], bool),
-        "its sums": set(totals) == {"rows", "weight", "loss", "metrics"}
+        "its sums": set(totals) - {"shares"} == {"rows", "weight", "loss", "metrics"}
+        and set(shares) == set(totals["metrics"])
         and all(_is_number(each, lead) for each in numbers)
         and _is_count(totals["rows"])
         and (totals["rows"] > 0 or not batches),

@@ -120,9 +120,9 @@ class DistributedRun(training.Run):
         net, loss, optim, bar, group = self.net, self.loss, self.optim, self._bar, self.group
         sums = self._sums = _Sums(group, net, self._chosen)
         for batch in itertools.chain(epoch, (None,)):
-            n, used = self._see(batch, totals.summed)
+            n, own_count, used = self._see(batch, totals.summed)
             group.add_up(sums.numbers)
-            ended, asked, rows, whole, total = sums.numbers[:5].tolist()
+            ended, asked, rows, count, whole, total = sums.numbers[:6].tolist()
             if ended == group.size:
                 return False
             if ended:
@@ -131,7 +131,7 @@ class DistributedRun(training.Run):
                     f"give every rank the same iterable."
                 )
             self._interrupt.asked = self._interrupt.asked or asked > 0
-            value = total if totals.summed else total / (rows or 1.0)
+            value = total if totals.summed else total / (count or 1.0)
             if not math.isfinite(value):
                 if n:
                     self._batch = batch[:2]
@@ -141,7 +141,7 @@ class DistributedRun(training.Run):
                 loss.value = value
             if n:
                 optim.backward(net, used)
-            group.add_gradients(net, 1.0 if totals.summed else n / (rows or 1.0), n > 0)
+            group.add_gradients(net, 1.0 if totals.summed else own_count / (count or 1.0), n > 0)
             optim.update(net)
             self.step += 1
             if self.step % COMPARED_EVERY == 0:
@@ -149,8 +149,9 @@ class DistributedRun(training.Run):
             totals.rows += int(rows)
             totals.weight += whole
             totals.loss += total
-            for name, metric in zip(self._chosen, sums.metrics.tolist(), strict=True):
+            for name, (metric, share) in zip(self._chosen, sums.metrics.tolist(), strict=True):
                 totals.metrics[name] += metric
+                totals.shares[name] += share
             if bar is not None and time.perf_counter() - bar.drawn > 0.1:
                 bar.show(self.step, self.epoch + 1, totals.means())
             if self._asks and self._after_step(self._steppers):
@@ -159,14 +160,14 @@ class DistributedRun(training.Run):
                 return False
         return False
 
-    def _see(self, batch: Any, summed: bool) -> tuple[int, Any]:
-        """The forward pass of this rank's rows, of which there may be none; how many they are, and the loss whose
-        gradient they have. None for a batch: the epoch has come to its end."""
+    def _see(self, batch: Any, summed: bool) -> tuple[int, float, Any]:
+        """The forward pass of this rank's rows, of which there may be none; how many they are, what they count in the
+        mean, and the loss whose gradient they have. None for a batch: the epoch has come to its end."""
         store, loss, sums = self.net._store, self.loss, self._sums
         sums.numbers.fill(0)
         sums.numbers[:2] = batch is None, self._asked.asked
         if batch is None or not len(batch[0]):
-            return 0, loss
+            return 0, 0.0, loss
         x, y, weight = batch
         store.taken = 0
         store.lending = True
@@ -178,14 +179,15 @@ class DistributedRun(training.Run):
         finally:
             store.lending = False
         n = len(x)
-        share = n if weight is None else float(np.add.reduce(weight, None)) * (n / weight.size)
-        sums.numbers[2:5] = n, share, value if summed else value * n
+        count, share = training.shares(loss, n, weight)
+        sums.numbers[2:6] = n, count, share, value if summed else value * count
         metered = training.Totals(loss, self._chosen)
         metered.add(value, pred, y, weight)
-        sums.metrics[:] = list(metered.metrics.values())
+        for place, name in enumerate(self._chosen):
+            sums.metrics[place] = metered.metrics[name], metered.shares[name]
         for part, array in sums.statistics:
             np.multiply(array.reshape(-1), n, part)
-        return n, used
+        return n, count, used
 
     def _look_at(self, unseen: Any) -> dict[str, Any]:
         return self.net._evaluated(unseen, self.loss, self._chosen, self.group.add_up)
@@ -221,6 +223,8 @@ class Distributed(optim.Wrapper):
     """An optimizer, around all others, that trains one net in all processes of an MPI communicator.
 
         g <- sum over the ranks of g (rows of the rank) / (rows of all)      weighted, by hand: the sums of the weights
+
+    With CrossEntropy(weight=, ignore_index=) rows count what they count in its mean.
 
     Its step is that of the optimizer within on the batch of all ranks together. `prepare` makes the copies equal:
     weights, running statistics, optimizer state and seed are those of rank 0. comm is an mpi4py communicator; None:
@@ -280,7 +284,7 @@ class Distributed(optim.Wrapper):
         self.optimizer.backward(net, loss)
         scale = 1.0
         if loss.reduction == "mean":
-            share = len(loss.pred) if loss.sample_weight is None else float(np.add.reduce(loss.sample_weight, None))
+            _, share = training.shares(loss, len(loss.pred), loss.sample_weight)
             scale = share / (self.comm.allreduce(share) or 1.0)
         self.add_gradients(net, scale)
 
@@ -390,18 +394,19 @@ class Distributed(optim.Wrapper):
 class _Sums:
     """What the ranks add up before the backward pass of a step, as one array.
 
-    ended, asked       whether a rank has no more batches; whether it got a Ctrl-C
-    rows, share, loss  how many rows, what they weigh in the mean, their loss times that
-    metrics            each times the rows
-    statistics         the running ones times the rows, so that what comes back are means
+    ended, asked        whether a rank has no more batches; whether it got a Ctrl-C
+    rows                how many
+    count, share, loss  what they count in the loss's mean, what they weigh there, their loss times their count
+    metrics             of each, (metrics, 2): the value times what the rows weigh for it, and what they weigh
+    statistics          the running ones times the rows, so that what comes back are means
     """
 
     def __init__(self, group: Distributed, net: Any, chosen: dict[str, Any]) -> None:
         moving = (leaf for leaf in net.leaves() if group.size > 1 and not leaf._frozen)
         arrays = [array for leaf in moving for array in leaf.buffers.values()]
-        stops = list(itertools.accumulate([5 + len(chosen), *(array.size for array in arrays)]))
+        stops = list(itertools.accumulate([6 + 2 * len(chosen), *(array.size for array in arrays)]))
         self.numbers = np.zeros(stops[-1])
-        self.metrics = self.numbers[5 : stops[0]]
+        self.metrics = self.numbers[6 : stops[0]].reshape(-1, 2)
         parts = (self.numbers[start:stop] for start, stop in itertools.pairwise(stops))
         self.statistics = list(zip(parts, arrays, strict=True))
 

@@ -287,17 +287,41 @@ NAMED |= {f"{each.__name__}_macro": functools.partial(each, macro=True) for each
 
 
 class Chosen:
-    """A metric as `train` and `evaluate` call it: with the weights, if it takes them."""
+    """A metric as `train` and `evaluate` call it: with the weights, if it takes them; one by name without the rows
+    whose class number is `ignore_index`."""
 
-    def __init__(self, function: Callable[..., float], own: bool) -> None:
+    def __init__(self, function: Callable[..., float], own: bool, ignore_index: int | None = None) -> None:
         self.function = function
         self.own = own  # a user's, which gets arrays of its own
+        self.ignore_index = None if own else ignore_index
         try:
             self.weighted = "sample_weight" in inspect.signature(function).parameters
         except (TypeError, ValueError):  # some callables in C tell nothing of their arguments
             self.weighted = False
 
     def __call__(self, pred: Array, real: Array, weight: Array | None = None) -> float:
+        """The value over the rows that are not ignored; 0 where there are none."""
+        if self.ignore_index is not None:
+            pred, real, weight = self._taken(pred, real, weight)
+        return self._value(pred, real, weight) if len(pred) else 0.0
+
+    def weighed(self, pred: Array, real: Array, weight: Array | None = None) -> tuple[float, float]:
+        """The value times what these rows weigh in a mean over batches, and what they weigh."""
+        if self.ignore_index is not None:
+            pred, real, weight = self._taken(pred, real, weight)
+        share: float = len(pred)
+        if self.weighted and weight is not None and share:
+            share *= float(np.add.reduce(weight, None)) / weight.size
+        # Rows without weight tell a metric nothing.
+        return (self._value(pred, real, weight) * share, share) if share else (0.0, 0.0)
+
+    def _taken(self, pred: Array, real: Array, weight: Array | None) -> tuple[Array, Array, Array | None]:
+        if real.shape != pred.shape[:-1]:
+            return pred, real, weight
+        taken = real != self.ignore_index
+        return pred[taken], real[taken], None if weight is None else _spread(weight, real.shape)[taken]
+
+    def _value(self, pred: Array, real: Array, weight: Array | None) -> float:
         if weight is None or not self.weighted:
             return float(self.function(pred, real))
         return float(self.function(pred, real, sample_weight=weight))
@@ -312,9 +336,11 @@ def read_only(*arrays: Array | None) -> list[Array | None]:
     return copies
 
 
-def named(metrics: Any, raw_scores: bool, multilabel: bool = False) -> dict[str, Chosen]:
+def named(
+    metrics: Any, raw_scores: bool, multilabel: bool = False, ignore_index: int | None = None
+) -> dict[str, Chosen]:
     """Name -> metric for what `train` was given. `raw_scores` moves the threshold to 0; `multilabel` says that each
-    column is a yes or no of its own."""
+    column is a yes or no of its own; those of the library leave out rows of the class `ignore_index`."""
     if isinstance(metrics, str) or callable(metrics):
         metrics = (metrics,)
     chosen: dict[str, Chosen] = {}
@@ -331,5 +357,5 @@ def named(metrics: Any, raw_scores: bool, multilabel: bool = False) -> dict[str,
         if isinstance(metric, str):
             taken = {key: value for key, value in told.items() if key in inspect.signature(known).parameters}
             known, own = functools.partial(known, **taken) if taken else known, False
-        chosen[name] = Chosen(known, own)
+        chosen[name] = Chosen(known, own, ignore_index)
     return chosen

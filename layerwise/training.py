@@ -2,7 +2,8 @@
 
 In this file, in this order:
   what is raised    DivergenceError
-  what serves it    WeightedLoss, Totals, StackTotals, Watcher, and what draws the bar, and keeps a moment to go back to
+  what serves it    shares, WeightedLoss, Totals, StackTotals, Watcher, and what draws the bar, and keeps a moment to
+                    go back to
   the training      Run, StackRun
 """
 
@@ -44,10 +45,25 @@ def value_of(loss: Any, pred: Array, y: Array, weight: Array | None, copies: int
     return loss(pred, y) if weight is None else loss(pred, y, weight)
 
 
+def shares(loss: Any, n: int, weight: Array | None, copies: int | None = None) -> tuple[Any, Any]:
+    """What the n rows of the last batch count in a mean over several batches, sum(c), and what they weigh there,
+    sum(u c); of a stack (S,). c is 1 but for CrossEntropy(weight=, ignore_index=), whose mean divides by it."""
+    counts = loss.counts if isinstance(loss, _loss.Loss) else None
+    if counts is None and weight is None:
+        return n, n
+    if counts is None and weight is not None and copies is None:
+        return n, float(np.add.reduce(weight, None)) * (n / weight.size)
+    u = np.ones((copies or 1, 1, 1)) if weight is None else weight.reshape(copies or 1, -1, 1)
+    c = np.ones((1, 1, 1)) if counts is None else counts.reshape(len(u), u.shape[1], -1)
+    found = tuple(n * each.mean((1, 2), dtype=np.float64) for each in (c, u * c))
+    return found if copies is not None else (float(found[0][0]), float(found[1][0]))
+
+
 class WeightedLoss:
     """A loss as `train` uses it on a weighted batch: value and gradient of the weighted mean times the mean weight.
 
-        sum(u v) / sum(u) * mean(u)        which is sum(u v) / N
+        sum(u v) / sum(u) * mean(u)                    which is sum(u v) / N
+        sum(u c v) / sum(u c) * sum(u c) / sum(c)      where a row counts c in the mean, see `shares`
 
     So a row weighs the same beside another row of the data, whichever batches they are in. A loss that sums its batch
     is used as it is. Everything else is looked up in the loss within.
@@ -63,10 +79,12 @@ class WeightedLoss:
     def __call__(self, pred: Array, real: Array, weight: Array, copies: int | None = None) -> Any:
         value = self.inner(pred, real, weight) if copies is None else self.inner(pred, real, weight, copies=copies)
         if self.means and copies is None:
-            self.scale = float(np.add.reduce(weight, None)) / weight.size
+            count, share = shares(self.inner, len(pred), weight)
+            self.scale = share / (count or 1.0)
             value = float(value) * self.scale
         elif self.means and copies is not None:
-            mean = weight.reshape(copies, -1).mean(1)
+            count, share = shares(self.inner, pred.shape[1], weight, copies)
+            mean = (share / np.where(count == 0, 1, count)).astype(pred.dtype)
             self.scale = mean.reshape(copies, *(1,) * (pred.ndim - 1))
             value = value * mean
         self.value = value
@@ -93,6 +111,8 @@ class Totals:
     WeightedLoss gives."""
 
     def __init__(self, loss: Any, chosen: dict[str, Any]) -> None:
+        self.of = loss
+        self.ours = isinstance(loss, _loss.Loss)
         self.summed = is_summed(loss)
         self.chosen = chosen
         self.own = any(metric.own for metric in chosen.values())
@@ -102,24 +122,31 @@ class Totals:
         self.rows = 0
         self.weight: Any = 0.0  # of a stack (S,), as the loss
         self.loss: Any = 0.0
-        self.metrics = dict.fromkeys(self.chosen, 0.0)
+        self.metrics: dict[str, Any] = dict.fromkeys(self.chosen, 0.0)
+        self.shares: dict[str, Any] = dict.fromkeys(self.chosen, 0.0)  # what each metric is divided by
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Go on from the sums of a checkpoint; an older one lacks the shares, in which no row was ignored."""
+        of_all = {name: saved["weight" if each.weighted else "rows"] for name, each in self.chosen.items()}
+        vars(self).update({"shares": of_all} | saved)
 
     def add(self, value: float, pred: Array, y: Array, weight: Array | None) -> None:
-        n = len(pred)
-        share = n if weight is None else float(np.add.reduce(weight, None)) * (n / weight.size)
+        n = count = share = len(pred)
+        if weight is not None or (self.ours and self.of.counts is not None):
+            count, share = shares(self.of, n, weight)
         self.rows += n
         self.weight += share
-        self.loss += float(value) if self.summed else float(value) * n
+        self.loss += float(value) if self.summed else float(value) * count
         own = metrics.read_only(pred, y, weight) if self.own else None
         for name, metric in self.chosen.items():
-            counts = share if metric.weighted else n
-            if counts:  # a batch without weight tells a metric nothing
-                self.metrics[name] += metric(*(own if own and metric.own else (pred, y, weight))) * counts
+            total, share = metric.weighed(*(own if own and metric.own else (pred, y, weight)))
+            self.metrics[name] += total
+            self.shares[name] += share
 
     def means(self) -> dict[str, float]:
         means = {"loss": self.loss / (self.rows if self.summed else self.weight or 1)}
         for name, total in self.metrics.items():
-            means[name] = total / ((self.weight or 1) if self.chosen[name].weighted else self.rows)
+            means[name] = total / (self.shares[name] or 1)
         return means
 
 
@@ -128,28 +155,26 @@ class StackTotals(Totals):
 
     def add(self, value: Any, pred: Array, y: Array, weight: Array | None) -> None:
         n = pred.shape[1]
+        count, share = shares(self.of, n, weight, len(pred))
         self.rows += n
-        share: Any = n
-        if weight is not None:
-            share = weight.reshape(len(weight), -1).sum(1, dtype=np.float64) * (n * len(weight) / weight.size)
         self.weight = self.weight + share
         # In float64: an epoch may have many batches.
-        self.loss = self.loss + np.asarray(value, np.float64) * (1 if self.summed else n)
+        self.loss = self.loss + np.asarray(value, np.float64) * (1 if self.summed else count)
         own = metrics.read_only(pred, y, weight) if self.own else None
         for name, metric in self.chosen.items():
-            counts = np.broadcast_to(share if metric.weighted else n, len(pred))
             arrays = own if own and metric.own else (pred, y, weight)
-            values = [
-                metric(*(None if each is None else each[copy] for each in arrays)) if counts[copy] else 0.0
-                for copy in range(len(pred))
+            of_copies = [
+                metric.weighed(*(None if each is None else each[copy] for each in arrays)) for copy in range(len(pred))
             ]
-            self.metrics[name] = self.metrics[name] + np.array(values) * counts
+            totals, of_metric = np.array(of_copies, np.float64).T
+            self.metrics[name] = self.metrics[name] + totals
+            self.shares[name] = self.shares[name] + of_metric
 
     def means(self) -> dict[str, Any]:
         weight = np.where(self.weight == 0, 1, self.weight)
         means = {"loss": self.loss / (self.rows if self.summed else weight)}
         for name, total in self.metrics.items():
-            means[name] = total / (weight if self.chosen[name].weighted else self.rows)
+            means[name] = total / np.where(self.shares[name] == 0, 1, self.shares[name])
         return means
 
 
@@ -398,7 +423,7 @@ class Run:
             if watched:
                 self.order_began = [rng.bit_generator.state for rng in order or ()]
             if skip and self.resumed is not None:
-                vars(totals).update(self.resumed["totals"])
+                totals.restore(self.resumed["totals"])
             try:
                 stopped = stopped or self._steps(rows.epoch(order, skip), totals)
                 skip = 0
@@ -590,5 +615,5 @@ class StackRun(Run):
 
 __all__ = [
     "DivergenceError", "Run", "StackRun", "StackTotals", "Totals", "Watcher", "WeightedLoss", "in_stack", "is_summed",
-    "value_of",
+    "shares", "value_of",
 ]  # fmt: skip

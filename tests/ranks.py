@@ -337,6 +337,37 @@ def own_loop(rank, folder):
 
 
 @check
+def counting(rank, folder):
+    """Losses whose rows do not count alike, and a rank all of whose rows are ignored; with weights, and by hand."""
+    size, found = MPI.COMM_WORLD.size, {}
+    ignored = np.where(np.arange(130) % 5 < 2, -100, Y)
+    ignored[:66] = np.where(np.arange(66) % size == 0, -100, Y[:66])  # rows of rank 0 in the first two batches
+    by_class = [0.2, 1.0, 5.0]
+    for name, arguments, y in (
+        ("weight", {"weight": by_class}, Y),
+        ("ignored", {"ignore_index": -100}, ignored),
+        ("both", {"weight": by_class, "ignore_index": -100}, ignored),
+    ):
+        for weighted in (False, True):
+            settings = dict(y=y, epochs=2, shuffle=False, metrics=["accuracy"], validation=(X[:37], y[:37]))
+            settings |= dict(sample_weight=np.linspace(0.5, 2, 130)) if weighted else {}
+            one, several = classifier(), classifier()
+            history = fit(one, optim.SGD(0.1), loss=loss.CrossEntropy(**arguments), **settings)
+            others = fit(several, Distributed(optim.SGD(0.1)), loss=loss.CrossEntropy(**arguments), **settings)
+            found[f"{name} {weighted}"] = [apart(one, several), histories_apart(history, others), bits(several)]
+            nets = [classifier().build((6,)) for _ in "ab"]
+            rows = slice(rank, 33, size)
+            u = np.linspace(0.5, 2, 33) if weighted else None
+            for net, rule, part in ((nets[0], optim.SGD(0.1), slice(33)), (nets[1], Distributed(optim.SGD(0.1)), rows)):
+                rule.prepare(net)
+                error = loss.CrossEntropy(**arguments)
+                error(net(X[part], training=True), y[part], None if u is None else u[part])
+                rule(net, error)
+            found[f"{name} {weighted}, by hand"] = [apart(*nets), 0.0, bits(nets[1])]
+    return found
+
+
+@check
 def iterables(rank, folder):
     batches = [(X[k : k + 10], Y[k : k + 10]) for k in range(0, 43, 10)]
     one, several = classifier(), classifier()

@@ -60,7 +60,7 @@ def two(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def four(tmp_path_factory):
-    checks = ("same_weights", "reductions", "statistics", "stops", "divergence", "files", "own_loop")
+    checks = ("same_weights", "reductions", "counting", "statistics", "stops", "divergence", "files", "own_loop")
     return run(4, tmp_path_factory.mktemp("four"), *checks)
 
 
@@ -89,6 +89,13 @@ def test_the_weights_are_those_of_one_process(found):
 @needs_mpi
 def test_unequal_parts_weigh_what_they_are_worth(found):
     for name, (weights, history, _) in alike(found["reductions"]).items():
+        assert weights < 1e-12, name
+        assert history < 1e-12, name
+
+
+@needs_mpi
+def test_rows_count_as_in_one_process_where_the_loss_weighs_or_ignores_some(found):
+    for name, (weights, history, _) in alike(found["counting"]).items():
         assert weights < 1e-12, name
         assert history < 1e-12, name
 

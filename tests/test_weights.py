@@ -164,6 +164,12 @@ def test_weights_of_time_steps_weigh_the_same_in_any_batch(copies):
         np.testing.assert_allclose(old - new, rate * weighted_gradient(old, WEIGHT / WEIGHT.mean()), rtol=1e-9)
         right = np.average((X @ new - Y)[:, 0] ** 2, weights=WEIGHT)
         np.testing.assert_allclose(np.ravel(history["val_loss"])[copy], right, rtol=1e-9)
+        for size in (3, 10):
+            found = net.evaluate(x, y, batch_size=size, sample_weight=weight)["loss"]
+            np.testing.assert_allclose(np.ravel(found)[copy], right, rtol=1e-9)
+    batches = [(x[k : k + 3], y[k : k + 3], weight[k : k + 3]) for k in range(0, 10, 3)]
+    streamed = net.train(batches, None, optim.SGD(0.0), loss.MSE(), epochs=1, verbose=False)["loss"]
+    np.testing.assert_allclose(streamed, history["val_loss"], rtol=1e-9)
     with pytest.raises(ValueError, match=r"time step, shape \(8, 3\)"):
         net.train(x, y, sample_weight=weight[:, :2], validation=0.2, verbose=False)
 
@@ -286,6 +292,104 @@ def test_class_weights_weigh_the_rows_that_a_fraction_holds_out():
     assert fraction["val_loss"] == [pytest.approx(np.average(-np.log(p), weights=by_class[CLASSES[22:]]), rel=1e-5)]
     pair = net.train(X, CLASSES, validation=(X[22:], CLASSES[22:]), class_weight=by_class.tolist(), **options)
     assert pair["val_loss"] == [pytest.approx(-np.log(p).mean(), rel=1e-5)]
+
+
+# Rows that a loss ignores, or weighs by class -------------------------------------------------------------------
+
+
+IGNORED = np.where(np.arange(30) % 4 == 1, -100, CLASSES)
+IGNORED[8:16] = -100  # the whole third batch of four, and the fourth
+BY_CLASS = [0.5, 2.0, 4.0]
+COUNTING = {
+    "ignored": ({"ignore_index": -100}, IGNORED),
+    "by class": ({"weight": BY_CLASS}, CLASSES),
+    "both": ({"weight": BY_CLASS, "ignore_index": -100}, IGNORED),
+}
+
+
+def mean_over_all(p, y, arguments, weight):
+    """(mean of the loss, share of right ones), row by row, of the rows that count; `weight` has one number for each."""
+    loss, loss_weight, right, right_weight = 0.0, 0.0, 0.0, 0.0
+    for row, number, u in zip(p.reshape(-1, p.shape[-1]), y.ravel(), weight.ravel(), strict=True):
+        if number != arguments.get("ignore_index"):
+            c = arguments.get("weight", [1.0] * len(row))[number]
+            loss, loss_weight = loss - u * c * math.log(row[number]), loss_weight + u * c
+            right, right_weight = right + u * (row.argmax() == number), right_weight + u
+    return loss / loss_weight, right / right_weight
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("copies", [None, 2])
+@pytest.mark.parametrize("steps", [False, True], ids=["rows", "time steps"])
+@pytest.mark.parametrize("form", COUNTING)
+def test_rows_count_in_several_batches_what_they_count_in_one(form, steps, copies, weighted):
+    """In evaluate, for validation, and in the training of a net that does not move."""
+    arguments, y = COUNTING[form]
+    x, weight = X, WEIGHT
+    if steps:
+        x, y, weight = X.reshape(10, 3, 3), y.reshape(10, 3), WEIGHT.reshape(10, 3)
+    net = classifier(dtype="float64", copies=copies)
+    value, given = loss.CrossEntropy(**arguments), weight if weighted else None
+    history = net.train(
+        x, y, optim.SGD(0.0), value, epochs=1, batch_size=4, shuffle=False, validation=(x, y, given),
+        sample_weight=given, metrics="accuracy", verbose=False,
+    )  # fmt: skip
+    one, several = (net.evaluate(x, y, metrics="accuracy", batch_size=size, sample_weight=given) for size in (100, 4))
+    for copy in range(copies or 1):
+        single = net if copies is None else net.copy(copy)
+        right = mean_over_all(single.predict(x), y, arguments, weight if weighted else np.ones(30))
+        for found in (one, several, *({name: history[k + name][0] for name in one} for k in ("", "val_"))):
+            values = [np.ravel(found[name])[copy] for name in ("loss", "accuracy")]
+            np.testing.assert_allclose(values, right, rtol=1e-12)
+
+
+def test_the_gradient_of_a_batch_is_divided_by_what_its_rows_count():
+    """sum(u c dv) / sum(c): with sample weights of mean 1 as PyTorch's, and a row weighs u wherever it is."""
+    y, c = IGNORED, np.where(IGNORED < 0, 0, np.array(BY_CLASS)[CLASSES])
+    net = layers.Model([layers.Linear(3, bias=False), layers.Softmax()], seed=1, dtype="float64").build((3,))
+    before = net[0].w.copy()
+    for size in (30, 4):
+        net[0].w = before
+        options = {"epochs": 1, "batch_size": size, "steps_per_epoch": 1, "shuffle": False, "verbose": False}
+        net.train(X, y, optim.SGD(1e-3), loss.CrossEntropy(**COUNTING["both"][0]), sample_weight=WEIGHT, **options)
+        u, logits = (WEIGHT / WEIGHT.mean())[:size], X[:size] @ before
+        p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+        each = (p - np.eye(3)[CLASSES[:size]]) * (u * c[:size])[:, None]
+        np.testing.assert_allclose(before - net[0].w, 1e-3 * X[:size].T @ each / c[:size].sum(), rtol=1e-9)
+
+
+@pytest.mark.parametrize("copies", [None, 2])
+def test_where_every_row_is_ignored_the_loss_and_the_metrics_are_0(copies):
+    net, y = classifier(copies=copies), np.full(30, -100)
+    net.build((3,))
+    before = net.vector.copy()
+    value = loss.CrossEntropy(ignore_index=-100)
+    history = net.train(X, y, optim.SGD(0.1), value, epochs=1, metrics=["accuracy", "f1"], sample_weight=WEIGHT,
+                        verbose=False)  # fmt: skip
+    for found in (history, net.evaluate(X, y, metrics=["accuracy", "f1"])):
+        for name in ("loss", "accuracy", "f1"):
+            assert not np.any(found[name])
+    np.testing.assert_array_equal(net.vector, before)
+
+
+def test_a_metric_of_ones_own_sees_the_ignored_rows_too():
+    value = loss.CrossEntropy(ignore_index=-100)
+    net = classifier().build((3,))
+    net.evaluate(X, IGNORED, value, lambda pred, real: np.testing.assert_array_equal(real, IGNORED) or 0.0)
+
+
+def test_class_weights_are_of_the_classes_that_are_not_ignored():
+    value, kept = loss.CrossEntropy(ignore_index=-100), IGNORED != -100
+    options = {"loss": value, "epochs": 3, "shuffle": False, "batch_size": 30, "verbose": False}
+    nets = [classifier(dtype="float64") for _ in "ab"]
+    nets[0].train(X, IGNORED, optim.SGD(0.1), class_weight=BY_CLASS, **options)
+    nets[1].train(X[kept], IGNORED[kept], optim.SGD(0.1), class_weight=BY_CLASS, **options)
+    np.testing.assert_allclose(nets[0].vector, nets[1].vector, rtol=1e-12)
+    balanced = kept.sum() / (3 * np.bincount(IGNORED[kept]))
+    options["batch_size"] = 7
+    nets[0].train(X, IGNORED, optim.SGD(0.1), class_weight="balanced", **options)
+    nets[1].train(X, IGNORED, optim.SGD(0.1), class_weight=balanced, **options)
+    np.testing.assert_allclose(nets[0].vector, nets[1].vector, rtol=1e-9)
 
 
 # Stacks -------------------------------------------------------------------------------------------------------
