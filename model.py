@@ -148,7 +148,8 @@ class Model(_layers.Chain):
     """A net: layers one after the other. `Model([Linear(8), Tanh(), Linear(2)], seed=0)`.
 
     The first batch, or `build(input_shape)`, makes the parameters: w and b of every layer are views of one
-    vector. One seed decides weights, shuffling and dropout; without one a seed is drawn, and kept as `net.seed`.
+    vector. One seed decides weights, shuffling and dropout, to the same bits on the same machine with the same packages
+    and number of BLAS threads; without one a seed is drawn, and kept as `net.seed`.
     dtype is "float32", or "float64" for checking gradients. A Model is a Layer and may stand in another Model.
     """
 
@@ -477,11 +478,11 @@ class Model(_layers.Chain):
                    are: Keras's, up to one constant. "balanced" is rows / (classes * rows of the class). Both go with
                    the rows that validation=0.2 holds out; validation=(x, y, weight) has weights of its own.
         resume     the file of a callbacks.Checkpoint: the training that it is of goes on, up to `epochs` in all, to the
-                   same bits as if it had never stopped. Give the same net, data, batch_size and callbacks (those that
-                   only write files may come and go). A loss that is given is the same one, an optimizer of the same
-                   class, whose numbers are the file's. Where there is no file yet, the training begins.
-                   An iterable goes on where it was if it has state_dict and load_state_dict, as augment.batches; any
-                   other begins each epoch by itself.
+                   same bits as if it had never stopped (on the same machine, with the same packages and number of BLAS
+                   threads). Give the same net, data, batch_size and callbacks (those that only write files may come
+                   and go). A loss that is given is the same one, an optimizer of the same class, whose numbers are the
+                   file's. Where there is no file yet, the training begins. An iterable goes on where it was if it has
+                   state_dict and load_state_dict, as augment.batches; any other begins each epoch by itself.
 
         Ctrl-C ends the training after the step under way. DivergenceError when a loss or a parameter is no longer
         finite: the net, the optimizer, the running statistics and the random numbers go back to the end of the last

@@ -216,7 +216,8 @@ class Compose(Augmentation):
 class batches:
     """Batches (x, y) to train on, in a new order and newly augmented each time they are gone through.
 
-    `augmentation` is a callable (x, rng) -> x, a list of them, or None. The same seed gives the same bits.
+    `augmentation` is a callable (x, rng) -> x, a list of them, or None. The same seed gives the same bits,
+    on the same machine with the same NumPy.
     A training that is resumed goes on with the orders and changes that would have come.
     ValueError for x and y of different length, or none, and for a seed below 0; TypeError for an augmentation that is
     none.

@@ -202,8 +202,9 @@ class Checkpoint:
     every also after so many steps, within an epoch; for arrays, whose order is kept, and a path without braces
 
     model.load gives the net; train(..., resume=path) goes on with the training, to the same bits as if it had never
-    stopped. Afterwards `best` is the best value. ValueError, before the first step, for a suffix that is not one of
-    net.save's; OSError for a folder that is not there or takes no file.
+    stopped, on the same machine with the same packages and number of BLAS threads. The file holds no pickle. Afterwards
+    `best` is the best value. ValueError, before the first step, for a suffix that is not one of net.save's; OSError for
+    a folder that is not there or takes no file.
     """
 
     writes = True

@@ -95,9 +95,11 @@ def compare(
     problem     a name (problems.NETS, problems.SURFACES), a Problem or a Surface
     lrs         None: log_grid(1e-4, 1, per_decade=4). With `widen`, the grid grows for all, a decade at a time, at most
                 three each way, while the best rate of some optimizer is its first or last.
-    seeds       how many, 0, 1, ..., or which: each decides a start, its batches, its noise
+    seeds       how many, 0, 1, ..., or which: each decides a start, its batches, its noise. The same bits again: on the
+                same machine, with the same packages and number of BLAS threads (one, with threadpoolctl)
     target      a loss to count steps to; None: the problem's own
-    n_jobs      processes, -1 for one a core; more than one needs joblib, whose backends reach other machines
+    n_jobs      processes, -1 for one a core; more than one needs joblib, whose backends reach other machines.
+                Work and results travel as pickles, which run code when loaded: use machines and networks that you trust
     path        a file that keeps what is finished: after Ctrl-C, a crash or a full disk the same call goes on from it.
                 The same: also the code of one's own functions and classes, and what they use (docs/sweeps.md)
     clip        the global norm to which the gradients of all are clipped

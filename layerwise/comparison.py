@@ -6,8 +6,8 @@ In this file, in this order:
   small print        quantile, trailing_median, write_text
 
 Shapes: R learning rates, S seeds; a curve has steps + 1 losses. Everything but `seconds` is decided by the settings
-and the seeds alone, so that two runs of one command agree bit by bit; what was timed is kept in fields and files of
-its own.
+and the seeds alone, so that two runs of one command agree bit by bit, on the same machine with the same packages and
+number of BLAS threads; what was timed is kept in fields and files of its own.
 """
 
 from __future__ import annotations

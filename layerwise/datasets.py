@@ -6,8 +6,8 @@
     line    regression: a straight line in any number of features
 
 All give arrays as `net.train` takes them: x float32 and C-contiguous (mnist: uint8 unless flat=True), y int64
-class numbers (N,), or, from xor, five_rows and regression, float32 columns (N, M). The same seed gives the
-same numbers; another seed draws other points of the same problem, which makes a test set.
+class numbers (N,), or, from xor, five_rows and regression, float32 columns (N, M). With the same NumPy
+the same seed gives the same numbers; another seed draws other points of the same problem, which makes a test set.
 """
 
 from __future__ import annotations

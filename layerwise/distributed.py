@@ -4,7 +4,8 @@
 
 Every process, a rank, runs the whole script, has a copy of the net and is given all of the data. Of each batch it
 takes every size-th row from its own number on; the gradients of all ranks are summed before the update, so that each
-makes the step that one process would have made with the whole batch (synchronous data-parallel training). `-m mpi4py`
+makes the step that one process would have made with the whole batch (synchronous data-parallel training), but for
+rounding; the same bits again come from the same machines, packages, number of ranks and of BLAS threads. `-m mpi4py`
 sees to it that a rank that fails ends the others; without it, they wait for ever.
 """
 

@@ -270,7 +270,8 @@ class NetClassifier(ClassifierMixin, _Net):
     max_iter            epochs at most; n_iter_ == max_iter tells that it was the end
     tol, n_iter_no_change  fit ends when the loss has not fallen by more than tol for so many epochs in a row
     early_stopping      look at the loss of a part held out, `validation_fraction`, instead, and keep the best weights
-    random_state        an integer decides everything; None: a new seed from the system
+    random_state        an integer decides everything (on the same machine, with the same packages and number of BLAS
+                        threads: the same bits); None: a new seed from the system
     warm_start          fit goes on from the weights that are there, with a new optimizer; partial_fit keeps that too
     class_weight        "balanced", or label -> weight, taken as it is, while sample_weight is scaled to mean 1; of
                         labels in columns the product over a row's columns, which is scaled too. See Model.train
