@@ -563,6 +563,7 @@ class Model(_layers.Chain):
         if saved is not None:
             with files.reading(resume):
                 checkpoint.check(saved, run, rows, unseen is not None, self._declared_for(input_shape), resume)
+        run.check_callbacks(rows, unseen)
         before = None if saved is None else checkpoint.Before(self, optim)
         if self.input_shape is None:
             self.build(input_shape)

@@ -6,15 +6,17 @@
 
 A callback of one's own is a callable (net, logs), called after each epoch, or an object with any of
 
+    check_run(run)     before the net is built or anything has moved: raise what can be known by then
     begin(run)         before the first step
     step(run)          after each step
     epoch(run, logs)   after each epoch; logs are that epoch's numbers: "loss", "val_loss", "seconds", ...
     end(run)           after the last epoch
 
 `step` and `epoch` end the training by returning True. `run` is the training: net, optim, loss, history, epochs,
-and epoch and step, the numbers of those finished. With `state_dict()` and `load_state_dict(state)` a callback
-goes on where it was when a training is taken up again; the latter is called after `begin`, which starts anew. One that
-`writes` files is called, where several processes train one net, in the first alone.
+epoch and step, the numbers of those finished, and quantities, the names that the logs will have. With `state_dict()`
+and `load_state_dict(state)` a callback goes on where it was when a training is taken up again; the latter is called
+after `begin`, which starts anew. One that `writes` files is called, where several processes train one net, in the first
+alone.
 """
 
 from __future__ import annotations
@@ -45,7 +47,8 @@ class Monitor:
     """A quantity of the logs, by name, and which of two values of it is better.
 
     mode is "min", "max", or None: told by the name, "min" for a loss or an error, "max" for an accuracy.
-    ValueError for a name that does not tell; and, after the first epoch, for one that the logs don't have.
+    ValueError for a name that does not tell; and, before the first step, for one that the logs will not have. Where a
+    callback of one's own comes before, which may add it, after the first epoch.
     """
 
     def __init__(self, name: str, mode: str | None = None) -> None:
@@ -57,14 +60,21 @@ class Monitor:
         self.falls = mode == "min" or (mode is None and self.name.endswith(FALLING))
         self.worst = math.inf if self.falls else -math.inf
 
+    def check_run(self, run: Any) -> None:
+        if not run.more_quantities or self.name in run.quantities:
+            self._check(run.quantities, run.net.copies is not None and self.name != "seconds")
+
     def value(self, logs: Logs) -> float:
-        if self.name not in logs:
-            unseen = self.name.startswith("val_") and "val_loss" not in logs
-            hint = " Names with val_ come with train(..., validation=...)." if unseen else ""
-            raise ValueError(f"the logs have no {self.name!r} to look at; they have {', '.join(logs)}.{hint}")
-        if np.ndim(logs[self.name]):
-            raise ValueError(f"{self.name!r} has a number for each copy in the stack: watch the nets one at a time.")
+        self._check(list(logs), np.ndim(logs.get(self.name, 0)) > 0)
         return logs[self.name]
+
+    def _check(self, names: list[str], of_each_copy: bool) -> None:
+        if self.name not in names:
+            unseen = self.name.startswith("val_") and "val_loss" not in names
+            hint = " Names with val_ come with train(..., validation=...)." if unseen else ""
+            raise ValueError(f"the logs have no {self.name!r} to look at; they have {', '.join(names)}.{hint}")
+        if of_each_copy:
+            raise ValueError(f"{self.name!r} has a number for each copy in the stack: watch the nets one at a time.")
 
     def better(self, value: float, than: float) -> bool:
         return value < than if self.falls else value > than
@@ -93,6 +103,9 @@ class EarlyStopping:
         self.patience = _epochs("patience", patience)
         self.min_delta = layers._real("min_delta", min_delta, 0)
         self.restore_best = layers._flag("restore_best", restore_best)
+
+    def check_run(self, run: Any) -> None:
+        self.monitor.check_run(run)
 
     def begin(self, run: Any) -> None:
         self.best, self.best_epoch, self.waited = self.monitor.worst, 0, 0
@@ -157,8 +170,8 @@ class ReduceOnPlateau:
         self.min_delta = layers._real("min_delta", min_delta, 0)
         self.cooldown = _epochs("cooldown", cooldown)
 
-    def begin(self, run: Any) -> None:
-        self.best, self.waited, self.cooling = self.monitor.worst, 0, 0
+    def check_run(self, run: Any) -> None:
+        self.monitor.check_run(run)
         rules = [rule for rule in _within(run.optim) if "lr" in getattr(rule, "hyper", ())]
         if not rules:
             raise ValueError(f"ReduceOnPlateau sets the lr of an optimizer, and {run.optim!r} has none.")
@@ -168,6 +181,9 @@ class ReduceOnPlateau:
                     f"ReduceOnPlateau sets lr to a number, and that of {type(rule).__name__} is a schedule, "
                     f"{rule.hyper['lr']!r}: give it a number, or leave ReduceOnPlateau out."
                 )
+
+    def begin(self, run: Any) -> None:
+        self.best, self.waited, self.cooling = self.monitor.worst, 0, 0
 
     def epoch(self, run: Any, logs: Logs) -> None:
         value = self.monitor.value(logs)
@@ -224,10 +240,16 @@ class Checkpoint:
         if set("{}") & set(os.path.dirname(self.path)):
             raise ValueError(f"the name of the file is filled in, not its folder: no braces there, got {self.path!r}.")
 
-    def begin(self, run: Any) -> None:
-        files.check_place(self.path)
+    def check_run(self, run: Any) -> None:
+        if self.monitor is not None:
+            self.monitor.check_run(run)
         if self.every is not None and not hasattr(run.rows, "bounds"):
             raise ValueError("an iterable of batches has no place to go on from but an epoch's start: leave out every.")
+        files.check_place(self.path)
+        if not run.more_quantities:
+            self._filled_in({"epoch": 1, **dict.fromkeys(run.quantities, np.zeros(run.net.copies or ())[()])})
+
+    def begin(self, run: Any) -> None:
         self.best = None if self.monitor is None else self.monitor.worst
 
     def step(self, run: Any) -> None:
@@ -240,14 +262,15 @@ class Checkpoint:
             if not self.monitor.better(value, self.best):
                 return
             self.best = value
-        names = {"epoch": run.epoch, **logs}
+        run.save_when_done(self._filled_in({"epoch": run.epoch, **logs}))
+
+    def _filled_in(self, names: dict[str, Any]) -> str:
         try:
-            path = self.path.format(**names)
+            return self.path.format(**names)
         except (KeyError, IndexError, ValueError) as error:
             raise ValueError(
                 f"the path {self.path!r} can't be filled in ({error!r}): in braces stand names, of {', '.join(names)}."
             ) from None
-        run.save_when_done(path)
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best}
@@ -270,6 +293,15 @@ class CSVLogger:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
+
+    def check_run(self, run: Any) -> None:
+        text = self._text() if self.path.is_file() else ""
+        if "\n" in text and not run.more_quantities:  # else the header is torn, or not known yet
+            known = ["epoch"]
+            for name in run.quantities[: run.quantities.index("seconds")]:
+                known += _by_copy(name, np.zeros(run.net.copies or ()), "{} {}")
+            known.append("seconds")
+            self._check(next(csv.reader(text.splitlines()))[: len(known)], known)
 
     def begin(self, run: Any) -> None:
         files.check_regular(self.path)
@@ -429,11 +461,17 @@ class UpdateStats:
     def __init__(self, every: int = 1) -> None:
         self.every = layers._count("every", every)
 
-    def begin(self, run: Any) -> None:
+    def check_run(self, run: Any) -> None:
         if run.net.copies is not None:
             raise ValueError(
                 f"UpdateStats tells how one net moves, and this is a stack of {run.net.copies}: leave it out."
             )
+        for leaf in run.net.leaves():  # before the net is built, those that will have no weights are named too
+            names = ["gradient norm", "update norm", "update ratio"] * (not leaf.frozen)
+            run.quantities += [f"{leaf.path} {name}" for name in [*names, "dead units"]]
+        run.quantities.append("clipped steps")
+
+    def begin(self, run: Any) -> None:
         self.leaves = leaves = list(run.net.leaves())
         self.moving = [leaf for leaf in leaves if leaf.parameters and not leaf.frozen]
         gated = layers.ReLU, layers.ReLU6, layers.HardSigmoid, layers.HardSwish
@@ -514,6 +552,9 @@ class StopOnTarget:
     def __init__(self, monitor: str, target: float, mode: str | None = None) -> None:
         self.monitor = Monitor(monitor, mode)
         self.target = layers._real("target", target, -math.inf)
+
+    def check_run(self, run: Any) -> None:
+        self.monitor.check_run(run)
 
     def epoch(self, run: Any, logs: Logs) -> bool:
         value = self.monitor.value(logs)

@@ -60,6 +60,21 @@ class DistributedRun(training.Run):
         self.callbacks = [each.callback for each in watchers]
         self._asks = any(each.step for each in watchers)
 
+    def check_callbacks(self, rows: Any, unseen: Any) -> None:
+        """Refused on all ranks alike, also what one that writes files refuses on the first."""
+        refused = None
+        try:
+            super().check_callbacks(rows, unseen)
+        except Exception as error:
+            refused = error
+        with _saying_that_it_waits(self.group):
+            told = self.group.comm.allgather(None if refused is None else f"{type(refused).__name__}: {refused}")
+        if refused is not None:
+            raise refused
+        for rank, text in enumerate(told):
+            if text is not None:
+                raise ValueError(f"rank {rank} refuses its callbacks: {text}")
+
     def check(self, rows: Any, unseen: Any, shuffle: bool) -> None:
         group = self.group
         group.compare(self.net)

@@ -290,7 +290,8 @@ class Chosen:
     """A metric as `train` and `evaluate` call it: with the weights, if it takes them; one by name without the rows
     whose class number is `ignore_index`."""
 
-    def __init__(self, function: Callable[..., float], own: bool, ignore_index: int | None = None) -> None:
+    def __init__(self, name: str, function: Callable[..., float], own: bool, ignore_index: int | None = None) -> None:
+        self.name = name
         self.function = function
         self.own = own  # a user's, which gets arrays of its own
         self.ignore_index = None if own else ignore_index
@@ -322,9 +323,16 @@ class Chosen:
         return pred[taken], real[taken], None if weight is None else _spread(weight, real.shape)[taken]
 
     def _value(self, pred: Array, real: Array, weight: Array | None) -> float:
-        if weight is None or not self.weighted:
-            return float(self.function(pred, real))
-        return float(self.function(pred, real, sample_weight=weight))
+        try:
+            if weight is None or not self.weighted:
+                return float(self.function(pred, real))
+            return float(self.function(pred, real, sample_weight=weight))
+        except Exception as error:
+            error.add_note(
+                f"This comes from the metric {self.name!r}, called with predictions {pred.dtype} {pred.shape} and "
+                f"targets {real.dtype} {real.shape}."
+            )
+            raise
 
 
 def read_only(*arrays: Array | None) -> list[Array | None]:
@@ -357,5 +365,5 @@ def named(
         if isinstance(metric, str):
             taken = {key: value for key, value in told.items() if key in inspect.signature(known).parameters}
             known, own = functools.partial(known, **taken) if taken else known, False
-        chosen[name] = Chosen(known, own, ignore_index)
+        chosen[name] = Chosen(name, known, own, ignore_index)
     return chosen

@@ -183,15 +183,15 @@ class Watcher:
 
     def __init__(self, callback: Any) -> None:
         self.callback = callback
-        found = (getattr(callback, name, None) for name in ("begin", "step", "epoch", "end"))
+        found = (getattr(callback, name, None) for name in ("check_run", "begin", "step", "epoch", "end"))
         methods = [method if callable(method) else None for method in found]
         if isinstance(callback, type) or not (callable(callback) or any(methods)):
             raise TypeError(
                 f"a callback is a callable (net, logs), or an object with any of begin(run), step(run), "
                 f"epoch(run, logs), end(run), got {callback!r}."
             )
-        self.begin, self.step, self.epoch, self.end = methods
-        if not any(methods):
+        self.check_run, self.begin, self.step, self.epoch, self.end = methods
+        if not any(methods[1:]):
             self.epoch = lambda run, logs: callback(run.net, logs)
 
 
@@ -319,10 +319,22 @@ class Run:
         self.callbacks = [watcher.callback for watcher in watchers]
         self._to_save: list[Any] = []
         self._chosen = chosen
+        self.quantities = ["loss", *chosen]  # names of the logs; callbacks of one's own may have added others
+        self.more_quantities = False
         self._watchers = watchers
         self._steppers = [watcher.step for watcher in watchers if watcher.step]
         self._evaluation = getattr(optim, "evaluation_weights", contextlib.nullcontext)
         self._apply = optim
+
+    def check_callbacks(self, rows: Any, unseen: Any) -> None:
+        """What callbacks can refuse before the net is built and anything has moved."""
+        self.rows = rows
+        self.quantities += [f"val_{name}" for name in self.quantities] if unseen is not None else []
+        self.quantities.append("seconds")
+        for watcher in self._watchers:
+            self.more_quantities |= not type(watcher.callback).__module__.startswith("layerwise.")
+            if watcher.check_run:
+                watcher.check_run(self)
 
     def check(self, rows: Any, unseen: Any, shuffle: bool) -> None:
         """Where several processes train one net, ValueError unless all were given the same; nothing has moved yet."""
@@ -338,7 +350,6 @@ class Run:
             try:
                 try:
                     ctrl_c.raises = True
-                    self.rows = rows
                     for watcher in self._watchers:
                         if watcher.begin:
                             watcher.begin(self)
@@ -411,7 +422,7 @@ class Run:
         if not hasattr(self.optim, "update"):  # no Optimizer: those see to it themselves
             self._apply = _FirstSteps(self)
         watched = bool(self._watchers) and rows.draws and order is not None
-        skip, stopped = 0, False
+        skip, stopped, at_first = 0, False, self.step
         if self.resumed is not None:
             skip, stopped = self.resumed["batches"], self.resumed["stopped"]
             if stopped and not skip:
@@ -442,6 +453,10 @@ class Run:
                 diverged = DivergenceError(where)
                 diverged.history = history
                 raise diverged from error
+            except BaseException:
+                if self.step == at_first:  # a metric that raises on the first batch, say: all is as before this call
+                    snapshot.restore()
+                raise
             logs = totals.means()
             if unseen is not None:
                 with self._evaluation(self.net):
@@ -503,9 +518,9 @@ class Run:
             if not math.isfinite(value):
                 self._batch = x, y
                 raise DivergenceError(self._where(f"the loss is {value}", self.step + 1))
+            totals.add(value, pred, y, weight)  # before anything moves: a metric of one's own may raise
             optim(net, used)
             self.step += 1
-            totals.add(value, pred, y, weight)
             if bar is not None and clock() - bar.drawn > 0.1:
                 bar.show(self.step, self.epoch + 1, totals.means())
             if steppers and self._after_step(steppers):
@@ -587,6 +602,7 @@ class StackRun(Run):
                 value = used(pred, y, weight, copies=net.copies)
             finally:
                 store.lending = False
+            totals.add(value, pred, y, weight)
             optim.backward(net, used)
             squares = np.einsum("sp,sp->s", gradient, gradient)
             if not (np.isfinite(value).all() and np.isfinite(squares).all()):
@@ -599,7 +615,6 @@ class StackRun(Run):
             else:
                 optim.update(net)
             self.step += 1
-            totals.add(value, pred, y, weight)
             if bar is not None and time.perf_counter() - bar.drawn > 0.1:
                 bar.show(self.step, self.epoch + 1, totals.means())
             if self._after_step(self._steppers) or stopped.all():
