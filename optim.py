@@ -339,14 +339,14 @@ class Optimizer:
         # What is shown is worked out from what was trained; weights that someone has changed since are left alone.
         now = [w.copy() for w in net.layout.weights]
         _put(net.layout.weights, (kept[slot][span] for slot, span in net.layout.runs))
-        shown = self._evaluation_weights()
+        shown = self._shown(net)
         if shown is None or not all(map(np.array_equal, now, shown)):
             _put(net.layout.weights, now)
 
     def finish(self, net: Any) -> None:
         """Called at the end of a training: the net shows the evaluation weights from here on."""
         self._bind(net)
-        shown = self._evaluation_weights()
+        shown = self._shown(net)
         if shown is not None and self._training_weights is None:
             self._training_weights = [w.copy() for w, _ in net.layout.slots]
             _put(net.layout.weights, shown)
@@ -355,7 +355,7 @@ class Optimizer:
     def evaluation_weights(self, net: Any) -> Iterator[None]:
         """`with optim.evaluation_weights(net):` shows the weights that the rule means to be used."""
         self._bind(net)
-        shown = None if self._training_weights is not None else self._evaluation_weights()
+        shown = None if self._training_weights is not None else self._shown(net)
         if shown is None:
             yield
             return
@@ -760,6 +760,27 @@ class Optimizer:
             return None
         whole = [self.evaluation(w, **state) for (w, _), state in zip(self._layout.slots, self._state, strict=True)]
         return [each[..., span].copy() for slot, span in self._layout.runs if (each := whole[slot]) is not None] or None
+
+    def _shown(self, net: Any) -> list[Array] | None:
+        """The evaluation weights as they are once the rest of an Accumulate is applied; the rest is kept for later."""
+        if not self._has_rest():
+            return self._evaluation_weights()
+        before, live = self.snapshot(), [*net.layout.weights, *net.layout.gradients]
+        kept = [array.copy() for array in live]
+        try:
+            with np.errstate(all="ignore"):
+                self._apply_rest(net)
+            return self._evaluation_weights() or [w.copy() for w in net.layout.weights]
+        finally:
+            self.restore(before)
+            _put(live, kept)
+
+    def _has_rest(self) -> bool:
+        """Whether an Accumulate, this one or within, has gradients that it has not applied yet."""
+        return False
+
+    def _apply_rest(self, net: Any) -> None:
+        """The step of those gradients."""
 
     def _now(self) -> dict[str, Any]:
         """The hyper-parameters of the step to come; ValueError for a schedule that gives an illegal one."""
@@ -1181,7 +1202,9 @@ class Adam(Optimizer):
         w <- w - lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + epsilon)
 
     amsgrad: the largest v so far in place of v. Kingma and Ba 2014 (1412.6980), algorithm 1, its two corrections
-    moved into the numbers as at the end of section 2; AMSGrad: Reddi 2018. Equals torch.optim.Adam.
+    moved into the numbers as at the end of section 2; AMSGrad: Reddi 2018. Equals torch.optim.Adam, and optax.adam, whose
+    eps_root is one more epsilon, inside the root. Keras's epsilon is the epsilon_hat of that section, beside the root of
+    the v that is not corrected: in step t it is epsilon = epsilon_hat / sqrt(1 - beta2^t) here.
     """
 
     state: tuple[str, ...] = ("m", "v")
@@ -1686,7 +1709,8 @@ class ScheduleFreeSGD(Optimizer):
         y <- (1 - beta) z + beta x
 
     `evaluation_weights` shows x, which is not kept but follows from y and z: beta lies in (0, 1). Defazio et al. 2024
-    (2405.15682). Equals optax.contrib.schedule_free_sgd.
+    (2405.15682). Equals optax.contrib.schedule_free_sgd where lr is constant or falls; where it rises, as in a warm-up,
+    optax's c is that of the following step, whose lr it takes for the largest so far.
     """
 
     state: tuple[str, ...] = ("z",)
@@ -1735,7 +1759,8 @@ class ScheduleFreeAdamW(ScheduleFreeSGD):
         z <- z - lr (g / (sqrt(v / (1 - beta2^t)) + epsilon) + weight_decay y)
         x <- (1 - c) x + c z,  y <- (1 - beta1) z + beta1 x         c as in ScheduleFreeSGD
 
-    Defazio et al. 2024 (2405.15682), algorithm 1. Equals optax.contrib.schedule_free_adamw.
+    Defazio et al. 2024 (2405.15682), algorithm 1. Equals optax.contrib.schedule_free_adamw where lr does not rise, see
+    ScheduleFreeSGD.
     """
 
     state = ("z", "v")
@@ -2221,6 +2246,18 @@ class Wrapper(Optimizer):
         self.around(net)
         self.t += 1
 
+    def _has_rest(self) -> bool:
+        return self.optimizer._has_rest()
+
+    def _apply_rest(self, net: Any) -> None:
+        """`around` acts as it does on a step, which for the optimizer within is that of its rest."""
+        inner = self.optimizer.__dict__
+        inner["_update"] = self.optimizer._apply_rest
+        try:
+            self.around(net)
+        finally:
+            del inner["_update"]
+
     def _now(self) -> dict[str, Any]:
         self.optimizer._now()
         return super()._now()
@@ -2346,7 +2383,10 @@ class Clip(Wrapper):
 class Accumulate(Wrapper):
     """One step for every `steps` calls, with the mean of their gradients: a large batch in small ones.
 
-    A rest at the end of an epoch is carried into the next. The schedules within count steps, not calls.
+    A rest at the end of an epoch is carried into the next. A rest at the end of a training is applied, with the mean of
+    its own gradients: the net shows the weights after that step, as do validation and files. They are evaluation
+    weights: the next `train` takes the step back and carries the rest on, so that 3 + 3 epochs are 6 epochs.
+    The schedules within count steps, not calls.
     """
 
     state = ("mean",)
@@ -2369,6 +2409,17 @@ class Accumulate(Wrapper):
             self.scalars["calls"] = 0
             for _, _, mean in self._pieces:
                 mean.fill(0)
+
+    def _has_rest(self) -> bool:
+        return self.scalars["calls"] > 0 or self.optimizer._has_rest()
+
+    def _apply_rest(self, net: Any) -> None:
+        if self.scalars["calls"]:
+            for _, g, mean in self._pieces:
+                g[...] = mean * (self.hyper["steps"] / self.scalars["calls"])
+            self.optimizer._update(net)
+        if self.optimizer._has_rest():
+            self.optimizer._apply_rest(net)
 
 
 class Average(Wrapper):
@@ -2528,6 +2579,14 @@ class PerLayer(Optimizer):
         for optimizer, part in self._each():
             optimizer._update(part)
         self.t += 1
+
+    def _has_rest(self) -> bool:
+        return any(optimizer._has_rest() for optimizer, _ in self._each())
+
+    def _apply_rest(self, net: Any) -> None:
+        for optimizer, part in self._each():
+            if optimizer._has_rest():
+                optimizer._apply_rest(part)
 
     def _evaluation_weights(self) -> list[Array] | None:
         shown = [(part, optimizer._evaluation_weights()) for optimizer, part in self._each()]

@@ -10,7 +10,9 @@ from golden import Scheduled, give, held
 
 import layers
 import loss
+import model
 import optim
+from layerwise.callbacks import Checkpoint
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.standard_normal((2, 12, 3))
@@ -59,6 +61,13 @@ SHOWING = {
     "Average SAM": lambda: optim.Average(optim.SAM(optim.SGD(lr=0.3)), 0.7),
     "PerLayer": lambda: optim.PerLayer({"0": optim.ASGD(lr=0.2, t0=1), "*": optim.Average(optim.Adam(lr=0.05), 0.8)}),
     "PerLayer, one of two": lambda: optim.PerLayer({"0": optim.SGD(lr=0.2), "*": optim.Lookahead(optim.Adam(lr=0.05))}),
+    # Three calls an epoch: after 2, 3, 4 and 6 of them there is a rest.
+    "Accumulate": lambda: optim.Accumulate(optim.Adam(lr=0.05), 5),
+    "Accumulate that has not updated": lambda: optim.Accumulate(optim.SGD(lr=0.3), 100),
+    "Clip Accumulate": lambda: optim.Clip(optim.Accumulate(optim.SGD(lr=0.3, momentum=0.9), 5), norm=0.1),
+    "Accumulate Average": lambda: optim.Accumulate(optim.Average(optim.Adam(lr=0.05), 0.8), 5),
+    "Lookahead Accumulate": lambda: optim.Lookahead(optim.Accumulate(optim.Muon(lr=0.05), 5), steps=2),
+    "PerLayer Accumulate": lambda: optim.PerLayer({"0": optim.Accumulate(optim.SGD(lr=0.2), 5), "*": optim.Adam(0.05)}),
 }  # fmt: skip
 
 
@@ -214,3 +223,65 @@ def test_a_schedule_may_end_in_zero(name):
     assert all(np.isfinite(w).all() for w in path[-1])
     if name in ("ASGD", "Average"):
         assert same(path[1:2], path[-1:])
+
+
+# The rest of an Accumulate -----------------------------------------------------------------------------------
+
+RESTS = {
+    "bare": lambda inner: inner(optim.Adam(lr=0.1, weight_decay=0.1)),
+    "Clip": lambda inner: inner(optim.Clip(optim.SGD(lr=0.3, momentum=0.9), norm=0.5)),
+    "Average": lambda inner: optim.Average(inner(optim.SGD(lr=0.3)), 0.7),
+    "of an Average": lambda inner: inner(optim.Average(optim.SGD(lr=lambda t: 0.3 / (t + 1)), 0.7)),
+    "Lookahead": lambda inner: optim.Lookahead(inner(optim.Muon(lr=0.1)), steps=3),
+    "SAM": lambda inner: inner(optim.SAM(optim.RMSProp(lr=0.1))),
+    "schedule-free": lambda inner: inner(optim.ScheduleFreeAdamW(lr=0.1)),
+    "Accumulate": lambda inner: optim.Accumulate(inner(optim.SGD(lr=0.3)), 1),
+}
+
+
+@pytest.mark.parametrize("name", RESTS)
+def test_a_rest_is_one_step_with_the_mean_of_its_gradients(name, snapshot):
+    """Eight gradients, three to a step, are three gradients: the means of three, three and two."""
+    net, rule = held(START), RESTS[name](lambda rule: optim.Accumulate(rule, 3))
+    for gradients in STREAM[:8]:
+        give(net, gradients)
+        rule.update(net)
+    trained, state = [layer.w.tobytes() for layer in net.layers], snapshot(None, rule)
+    gradients = [layer.w_gradient.tobytes() for layer in net.layers]
+    rule.finish(net)
+    shown = [[layer.w.copy() for layer in net.layers]]
+    assert [layer.w_gradient.tobytes() for layer in net.layers] == gradients
+
+    other, bare = held(START), RESTS[name](lambda rule: rule)
+    for some in (STREAM[:3], STREAM[3:6], STREAM[6:8]):
+        give(other, [np.mean(each, axis=0) for each in zip(*some, strict=True)])
+        bare.update(other)
+    bare.finish(other)
+    close(shown, [[layer.w for layer in other.layers]])
+
+    rule.prepare(net)
+    assert [layer.w.tobytes() for layer in net.layers] == trained
+    assert snapshot(None, rule) == state
+
+
+def test_the_rest_of_one_layer_leaves_the_others_alone():
+    net, rule = held(START), optim.PerLayer({"0": optim.Accumulate(optim.SGD(lr=0.3), 3), "*": optim.SGD(lr=0.3)})
+    for gradients in STREAM[:2]:
+        give(net, gradients)
+        rule.update(net)
+    rule.finish(net)
+    first, second = ((start - 0.3 * (a + b) / n) for start, a, b, n in zip(START, *STREAM[:2], (2, 1), strict=True))
+    close([[layer.w for layer in net.layers]], [[first, second]])
+
+
+def test_a_rest_is_in_the_history_and_in_the_files_as_in_the_net(tmp_path):
+    net, rule, path = tanh_net(), optim.Accumulate(optim.SGD(lr=0.3), 4), tmp_path / "net.npz"
+    history = train(net, rule, epochs=2, validation=(X[:5], Y[:5]), callbacks=Checkpoint(path))
+    assert rule.scalars["calls"] == 2
+    assert net.evaluate(X[:5], Y[:5])["loss"] == history["val_loss"][-1]
+    np.testing.assert_array_equal(model.load(path).predict(X), net.predict(X))
+    again, once = tanh_net(seed=5), tanh_net()
+    train(again, optim.Accumulate(optim.SGD(lr=0.3), 4), epochs=5, validation=(X[:5], Y[:5]), resume=path,
+          callbacks=Checkpoint(path))  # fmt: skip
+    train(once, optim.Accumulate(optim.SGD(lr=0.3), 4), epochs=5)
+    np.testing.assert_array_equal(again.vector, once.vector)
