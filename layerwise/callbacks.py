@@ -149,8 +149,9 @@ class ReduceOnPlateau:
     mode       "min", "max" or None: see Monitor
 
     Every lr is set, also within wrappers and PerLayer. Equals torch ReduceLROnPlateau with threshold_mode="abs" (its
-    own default is relative), threshold=min_delta and eps=0. Keras reduces one epoch earlier. ValueError, before the
-    first step, for an optimizer whose lr is a schedule, or that has none.
+    own default is relative), threshold=min_delta and eps=0. Keras counts otherwise: its (patience=p, cooldown=c) is
+    (p - 1, c - 1) here, and its 0 is its 1. ValueError, before the first step, for an optimizer whose lr is a schedule,
+    or that has none.
     """
 
     def __init__(
