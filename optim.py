@@ -1202,9 +1202,9 @@ class Adam(Optimizer):
         w <- w - lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + epsilon)
 
     amsgrad: the largest v so far in place of v. Kingma and Ba 2014 (1412.6980), algorithm 1, its two corrections
-    moved into the numbers as at the end of section 2; AMSGrad: Reddi 2018. Equals torch.optim.Adam, and optax.adam, whose
-    eps_root is one more epsilon, inside the root. Keras's epsilon is the epsilon_hat of that section, beside the root of
-    the v that is not corrected: in step t it is epsilon = epsilon_hat / sqrt(1 - beta2^t) here.
+    moved into the numbers as at the end of section 2; AMSGrad: Reddi 2018. Equals torch.optim.Adam, and optax.adam,
+    whose eps_root is one more epsilon, inside the root. Keras's epsilon is the epsilon_hat of that section, beside the
+    root of the v that is not corrected: in step t it is epsilon = epsilon_hat / sqrt(1 - beta2^t) here.
     """
 
     state: tuple[str, ...] = ("m", "v")

@@ -34,7 +34,7 @@ from typing import Any
 
 import numpy as np
 
-from layerwise import files, layers, optim
+from layerwise import files, interrupts, layers, optim
 
 Logs = dict[str, float]
 
@@ -125,8 +125,11 @@ class EarlyStopping:
         return self.waited >= self.patience
 
     def end(self, run: Any) -> None:
-        for array, kept in zip(_arrays(run.net), self.kept, strict=False):  # none kept: nothing was ever good
-            array[...] = kept
+        def put_back() -> None:
+            for array, kept in zip(_arrays(run.net), self.kept, strict=False):  # none kept: nothing was ever good
+                array[...] = kept
+
+        interrupts.attempt(put_back, put_back)  # where a Ctrl-C cuts it short, once more
         self.kept = []
 
     def state_dict(self) -> dict[str, Any]:

@@ -363,11 +363,13 @@ class Run:
                     raise
                 finally:  # before `end`, which may put other weights there
                     ctrl_c.raises = False
-                    if hasattr(self.optim, "finish"):
-                        self.optim.finish(self.net)
-                    if self.begun:
-                        ctrl_c.raises = True
-                        self._end(failed)
+                    try:
+                        if hasattr(self.optim, "finish"):
+                            self.optim.finish(self.net)
+                    finally:
+                        if self.begun:
+                            ctrl_c.raises = True
+                            self._end(failed)
             finally:
                 ctrl_c.raises = False
                 if self._bar is not None:
@@ -379,15 +381,19 @@ class Run:
         return self.history
 
     def _end(self, failed: BaseException | None) -> None:
-        """The end of the training, however it came. Where an error ends it, that is the one that is raised."""
+        """The end of the training for every callback, however it came. The first error is the one that is raised."""
+        ended_by = failed
         for watcher in self._watchers:
             if watcher.end:
                 try:
                     watcher.end(self)
-                except Exception as error:
-                    if failed is None:
-                        raise
-                    failed.add_note(f"And {watcher.callback!r}.end(run) raised {error!r}.")
+                except BaseException as error:  # the others come to their end, too: one may put weights back
+                    if ended_by is None:
+                        ended_by = error
+                    else:
+                        ended_by.add_note(f"And {watcher.callback!r}.end(run) raised {error!r}.")
+        if ended_by is not failed and ended_by is not None:
+            raise ended_by
 
     @contextlib.contextmanager
     def _trusting(self) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 import csv
 import inspect
+import signal
 
 import numpy as np
 import pytest
@@ -174,6 +175,82 @@ def test_early_stopping_may_leave_the_last_weights(net, snapshot):
     watcher = EarlyStopping("scripted_loss", patience=1, restore_best=False)
     scripted(net, [1, 2, 3], [lambda net, logs: states.append(snapshot(net)), watcher])
     assert snapshot(net) == states[1] | {"training": False}
+
+
+class Ends:
+    """Ends the training in the fourth epoch, one way or the other."""
+
+    def __init__(self, way):
+        self.way = way
+
+    def step(self, run):
+        if run.epoch == 3:
+            if self.way == "parameter":
+                run.net.vector[...] = np.nan
+            if self.way == "step":
+                for _ in range(2):
+                    signal.raise_signal(signal.SIGINT)
+
+    def epoch(self, run, logs):
+        if run.epoch == 4:
+            if self.way == "epoch":
+                raise ZeroDivisionError
+            if self.way == "exit":
+                raise SystemExit
+            return self.way in ("end", "Ctrl-C in the end")
+
+    def end(self, run):
+        if self.way == "end":
+            raise ZeroDivisionError
+        if self.way == "Ctrl-C in the end":
+            for _ in range(2):
+                signal.raise_signal(signal.SIGINT)
+
+
+WAYS = {
+    "step": KeyboardInterrupt, "epoch": ZeroDivisionError, "exit": SystemExit, "end": ZeroDivisionError,
+    "Ctrl-C in the end": KeyboardInterrupt, "parameter": model.DivergenceError, "metric": StopIteration,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["before it", "after it"])
+@pytest.mark.parametrize("way", WAYS)
+def test_early_stopping_puts_the_best_back_however_the_training_ends(net, snapshot, way, first):
+    watcher, states = EarlyStopping("scripted_loss", patience=9), []
+    both = [Ends(way), watcher] if first else [watcher, Ends(way)]
+    metric = Scripted([5, 3, 4] if way == "metric" else [5, 3, 4, 4, 4])
+    with pytest.raises(WAYS[way]):
+        net.train(X, Y, epochs=5, batch_size=40, metrics=metric, verbose=False,
+                  callbacks=[lambda net, logs: states.append(snapshot(net)), *both])  # fmt: skip
+    assert watcher.best_epoch == 2
+    weights = {name: value for name, value in states[1].items() if "random" not in name and name != "shuffle"}
+    assert {name: snapshot(net)[name] for name in weights} == weights | {"training": False}
+
+
+def test_early_stopping_puts_all_of_the_best_back_when_a_ctrl_c_cuts_in(net, monkeypatch):
+    """After the weights, before the running statistics."""
+    watcher, best = EarlyStopping("scripted_loss"), []
+
+    def arrays(of):
+        yield of.vector
+        if ending:
+            ending.pop()
+            for _ in range(2):
+                signal.raise_signal(signal.SIGINT)
+        yield from (value for leaf in of.leaves() for value in leaf.buffers.values())
+
+    class Ending:
+        def end(self, run):
+            ending.append(True)
+            monkeypatch.setattr(callbacks, "_arrays", arrays)
+
+    ending = []
+    keep = [lambda net, logs: best.append([net.vector.copy(), *(b.copy() for b in net[1].buffers.values())])]
+    with pytest.raises(KeyboardInterrupt):
+        scripted(net, [3, 1, 2, 2], [*keep, Ending(), watcher])
+    assert not ending
+    for found, expected in zip([net.vector, *net[1].buffers.values()], best[1], strict=True):
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_early_stopping_looks_at_the_validation_loss_by_default(net):
