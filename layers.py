@@ -1474,13 +1474,21 @@ def _standardised_backward(grad: Array, z: Array, scale: Array, axes: Any) -> Ar
 
 
 class Norm(Elementwise):
-    """What the normalisations share: z w + b with one w and b per channel, (C,), starting at 1 and 0."""
+    """What the normalisations share: z w + b with one w and b per channel, (C,), starting at 1 and 0; no w with
+    scale=False, no b with bias=False. PyTorch's affine=False is both; Keras's names are scale and center."""
 
     stackable = False
 
+    def __init__(self, epsilon: float = 1e-5, scale: bool = True, bias: bool = True, name: str | None = None) -> None:
+        super().__init__(name)
+        self.epsilon = _real("epsilon", epsilon, 0, 1)
+        self.scale, self.bias = _flag("scale", scale), _flag("bias", bias)
+
     def setup(self, input_shape: Shape) -> None:
-        self.add_parameter("w", input_shape[-1:], 1.0)
-        self.add_parameter("b", input_shape[-1:])
+        if self.scale:
+            self.add_parameter("w", input_shape[-1:], 1.0)
+        if self.bias:
+            self.add_parameter("b", input_shape[-1:])
 
     def output_shape(self, input_shape: Shape) -> Shape:
         return _same_channels(self, input_shape)
@@ -1495,19 +1503,26 @@ class Norm(Elementwise):
         return input_shape
 
     def _scaled(self, z: Array) -> Array:
+        if not self.scale:
+            return np.add(z, self.b, out=self.empty(z.shape)) if self.bias else z
         y = np.multiply(z, self.w, out=self.empty(z.shape))
-        y += self.b
+        if self.bias:
+            y += self.b
         return y
 
     def _scaled_backward(self, grad: Array, z: Array) -> Array:
+        if self.bias:
+            _column_sums(grad, self.b_gradient)
+        if not self.scale:
+            return grad
         _column_sums(grad * z, self.w_gradient)
-        _column_sums(grad, self.b_gradient)
         return grad * self.w
 
 
 class BatchNorm(Norm):
     """y = w (x - mean) / sqrt(variance + epsilon) + b, over all axes but the channels; x (N, ..., C).
 
+    scale=False: without w; bias=False: without b.
     In training, mean and (biased) variance are the batch's, and the running ones move towards them:
     running += momentum (batch - running), with the unbiased variance. Otherwise, and when frozen, the running
     ones are used. Ioffe and Szegedy 2015 (1502.03167); PyTorch's conventions. Keras: momentum 0.99 weighs the
@@ -1516,10 +1531,16 @@ class BatchNorm(Norm):
 
     smallest_batch = 2
 
-    def __init__(self, momentum: float = 0.1, epsilon: float = 1e-5, name: str | None = None) -> None:
-        super().__init__(name)
+    def __init__(
+        self,
+        momentum: float = 0.1,
+        epsilon: float = 1e-5,
+        scale: bool = True,
+        bias: bool = True,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(epsilon, scale, bias, name)
         self.momentum = _real("momentum", momentum, 0, 1, closed=True)
-        self.epsilon = _real("epsilon", epsilon, 0, 1)
 
     def setup(self, input_shape: Shape) -> None:
         super().setup(input_shape)
@@ -1556,12 +1577,14 @@ class BatchNorm(Norm):
         self.kept = samples, mean, scale, moving
         y = self.empty(x.shape)
         out, off = y.reshape(samples.shape), self._each(mean, samples)
-        by, b_each = self._each(scale * self.w, samples), self._each(self.b, samples)
+        by = self._each(scale * self.w if self.scale else scale, samples)
+        b_each = self._each(self.b, samples) if self.bias else None
 
         def normalise(first: int, last: int) -> None:
             z = np.subtract(samples[first:last], off, out=out[first:last])
             z *= by
-            z += b_each
+            if b_each is not None:
+                z += b_each
 
         _in_parts(normalise, samples)
         return y
@@ -1571,9 +1594,11 @@ class BatchNorm(Norm):
         given, n = grad.reshape(samples.shape), samples.size // len(mean)
         off = self._each(mean, samples)
         sums, products = self._channel_sums(lambda a, b: (given[a:b], given[a:b] * (samples[a:b] - off)), samples)
-        self.b_gradient[...] = sums
-        np.multiply(products, scale, out=self.w_gradient)
-        by = self._each(scale * self.w, samples)
+        if self.bias:
+            self.b_gradient[...] = sums
+        if self.scale:
+            np.multiply(products, scale, out=self.w_gradient)
+        by = self._each(scale * self.w if self.scale else scale, samples)
         x_gradient = self.empty(grad.shape)
         out = x_gradient.reshape(samples.shape)
         # What moves the mean or the variance is taken out of the gradient.
@@ -1608,18 +1633,15 @@ class BatchNorm(Norm):
         _in_parts(add, samples)
         # In the order of the samples, not in that in which the threads were done: the same bits every time.
         totals = np.add.reduce([sums for _, sums in sorted(found, key=operator.itemgetter(0))], 0)
-        return np.add.reduce(totals.reshape(len(totals), -1, len(self.w)), 1)
+        return np.add.reduce(totals.reshape(len(totals), -1, len(self.buffers["running_mean"])), 1)
 
 
 class LayerNorm(Norm):
     """y = w (x - mean) / sqrt(variance + epsilon) + b, mean and variance over the last axis; x (N, ..., C).
 
-    Ba, Kiros and Hinton 2016 (1607.06450); as torch.nn.LayerNorm(C). Keras: epsilon 1e-3.
+    scale=False: without w; bias=False: without b. Ba, Kiros and Hinton 2016 (1607.06450); as torch.nn.LayerNorm(C).
+    Keras: epsilon 1e-3.
     """
-
-    def __init__(self, epsilon: float = 1e-5, name: str | None = None) -> None:
-        super().__init__(name)
-        self.epsilon = _real("epsilon", epsilon, 0, 1)
 
     def output_shape(self, input_shape: Shape) -> Shape:
         super().output_shape(input_shape)
@@ -1642,10 +1664,11 @@ class GroupNorm(Norm):
     divide the channels.
     """
 
-    def __init__(self, groups: int, epsilon: float = 1e-5, name: str | None = None) -> None:
-        super().__init__(name)
+    def __init__(
+        self, groups: int, epsilon: float = 1e-5, scale: bool = True, bias: bool = True, name: str | None = None
+    ) -> None:
+        super().__init__(epsilon, scale, bias, name)
         self.groups = _count("groups", groups)
-        self.epsilon = _real("epsilon", epsilon, 0, 1)
 
     def output_shape(self, input_shape: Shape) -> Shape:
         super().output_shape(input_shape)
@@ -1674,26 +1697,25 @@ class RMSNorm(Norm):
     """y = w x / sqrt(mean(x^2) + epsilon), the mean over the last axis; x (N, ..., C), w (C,).
 
     Zhang and Sennrich 2019 (1910.07467). epsilon=None is the dtype's machine epsilon, as in PyTorch; Keras: 1e-6.
+    scale=False: without w.
     """
 
-    def __init__(self, epsilon: float | None = None, name: str | None = None) -> None:
-        super().__init__(name)
-        self.epsilon = epsilon if epsilon is None else _real("epsilon", epsilon, 0, 1)
+    epsilon: Any
 
-    def setup(self, input_shape: Shape) -> None:
-        self.add_parameter("w", input_shape[-1:], 1.0)
+    def __init__(self, epsilon: float | None = None, scale: bool = True, name: str | None = None) -> None:
+        super().__init__(0.0 if epsilon is None else epsilon, scale, False, name)
+        self.epsilon = epsilon
 
     def forward(self, x: Array, training: bool) -> Array:
         epsilon = float(np.finfo(x.dtype).eps) if self.epsilon is None else self.epsilon
         scale = 1 / np.sqrt(np.mean(x * x, -1, keepdims=True) + epsilon)
         z = x * scale
         self.kept = z, scale
-        return np.multiply(z, self.w, out=self.empty(x.shape))
+        return self._scaled(z)
 
     def backward(self, grad: Array) -> Array:
         z, scale = self.kept
-        _column_sums(grad * z, self.w_gradient)
-        z_gradient = grad * self.w
+        z_gradient = self._scaled_backward(grad, z)
         return scale * (z_gradient - z * np.mean(z_gradient * z, -1, keepdims=True))
 
 

@@ -196,14 +196,20 @@ def _softmax(op: str) -> Exporter:
 # Normalisation -----------------------------------------------------------------------------------------------
 
 
+def _scaling(layer: Any, x: Value) -> dict[str, Array]:
+    """w and b; 1 and 0 in the place of what the layer goes without."""
+    without = {"w": np.ones(x.shape[-1:], layer.dtype), "b": np.zeros(x.shape[-1:], layer.dtype)}
+    return without | layer.parameters
+
+
 def _batch_norm(graph: Graph, layer: Any, x: Value) -> Value:
-    arrays = layer.parameters | layer.buffers
+    arrays = _scaling(layer, x) | layer.buffers
     names = [graph.constant(name, arrays[name]) for name in ("w", "b", "running_mean", "running_variance")]
     return graph.add("BatchNormalization", graph.channels_first(x), *names, epsilon=layer.epsilon)
 
 
 def _layer_norm(graph: Graph, layer: Any, x: Value) -> Value:
-    w, b = graph.constant("w", layer.w), graph.constant("b", layer.b)
+    w, b = (graph.constant(name, array) for name, array in _scaling(layer, x).items())
     return graph.add("LayerNormalization", graph.channels_last(x), w, b, axis=-1, epsilon=layer.epsilon)
 
 
@@ -215,8 +221,9 @@ def _group_norm(graph: Graph, layer: Any, x: Value) -> Value:
     z = graph.add("InstanceNormalization", grouped, ones, zeros, epsilon=layer.epsilon)
     z = graph.add("Reshape", z, graph.constant("ungrouped", [0, x.shape[-1], *x.shape[:-1]]))
     each = (-1, *(1 for _ in x.shape[:-1]))  # a number for each channel, the first axis after the batch's
-    scaled = graph.add("Mul", z, graph.constant("w", layer.w.reshape(each)))
-    return graph.add("Add", scaled, graph.constant("b", layer.b.reshape(each)))
+    if layer.scale:
+        z = graph.add("Mul", z, graph.constant("w", layer.w.reshape(each)))
+    return graph.add("Add", z, graph.constant("b", layer.b.reshape(each))) if layer.bias else z
 
 
 def _rms_norm(graph: Graph, layer: Any, x: Value) -> Value:
@@ -224,7 +231,8 @@ def _rms_norm(graph: Graph, layer: Any, x: Value) -> Value:
     epsilon = np.finfo(layer.dtype).eps if layer.epsilon is None else layer.epsilon
     mean = graph.add("ReduceMean", graph.add("Mul", x, x), graph.constant("axes", [-1]))
     root = graph.add("Sqrt", graph.add("Add", mean, graph.constant("epsilon", layer.dtype.type(epsilon))))
-    return graph.add("Mul", graph.add("Div", x, root), graph.constant("w", layer.w))
+    z = graph.add("Div", x, root)
+    return graph.add("Mul", z, graph.constant("w", layer.w)) if layer.scale else z
 
 
 # Convolution and pooling -------------------------------------------------------------------------------------

@@ -225,6 +225,9 @@ def _arguments(layer: Any, other: Any, side: str) -> Iterator[tuple[str, Any, An
         yield "axis", -1, -1 if axis == last else axis
         if kind in ("ReLU", "ReLU6"):
             yield "negative_slope", 0, getattr(other, "negative_slope", 0)
+        if kind in ("BatchNorm", "LayerNorm", "GroupNorm"):  # a w alone has the shape of a b alone
+            yield "scale", layer.scale, other.scale
+            yield "bias", layer.bias, other.center
         if kind == "LayerNorm":
             yield "rms_scaling", False, bool(getattr(other, "rms_scaling", False))
     if kind == "LayerNorm" and side == "torch":

@@ -47,6 +47,12 @@ NETS = {
         part for each in ("Sigmoid", "SELU", "Softplus", "Softsign", "Mish", "HardSigmoid", "HardSwish")
         for part in (layers.Linear(5), getattr(layers, each)())
     ],
+    "torch plain norms": lambda: [
+        layers.Conv2D(4, 3), layers.BatchNorm(scale=False, bias=False), layers.Conv2D(4, 1),
+        layers.GroupNorm(2, scale=False, bias=False), layers.Flatten(), layers.Linear(5),
+        layers.LayerNorm(scale=False, bias=False), layers.Linear(5), layers.LayerNorm(bias=False), layers.Linear(5),
+        layers.RMSNorm(1e-4, scale=False),
+    ],
     "torch bent": lambda: [
         layers.Conv2D(4, 3), layers.PReLU(True), layers.Conv2D(4, 1), layers.ReLU6(), layers.Flatten(),
         layers.PReLU(per_channel=True), layers.Linear(5), layers.HardTanh(-0.3, 0.7), layers.Linear(5),
@@ -81,6 +87,11 @@ NETS = {
             layers.Sigmoid(), layers.SELU(), layers.Softplus(), layers.Softsign(), layers.Mish(), layers.HardSigmoid(),
             layers.HardSwish(), layers.LeakyReLU(0.2), layers.SiLU(), layers.ELU(),
         ) for part in (layers.Linear(5), each)
+    ],
+    "keras plain norms": lambda: [
+        layers.Conv2D(4, 3), layers.BatchNorm(0.01, 1e-3, scale=False), layers.Conv2D(4, 1),
+        layers.GroupNorm(2, 1e-3, scale=False, bias=False), layers.Flatten(), layers.Linear(5),
+        layers.LayerNorm(1e-3, bias=False), layers.Linear(5), layers.BatchNorm(0.01, 1e-3, bias=False),
     ],
     "keras bent": lambda: [
         layers.Conv2D(4, 3), layers.ReLU6(), layers.PReLU(per_channel=True), layers.Conv2D(4, 1), layers.ReLU6(),
@@ -223,6 +234,11 @@ DIFFERENT = [
     ("torch words", replaced(4, layers.LogSoftmax()), r"layers differ"),
     ("keras dense", replaced(1, layers.BatchNorm(0.2)), r"epsilon is 1e-05 here and 0\.001 in Keras"),
     ("keras images", replaced(0, layers.Conv2D(4, 3, padding=1, stride=2)), r"is \(1, 1\) here and 'same' in Keras"),
+    ("keras bent", replaced(8, layers.HardTanh(-1, 2)), r"high is 2\.0 here and 1\.0 in Keras"),
+    ("torch bent", replaced(9, layers.Softplus()), r"beta is 1\.0 here and 2\.0 in PyTorch"),
+    ("torch plain norms", replaced(8, layers.LayerNorm(scale=False)), r"has \['bias'\] here.* and \['weight'\] there"),
+    ("keras plain norms", replaced(1, layers.BatchNorm(0.01, 1e-3, bias=False)), "scale is True here and False in"),
+    ("keras plain norms", replaced(6, layers.LayerNorm(1e-3)), "bias is True here and False in Keras"),
     ("keras windows", replaced(7, layers.UpSample2D(3)), r"factor is \(3, 3\) here and \(2, 2\)"),
 ]  # fmt: skip
 

@@ -98,10 +98,20 @@ TABLE = {  # the name of a layer, and what sets the row apart: (make, shape of x
     "GaussianNoise": (lambda: GaussianNoise(0.5), (N, C)),
     "BatchNorm": (BatchNorm, (N, C)),
     "BatchNorm over space": (lambda: BatchNorm(momentum=0.3, epsilon=1e-2), (N, H, W, C)),
+    "BatchNorm without b": (lambda: BatchNorm(bias=False), (N, C)),
+    "BatchNorm without w": (lambda: BatchNorm(scale=False), (N, C)),
+    "BatchNorm without both": (lambda: BatchNorm(scale=False, bias=False), (N, H, W, C)),
     "LayerNorm": (LayerNorm, (N, T, C)),
+    "LayerNorm without b": (lambda: LayerNorm(bias=False), (N, T, C)),
+    "LayerNorm without w": (lambda: LayerNorm(scale=False), (N, T, C)),
+    "LayerNorm without both": (lambda: LayerNorm(scale=False, bias=False), (N, T, C)),
     "GroupNorm": (lambda: GroupNorm(2), (N, C)),
     "GroupNorm over space": (lambda: GroupNorm(3), (N, H, W, C)),
+    "GroupNorm without b": (lambda: GroupNorm(2, bias=False), (N, C)),
+    "GroupNorm without w": (lambda: GroupNorm(2, scale=False), (N, H, W, C)),
+    "GroupNorm without both": (lambda: GroupNorm(2, scale=False, bias=False), (N, H, W, C)),
     "RMSNorm": (RMSNorm, (N, T, C)),
+    "RMSNorm without w": (lambda: RMSNorm(scale=False), (N, T, C)),
     "Flatten": (Flatten, (N, H, W, C)),
     "Reshape": (lambda: Reshape((2, -1, 4)), (N, 24)),
     "Lambda": (lambda: Lambda(cube, cube_gradient), (N, C)),
@@ -654,6 +664,19 @@ def test_layers_start_as_pytorchs(name):
     assert {name: np.unique(array).tolist() for name, array in found.items()} == {k: [v] for k, v in starts.items()}
 
 
+NORMS = [BatchNorm, LayerNorm, lambda **given: GroupNorm(2, **given), RMSNorm]
+
+
+@pytest.mark.parametrize("make", NORMS)
+def test_what_a_norm_goes_without_is_empty(make):
+    given = {"scale": False} | ({"bias": False} if make is not RMSNorm else {})
+    layer = make(**given).build((C,))
+    assert layer.parameters == {}
+    assert [array.shape for array in (layer.w, layer.b, layer.w_gradient, layer.b_gradient)] == [(0,)] * 4
+    with pytest.raises(ValueError, match=rf"takes {C} channels, got inputs of shape \({C + 2},\)"):
+        layer(draw((N, C + 2)))
+
+
 def test_batchnorm_takes_two_rows():
     net = Model([BatchNorm(), Linear(1)], seed=0)
     assert net.train([[0.0], [2.0]], [[1.0], [3.0]], epochs=2, verbose=False).epochs == 2
@@ -809,6 +832,8 @@ BAD_ARGUMENTS = [  # (make, what the message says: the argument, what it may be,
     (lambda: BatchNorm(epsilon=-1), r"epsilon is a number in \[0, 1\), got -1"),
     (lambda: LayerNorm(epsilon=None), r"epsilon is a number in \[0, 1\), got None"),
     (lambda: LayerNorm(64), r"epsilon is a number in \[0, 1\), got 64"),
+    (lambda: LayerNorm(1e-5, "first"), "scale is True or False, got 'first'"),
+    (lambda: BatchNorm(bias=0), "bias is True or False, got 0"),
     (lambda: GroupNorm(2, 8), r"epsilon is a number in \[0, 1\), got 8"),
     (lambda: GroupNorm(0), "groups is a positive integer, got 0"),
     (lambda: RMSNorm(epsilon=-1e-9), r"epsilon is a number in \[0, 1\), got -1e-09"),

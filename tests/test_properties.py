@@ -33,7 +33,8 @@ SMOOTH = [layers.Sigmoid, layers.Tanh, layers.GELU, layers.SiLU, layers.Softplus
           layers.LogSoftmax]  # fmt: skip
 KINKED = [layers.ReLU, layers.LeakyReLU, layers.PReLU, layers.ELU, layers.SELU, layers.Softsign, layers.HardSigmoid,
           layers.HardSwish, layers.HardTanh, layers.ReLU6, lambda: layers.PReLU(per_channel=True)]  # fmt: skip
-PLAIN = [layers.BatchNorm, layers.LayerNorm, layers.RMSNorm, lambda: layers.Dropout(0.3),
+PLAIN = [layers.BatchNorm, layers.LayerNorm, layers.RMSNorm, lambda: layers.BatchNorm(scale=False),
+         lambda: layers.BatchNorm(bias=False), lambda: layers.RMSNorm(scale=False), lambda: layers.Dropout(0.3),
          lambda: layers.GaussianNoise(0.1), lambda: layers.Lambda(negative, negative_gradient)]  # fmt: skip
 
 

@@ -51,6 +51,11 @@ TORCH = {
         nn.Linear(5, 5), nn.Sigmoid(), nn.Linear(5, 5), nn.SELU(), nn.Linear(5, 5), nn.Softplus(), nn.Linear(5, 5),
         nn.Softsign(), nn.Linear(5, 5), nn.Mish(), nn.Linear(5, 5), nn.Hardsigmoid(), nn.Linear(5, 5), nn.Hardswish(),
     ]),
+    "torch plain norms": ((3, 6, 5), lambda: [
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, affine=False), nn.Conv2d(4, 4, 1), nn.GroupNorm(2, 4, affine=False),
+        nn.Flatten(), nn.Linear(48, 5), nn.LayerNorm(5, elementwise_affine=False), nn.Linear(5, 5),
+        nn.LayerNorm(5, bias=False), nn.Linear(5, 5), nn.RMSNorm(5, eps=1e-4, elementwise_affine=False),
+    ]),
     "torch bent": ((3, 6, 5), lambda: [
         nn.Conv2d(3, 4, 3), nn.PReLU(4), nn.Conv2d(4, 4, 1), nn.ReLU6(), nn.Flatten(), nn.PReLU(48), nn.Linear(48, 5),
         nn.Hardtanh(-0.3, 0.7), nn.Linear(5, 5), nn.Softplus(beta=2.0), nn.Linear(5, 3), nn.PReLU(3),
@@ -87,6 +92,11 @@ KERAS = {
             "sigmoid", "selu", "softplus", "softsign", "mish", "hard_sigmoid", "hard_silu", "leaky_relu", "silu", "elu",
         )
     ]),
+    "keras plain norms": ((6, 5, 3), lambda: [
+        kl.Conv2D(4, 3), kl.BatchNormalization(scale=False), kl.Conv2D(4, 1),
+        kl.GroupNormalization(2, center=False, scale=False), kl.Flatten(), kl.Dense(5),
+        kl.LayerNormalization(center=False), kl.Dense(5), kl.BatchNormalization(center=False),
+    ]),
     "keras bent": ((6, 5, 3), lambda: [
         kl.Conv2D(4, 3, activation="relu6"), kl.PReLU(shared_axes=[1, 2]), kl.Conv2D(4, 1), kl.ReLU(max_value=6),
         kl.Flatten(), kl.PReLU(), kl.Dense(5, activation="hard_tanh"), kl.Dense(3), kl.PReLU(),
@@ -97,7 +107,7 @@ KERAS = {
 ASKED = (
     "kernel_size", "pool_size", "strides", "padding", "dilation_rate", "groups", "data_format", "axis", "epsilon",
     "momentum", "negative_slope", "alpha", "keepdims", "interpolation", "size", "max_value", "threshold",
-    "output_padding", "rms_scaling",
+    "output_padding", "rms_scaling", "scale", "center",
 )
 
 

@@ -153,12 +153,14 @@ def gaussian_noise(x, case, std):
     return x + std * case.keep("noise", draw(case.rng, tuple(x.shape), 1.0))
 
 
-def scale_and_shift(x, case):
-    return case.parameter("w", x.shape[-1:]), case.parameter("b", x.shape[-1:])
+def scale_and_shift(x, case, scale=True, bias=True):
+    """w and b, or None; PyTorch's backward fails with b alone, so w is then of ones."""
+    w = case.parameter("w", x.shape[-1:]) if scale else torch.ones(x.shape[-1:]) if bias else None
+    return w, case.parameter("b", x.shape[-1:]) if bias else None
 
 
-def batch_norm(x, case, momentum=0.1, epsilon=1e-5):
-    w, b = scale_and_shift(x, case)
+def batch_norm(x, case, momentum=0.1, epsilon=1e-5, **parts):
+    w, b = scale_and_shift(x, case, **parts)
     mean = case.keep("running_mean", draw(case.rng, x.shape[-1:]))
     variance = case.keep("running_variance", positive(case.rng, x.shape[-1:]))
     mean, variance = mean.clone(), variance.clone()  # batch_norm writes into the two
@@ -168,18 +170,18 @@ def batch_norm(x, case, momentum=0.1, epsilon=1e-5):
     return y.movedim(1, -1)
 
 
-def layer_norm(x, case, epsilon=1e-5):
-    w, b = scale_and_shift(x, case)
+def layer_norm(x, case, epsilon=1e-5, **parts):
+    w, b = scale_and_shift(x, case, **parts)
     return F.layer_norm(x, x.shape[-1:], w, b, epsilon)
 
 
-def group_norm(x, case, groups, epsilon=1e-5):
-    w, b = scale_and_shift(x, case)
+def group_norm(x, case, groups, epsilon=1e-5, **parts):
+    w, b = scale_and_shift(x, case, **parts)
     return F.group_norm(x.movedim(-1, 1), groups, w, b, epsilon).movedim(1, -1)
 
 
-def rms_norm(x, case, epsilon=None):
-    return F.rms_norm(x, x.shape[-1:], case.parameter("w", x.shape[-1:]), epsilon)
+def rms_norm(x, case, epsilon=None, scale=True):
+    return F.rms_norm(x, x.shape[-1:], scale_and_shift(x, case, scale, False)[0], epsilon)
 
 
 def embedding(x, case, vocabulary, units):
@@ -315,6 +317,16 @@ TRAINING = [  # id, layer, shape of x
     ("RMSNorm", layer("RMSNorm"), (N, C)),
     ("RMSNorm-3d", layer("RMSNorm"), (N, T, C)),
     ("RMSNorm-epsilon", layer("RMSNorm", epsilon=1e-2), (N, C)),
+    *(
+        (f"{name}-{told}", layer(name, **arguments, **parts), (N, H, W, C))
+        for name, arguments in (("BatchNorm", {}), ("LayerNorm", {}), ("GroupNorm", {"groups": 2}))
+        for told, parts in (
+            ("nobias", {"bias": False}),
+            ("noscale", {"scale": False}),
+            ("plain", {"scale": False, "bias": False}),
+        )
+    ),
+    ("RMSNorm-plain", layer("RMSNorm", scale=False), (N, C)),
     ("Embedding", layer("Embedding", vocabulary=7, units=3), (N, T)),
     ("Flatten", layer("Flatten"), (N, H, W, C)),
     ("Reshape", layer("Reshape", shape=[2, 3, 4]), (N, 24)),
@@ -355,6 +367,7 @@ INFERENCE = [  # id, layer, shape of x
     ("GaussianNoise-inference", layer("GaussianNoise", std=0.5), (N, C)),
     ("BatchNorm-inference", layer("BatchNorm"), (N, C)),
     ("BatchNorm-3d-inference", layer("BatchNorm"), (N, T, C)),
+    ("BatchNorm-plain-inference", layer("BatchNorm", scale=False, bias=False), (N, T, C)),
     ("BatchNorm-4d-inference", layer("BatchNorm", momentum=0.3, epsilon=1e-2), (N, H, W, C)),
 ]
 
