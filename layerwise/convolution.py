@@ -59,14 +59,14 @@ class Windowed(layers.Layer):
         """Check how the windows lie; `size` names the argument that has their size."""
         self._size = self._both(size, getattr(self, size))
         self._stride, self._dilation = self._both("stride", stride), self._both("dilation", dilation)
-        if isinstance(padding, str) and padding in ("valid", "same"):
+        if isinstance(padding, str) and padding in ("valid", "same", "causal")[: 4 - self.axes]:
             self._padding: Any = padding
         else:
             try:
                 self._padding = self._both("padding", padding, 0)
             except ValueError:
-                numbers = "or an integer, 0 or more" + (", or a pair of them" if self.axes == 2 else "")
-                raise ValueError(f'padding is "valid", "same" {numbers}, got {padding!r}.') from None
+                rest = (', "causal" or an integer, 0 or more', " or an integer, 0 or more, or a pair of them")
+                raise ValueError(f'padding is "valid", "same"{rest[self.axes - 1]}, got {padding!r}.') from None
 
     def _both(self, name: str, value: Any, least: int = 1) -> Pair:
         """Of an argument the numbers for rows and columns; time goes by rows."""
@@ -109,6 +109,8 @@ class Windowed(layers.Layer):
         if self._padding == "same":
             outputs = -(-size // stride)
             before = max((outputs - 1) * stride + span - size, 0) // 2
+        elif self._padding == "causal":
+            outputs, before = -(-size // stride), span - 1
         else:
             before = 0 if self._padding == "valid" else self._padding[place]
             outputs = (size + 2 * before - span) // stride + 1
@@ -216,7 +218,10 @@ class Conv2D(Convolution):
 
 
 class Conv1D(Conv2D):
-    """The same over time: x (N, T, C), y (N, T', F), w (kernel_size, C / groups, F)."""
+    """The same over time: x (N, T, C), y (N, T', F), w (kernel_size, C / groups, F).
+
+    padding="causal": all zeros stand before the first step, so that y at a time knows x up to then only, as in Keras.
+    """
 
     axes = 1
 
@@ -299,6 +304,9 @@ class ConvTranspose2D(Convolution):
     w (kh, kw, F, C) as in Keras, and starts uniform in +-1/sqrt(kh kw F) as in PyTorch, where it is (C, F, kh, kw).
     H' = (H - 1) stride + dilation (kh - 1) + 1 for padding "valid", 2 p less for an integer p, which cuts off what lies
     in the padding, as in PyTorch; H' = H stride for "same", as in Keras. Arguments as in Conv2D.
+
+    output_padding   so many rows and columns more at the end, fewer than stride or dilation: a Conv2D of stride 2 makes
+                     the same of 5 rows and of 6, and this says which of them to come back to; not with "same"
     """
 
     def __init__(
@@ -310,11 +318,24 @@ class ConvTranspose2D(Convolution):
         dilation: Any = 1,
         bias: bool = True,
         init: Any = None,
+        output_padding: Any = 0,
         name: str | None = None,
     ) -> None:
         super().__init__(name)
         self.filters = layers._count("filters", filters)
         self._weigh(kernel_size, stride, padding, dilation, bias, init)
+        self.output_padding = _plain(output_padding)
+        self._more = _pair("output_padding", output_padding, 0)
+        if any(more >= max(gaps) for more, *gaps in zip(self._more, self._stride, self._dilation, strict=True)):
+            raise ValueError(
+                f"output_padding is less than stride or dilation, got output_padding={output_padding!r}, "
+                f"stride={stride!r} and dilation={dilation!r}."
+            )
+        if any(self._more) and padding == "same":
+            raise ValueError(
+                f'output_padding goes with padding="valid" or a number, got {output_padding!r} with "same", where the '
+                f"output has stride times the size of the input."
+            )
 
     def setup(self, input_shape: Shape) -> None:
         self.add_parameter("w", (*self._size, self.filters, input_shape[-1]), layers._weights(self.init))
@@ -338,7 +359,7 @@ class ConvTranspose2D(Convolution):
         if self._padding == "same":
             return Axis(size * stride, taps, stride, step, -(max(span - stride, 0) // 2), size)
         before = 0 if self._padding == "valid" else self._padding[place]
-        return Axis((size - 1) * stride + span - 2 * before, taps, stride, step, -before, size)
+        return Axis((size - 1) * stride + span - 2 * before + self._more[place], taps, stride, step, -before, size)
 
     def forward(self, x: Array, training: bool) -> Array:
         self.kept = x
@@ -376,7 +397,7 @@ class Pool(Windowed):
         super().__init__(name)
         self.size, self.stride, self.padding = map(_plain, (size, stride, padding))
         self._lay("size", size if stride is None else stride, padding)
-        if self._padding not in ("valid", "same") and any(
+        if not isinstance(self._padding, str) and any(
             2 * p > s for p, s in zip(self._padding, self._size, strict=True)
         ):
             raise ValueError(
@@ -453,7 +474,7 @@ class MaxPool2D(Pool):
 
 
 class MaxPool1D(MaxPool2D):
-    """The same over time: x (N, T, C), y (N, T', C)."""
+    """The same over time: x (N, T, C), y (N, T', C); padding="causal" as in Conv1D."""
 
     axes = 1
 
@@ -461,11 +482,25 @@ class MaxPool1D(MaxPool2D):
 class AveragePool2D(Pool):
     """The mean of each window, channel by channel: x (N, H, W, C), y (N, H', W', C); arguments as in MaxPool2D.
 
-    What is padded is not counted, as in Keras (PyTorch counts it as 0, unless count_include_pad=False).
+    What is padded is not counted, as in Keras; with count_padding=True it counts as 0, as in PyTorch, where that is
+    count_include_pad.
     """
 
+    def __init__(
+        self,
+        size: Any = 2,
+        stride: Any = None,
+        padding: Any = "valid",
+        count_padding: bool = False,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(size, stride, padding, name)
+        self.count_padding = layers._flag("count_padding", count_padding)
+
     def _weight(self, rows: Axis, columns: Axis) -> Array:
-        """1 / the number of places of each window that are inside, (1, rows, columns, 1)."""
+        """1 / the number of places of each window that count, (1, rows, columns, 1), or the same for all."""
+        if self.count_padding:
+            return np.full((1, 1, 1, 1), 1 / (rows.taps * columns.taps), self.dtype)
         count = np.zeros((1, rows.outputs, columns.outputs, 1), self.dtype)
         for windows, _ in _taps(rows, columns):
             count[windows] += 1
@@ -485,7 +520,7 @@ class AveragePool2D(Pool):
 
 
 class AveragePool1D(AveragePool2D):
-    """The same over time: x (N, T, C), y (N, T', C)."""
+    """The same over time: x (N, T, C), y (N, T', C); padding="causal" as in Conv1D."""
 
     axes = 1
 

@@ -270,8 +270,13 @@ def _conv_transpose(graph: Graph, layer: Any, x: Value) -> Value:
     return _convolution(graph, layer, x, layer.w, "ConvTranspose", output_padding=beyond)
 
 
-def _pool(op: str) -> Exporter:
-    return lambda graph, layer, x: graph.add(op, graph.channels_first(x), **_windows(layer, x))
+def _max_pool(graph: Graph, layer: Any, x: Value) -> Value:
+    return graph.add("MaxPool", graph.channels_first(x), **_windows(layer, x))
+
+
+def _average_pool(graph: Graph, layer: Any, x: Value) -> Value:
+    counted = {"count_include_pad": 1} if layer.count_padding else {}
+    return graph.add("AveragePool", graph.channels_first(x), **_windows(layer, x), **counted)
 
 
 def _global_pool(op: str) -> Exporter:
@@ -352,10 +357,10 @@ EXPORTERS: dict[str, Exporter] = {  # by the name of the class
     "Conv2D": _conv,
     "DepthwiseConv2D": _depthwise,
     "ConvTranspose2D": _conv_transpose,
-    "MaxPool1D": _pool("MaxPool"),
-    "MaxPool2D": _pool("MaxPool"),
-    "AveragePool1D": _pool("AveragePool"),
-    "AveragePool2D": _pool("AveragePool"),
+    "MaxPool1D": _max_pool,
+    "MaxPool2D": _max_pool,
+    "AveragePool1D": _average_pool,
+    "AveragePool2D": _average_pool,
     "GlobalAveragePool1D": _global_pool("ReduceMean"),
     "GlobalAveragePool2D": _global_pool("ReduceMean"),
     "GlobalMaxPool1D": _global_pool("ReduceMax"),

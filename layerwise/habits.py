@@ -127,6 +127,7 @@ ARGUMENTS = {
         **dict.fromkeys(("num_parameters", "shared_axes"), "per_channel=True, or nothing for one slope"),
         **dict.fromkeys(("affine", "elementwise_affine"), "scale=False, bias=False"),
         "center": "bias=",
+        "count_include_pad": "count_padding=",
         **dict.fromkeys(("min_val", "max_val"), "low= and high="),
         "inplace": "nothing: arrays are reused anyhow",
         **dict.fromkeys(("dim", "axis"), "nothing: it goes over the last axis"),

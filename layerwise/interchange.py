@@ -107,7 +107,6 @@ AS_HERE: dict[str, dict[str, tuple[Any, ...]]] = {
         "mask_zero": (False,),
         "max_value": (None, 6),
         "threshold": (0,),
-        "output_padding": (None, (None, None)),
     },
 }
 
@@ -279,23 +278,31 @@ def _windows(layer: Any, other: Any, side: str) -> Iterator[tuple[str, Any, Any]
     if side == "keras":
         here = layer._padding if isinstance(layer._padding, str) or any(layer._padding[:n]) else "valid"
         yield "padding", here, other.padding
-        if transposed and here == "valid":
-            wide = [size * s + max(k - s, 0) for size, s, k in zip(sizes, strides, spans, strict=True)]
-            yield "the size of the output", outputs, wide
+        if kind.startswith("Average") and here != "valid":
+            yield "count_padding", layer.count_padding, False
+        if transposed:
+            more = _several(other.output_padding, n)
+            if here != "valid":
+                yield "output_padding", (None,) * n, more
+            else:  # None: as many as the stride leaves over
+                extra = [max(s - k, 0) if m is None else m for m, s, k in zip(more, strides, spans, strict=True)]
+                wide = [(size - 1) * s + k + m for size, s, k, m in zip(sizes, strides, spans, extra, strict=True)]
+                yield "the size of the output", outputs, wide
         return
     pads = _several(0 if other.padding == "valid" else other.padding, n)
     if other.padding == "same":  # of stride 1 only
         pads = tuple((k - 1) // 2 for k in spans)
         there = sizes
     elif transposed:
-        more = zip(sizes, strides, pads, spans, _several(other.output_padding, n), strict=True)
-        there = [(size - 1) * s - 2 * p + k + extra for size, s, p, k, extra in more]
+        more = _several(other.output_padding, n)
+        each = zip(sizes, strides, pads, spans, more, strict=True)
+        there = [(size - 1) * s - 2 * p + k + m for size, s, p, k, m in each]
     else:
         there = [(size + 2 * p - k) // s + 1 for size, p, k, s in zip(sizes, pads, spans, strides, strict=True)]
     yield "padding before", tuple(-row.offset for row in rows), pads
     yield "the size of the output", outputs, there
     if kind.startswith("Average") and any(pads):
-        yield "count_include_pad", False, other.count_include_pad
+        yield "count_include_pad", layer.count_padding, other.count_include_pad
 
 
 def _is_chain(module: Any, method: str) -> bool:

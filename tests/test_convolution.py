@@ -15,6 +15,7 @@ import loss
 import model
 import optim
 from layers import (
+    AveragePool1D,
     AveragePool2D,
     Conv1D,
     Conv2D,
@@ -339,6 +340,36 @@ def test_down_and_up_again_gives_the_shape_back():
     assert net.output_shape((8, 10, 3)) == (8, 10, 3)
 
 
+@pytest.mark.parametrize(
+    "layer",
+    [
+        Conv1D(3, 4, padding="causal"),
+        Conv1D(3, 3, stride=2, padding="causal", dilation=2),
+        MaxPool1D(3, stride=1, padding="causal"),
+        AveragePool1D(4, stride=3, padding="causal"),
+    ],
+    ids=repr,
+)
+def test_what_is_causal_knows_nothing_of_later_steps(layer):
+    x = draw((2, 9, 2))
+    layer = layer.copy(dtype="float64")
+    y, stride = layer(x), layer.stride
+    assert y.shape[1] == -(-9 // stride)
+    for t in range(9):
+        changed = x.copy()
+        changed[:, t] += 10
+        moved = np.flatnonzero((layer(changed) != y).any(axis=(0, 2)))
+        assert moved[0] * stride >= t if len(moved) else True
+        assert t % stride or moved[0] * stride == t  # nor is it late
+
+
+def test_a_transpose_comes_back_to_the_shape_that_its_output_padding_says():
+    for size in (5, 6):
+        small = Conv2D(2, 3, stride=2, padding=1).output_shape((size, size, 3))
+        back = ConvTranspose2D(3, 3, stride=2, padding=1, output_padding=size - 5)
+        assert back.output_shape(small) == (size, size, 3)
+
+
 # ---- Errors ----
 
 CANNOT_BE = [  # (layer, input shape, what the message says)
@@ -390,7 +421,12 @@ BAD_ARGUMENTS = [
     (lambda: Conv2D(4, 3, groups=3), "filters is a multiple of groups, got filters=4 and groups=3"),
     (lambda: Conv2D(4, 3, init="xavier"), "init is one of"),
     (lambda: Conv1D(4, (3,)), r"kernel_size is one integer for sequences, got \(3,\)"),
-    (lambda: Conv1D(4, 3, padding="causal"), 'padding is "valid", "same" or an integer, 0 or more, got \'causal\''),
+    (lambda: Conv1D(4, 3, padding="full"), 'padding is "valid", "same", "causal" or an integer, 0 or more, got \'full'),
+    (lambda: Conv2D(4, 3, padding="causal"), 'padding is "valid", "same" or an integer, 0 or more, or a pair.*causal'),
+    (lambda: ConvTranspose2D(4, 3, output_padding=1), "output_padding is less than stride or dilation, got"),
+    (lambda: ConvTranspose2D(4, 3, 2, output_padding=-1), "output_padding is an integer, 0 or more, or a pair"),
+    (lambda: ConvTranspose2D(4, 3, 2, "same", output_padding=1), 'output_padding goes with padding="valid" or a num'),
+    (lambda: AveragePool2D(2, count_padding=1), "count_padding is True or False, got 1"),
     (lambda: DepthwiseConv2D(3, multiplier=0), "multiplier is a positive integer, got 0"),
     (lambda: MaxPool2D(0), "size is a positive integer or a pair of them, got 0"),
     (lambda: MaxPool2D(2, padding=2), "padding is at most half of size.*got padding=2 and size=2"),
@@ -403,7 +439,7 @@ BAD_ARGUMENTS = [
 
 @pytest.mark.parametrize(("make", "message"), BAD_ARGUMENTS)
 def test_arguments_outside_their_range(make, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         make()
 
 

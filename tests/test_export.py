@@ -53,7 +53,7 @@ def assert_close(found, expected, tolerance=CLOSE):
     assert np.abs(found - expected).max(initial=0) <= tolerance
 
 
-def exported(net, path, x, input_shape=None, custom=None):
+def exported(net, path, x, input_shape=None, custom=None, by_reference=True):
     """Export, hold against onnxruntime and the reference implementation, and return the file's contents."""
     to_onnx(net, path, input_shape, custom)
     file = onnx.load(path)
@@ -63,10 +63,11 @@ def exported(net, path, x, input_shape=None, custom=None):
         ["output"],
     )
     assert np.ptp(net.predict(x), axis=0).max() > 1000 * CLOSE  # a net that died agrees with anything
-    run, reference = in_onnxruntime(path), ReferenceEvaluator(file)
+    run = in_onnxruntime(path)
+    runs = [run, ReferenceEvaluator(file).run] if by_reference else [run]
     for rows in (x[:3], x[:1]):
-        for results in (run(None, {"input": rows}), reference.run(None, {"input": rows})):
-            assert_close(results[0], net.predict(rows))
+        for each in runs:
+            assert_close(each(None, {"input": rows})[0], net.predict(rows))
     assert_close(run(None, {"input": x[:0]})[0], net.predict(x[:0]))
     return file
 
@@ -102,7 +103,9 @@ def test_a_layer(path, name):
         assert not path.exists()
         return
     x = draw(shape, 1, net.integer_input)
-    file = exported(net, path, x if net.integer_input else x.astype(np.float32))
+    # The reference implementation of MaxPool forgets what is padded at the begin alone.
+    by_reference = name != "MaxPool1D that is causal"
+    file = exported(net, path, x if net.integer_input else x.astype(np.float32), by_reference=by_reference)
     net.save(path.with_suffix(".npz"))
     with np.load(path.with_suffix(".npz")) as saved:
         stored = {each.name: each for each in file.graph.initializer}
@@ -130,7 +133,9 @@ def test_large_numbers(path, name):
         layers.ConvTranspose2D(3, (1, 2), stride=3, padding="same"),  # windows with gaps between them, also at the end
         layers.ConvTranspose2D(3, 3, stride=2, padding=1),
         Conv2D(3, 2, stride=3),  # rows at the end that no window covers
+        layers.ConvTranspose2D(3, 1, stride=3, output_padding=(2, 1)),
         layers.AveragePool2D(3, stride=2, padding="same"),
+        layers.AveragePool2D(3, stride=2, padding="same", count_padding=True),
         MaxPool2D(2, stride=3, padding=1),
     ],
     ids=repr,

@@ -47,6 +47,11 @@ NETS = {
         part for each in ("Sigmoid", "SELU", "Softplus", "Softsign", "Mish", "HardSigmoid", "HardSwish")
         for part in (layers.Linear(5), getattr(layers, each)())
     ],
+    "torch more windows": lambda: [
+        layers.AveragePool2D(3, stride=1, padding=1, count_padding=True),
+        layers.ConvTranspose2D(4, 3, stride=2, padding=1, output_padding=1), layers.ReLU(),
+        layers.ConvTranspose2D(2, 2, stride=3, output_padding=(2, 0)), layers.Flatten(), layers.Linear(3),
+    ],
     "torch plain norms": lambda: [
         layers.Conv2D(4, 3), layers.BatchNorm(scale=False, bias=False), layers.Conv2D(4, 1),
         layers.GroupNorm(2, scale=False, bias=False), layers.Flatten(), layers.Linear(5),
@@ -87,6 +92,15 @@ NETS = {
             layers.Sigmoid(), layers.SELU(), layers.Softplus(), layers.Softsign(), layers.Mish(), layers.HardSigmoid(),
             layers.HardSwish(), layers.LeakyReLU(0.2), layers.SiLU(), layers.ELU(),
         ) for part in (layers.Linear(5), each)
+    ],
+    "keras more windows": lambda: [
+        layers.Conv1D(5, 3, padding="causal", dilation=2), layers.Conv1D(4, 2, padding="causal", stride=2),
+        layers.Flatten(), layers.Linear(2),
+    ],
+    "keras more images": lambda: [
+        layers.ConvTranspose2D(4, 3, stride=2, output_padding=1),
+        layers.ConvTranspose2D(2, 2, stride=3, output_padding=(1, 0)),
+        layers.ConvTranspose2D(2, 2, stride=3, output_padding=1), layers.GlobalAveragePool2D(), layers.Linear(2),
     ],
     "keras plain norms": lambda: [
         layers.Conv2D(4, 3), layers.BatchNorm(0.01, 1e-3, scale=False), layers.Conv2D(4, 1),
@@ -234,6 +248,9 @@ DIFFERENT = [
     ("torch words", replaced(4, layers.LogSoftmax()), r"layers differ"),
     ("keras dense", replaced(1, layers.BatchNorm(0.2)), r"epsilon is 1e-05 here and 0\.001 in Keras"),
     ("keras images", replaced(0, layers.Conv2D(4, 3, padding=1, stride=2)), r"is \(1, 1\) here and 'same' in Keras"),
+    ("torch more windows", replaced(0, layers.AveragePool2D(3, 1, 1)), "count_include_pad is False here and True"),
+    ("keras windows", replaced(4, layers.AveragePool2D(2, 1, "same", True)), "count_padding is True here and False in"),
+    ("keras more windows", replaced(1, layers.Conv1D(4, 2, 2)), "padding is 'valid' here and 'causal' in Keras"),
     ("keras bent", replaced(8, layers.HardTanh(-1, 2)), r"high is 2\.0 here and 1\.0 in Keras"),
     ("torch bent", replaced(9, layers.Softplus()), r"beta is 1\.0 here and 2\.0 in PyTorch"),
     ("torch plain norms", replaced(8, layers.LayerNorm(scale=False)), r"has \['bias'\] here.* and \['weight'\] there"),

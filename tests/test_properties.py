@@ -73,9 +73,11 @@ def over_images(draw, shape):
         lambda: layers.Conv2D(numbers(draw, 1, 4), kernel, stride=stride, padding=padding),
         lambda: layers.Conv2D(2 * c, kernel, groups=c, padding="same"),
         lambda: layers.DepthwiseConv2D(kernel, multiplier=numbers(draw, 1, 2), padding="same"),
-        lambda: layers.ConvTranspose2D(numbers(draw, 1, 3), kernel, stride=stride),
+        lambda: layers.ConvTranspose2D(
+            numbers(draw, 1, 3), kernel, stride=stride, output_padding=numbers(draw, 0, stride - 1)
+        ),
         lambda: layers.MaxPool2D(kernel, **pool),
-        lambda: layers.AveragePool2D(kernel, **pool),
+        lambda: layers.AveragePool2D(kernel, **pool, padding="same", count_padding=draw(st.booleans())),
         lambda: layers.ZeroPad2D(numbers(draw, 0, 2)),
         lambda: layers.UpSample2D((1, 2)),
         lambda: layers.SpatialDropout(0.3),
@@ -92,7 +94,7 @@ def over_time(draw, shape):
     t, c = shape
     kernel = numbers(draw, 1, min(t, 3))
     choices = [
-        lambda: layers.Conv1D(numbers(draw, 1, 4), kernel, padding=draw(st.sampled_from([0, "same"]))),
+        lambda: layers.Conv1D(numbers(draw, 1, 4), kernel, padding=draw(st.sampled_from([0, "same", "causal"]))),
         lambda: layers.MaxPool1D(kernel),
         lambda: layers.AveragePool1D(kernel),
         layers.GlobalAveragePool1D,

@@ -1,20 +1,25 @@
 """Make convolution.npz: forward and backward values of PyTorch for the layers of layerwise/convolution.py.
 
-    pip install torch==2.13.0 numpy
+    pip install torch==2.13.0 keras numpy
     python tests/reference/make_convolution.py
 
 What a case holds is told in make_layers.py, whose helpers this script uses. Images are turned to channels first for
 PyTorch and back; padding "same" is written out as Keras has it, the odd one at the end, because PyTorch refuses it for
-strides above 1. "cut" in a note: what the stride leaves over at the end is not seen by any window.
+strides above 1. Convolutions with padding "causal" are Keras's, run on PyTorch. "cut" in a note: what the stride leaves
+over at the end is not seen by any window.
 """
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from make_layers import LAYERS, draw, layer, run_layer
+
+os.environ["KERAS_BACKEND"] = "torch"
+import keras
 
 N, T, H, W, C = 2, 7, 5, 7, 3
 
@@ -37,6 +42,8 @@ def sides(x, kernel, stride, padding, dilation):
         if padding == "same":
             total = max((-(-size // s) - 1) * s + (k - 1) * d + 1 - size, 0)
             told = [total // 2, total - total // 2, *told]
+        elif padding == "causal":
+            told = [(k - 1) * d, 0, *told]
         else:
             told = [p, p, *told]
     return told
@@ -55,12 +62,23 @@ def conv(axes):
     def run(x, case, filters, kernel_size, stride=1, padding="valid", dilation=1, groups=1, bias=True):
         w = case.parameter("w", (*pair(kernel_size, axes), x.shape[1] // groups, filters))
         b = case.parameter("b", (filters,)) if bias else None
+        if padding == "causal":
+            return causal(x.movedim(1, -1), w, b, filters, kernel_size, stride, dilation, groups).movedim(-1, 1)
         x = F.pad(x, sides(x, kernel_size, stride, padding, dilation))
         turned = w.movedim(-1, 0).movedim(-1, 1)
         arguments = {"stride": pair(stride, axes), "dilation": pair(dilation, axes), "groups": groups}
         return (F.conv1d, F.conv2d)[axes - 1](x, turned, b, **arguments)
 
     return run
+
+
+def causal(x, w, b, filters, kernel_size, stride=1, dilation=1, groups=1):
+    made = keras.layers.Conv1D(
+        filters, kernel_size, strides=stride, padding="causal", dilation_rate=dilation, groups=groups,
+        use_bias=b is not None, dtype="float64",
+    )  # fmt: skip
+    made.build(tuple(x.shape))
+    return made.stateless_call([w] if b is None else [w, b], [], x)[0]
 
 
 @channels_first
@@ -74,13 +92,16 @@ def depthwise(x, case, kernel_size, stride=1, padding="valid", dilation=1, multi
 
 
 @channels_first
-def conv_transpose(x, case, filters, kernel_size, stride=1, padding="valid", dilation=1, bias=True):
+def conv_transpose(
+    x, case, filters, kernel_size, stride=1, padding="valid", dilation=1, bias=True, output_padding=0
+):
     w = case.parameter("w", (*pair(kernel_size, 2), filters, x.shape[1]))
     b = case.parameter("b", (filters,)) if bias else None
     turned, strides, steps = w.permute(3, 2, 0, 1), pair(stride, 2), pair(dilation, 2)
     if padding != "same":
         cut = padding_of(padding, 2)
-        return F.conv_transpose2d(x, turned, b, stride=strides, padding=cut, dilation=steps)
+        more = pair(output_padding, 2)
+        return F.conv_transpose2d(x, turned, b, stride=strides, padding=cut, output_padding=more, dilation=steps)
     y = F.conv_transpose2d(x, turned, None, stride=strides, dilation=steps)
     for axis, (s, k, d) in enumerate(zip(strides, pair(kernel_size, 2), steps, strict=True), start=2):
         before = max((k - 1) * d + 1 - s, 0) // 2
@@ -91,12 +112,16 @@ def conv_transpose(x, case, filters, kernel_size, stride=1, padding="valid", dil
 
 def pool(axes, largest):
     @channels_first
-    def run(x, case, size=2, stride=None, padding="valid"):
+    def run(x, case, size=2, stride=None, padding="valid", count_padding=False):
         size, stride = pair(size, axes), pair(stride or size, axes)
         around = sides(x, size, stride, padding, 1)
         if largest:
             return (F.max_pool1d, F.max_pool2d)[axes - 1](F.pad(x, around, value=-torch.inf), size, stride)
         average = (F.avg_pool1d, F.avg_pool2d)[axes - 1]
+        if count_padding and not isinstance(padding, str):
+            return average(x, size, stride, pair(padding, axes), count_include_pad=True)
+        if count_padding:
+            return average(F.pad(x, around), size, stride)
         return average(F.pad(x, around), size, stride) / average(F.pad(torch.ones_like(x), around), size, stride)
 
     return run
@@ -119,7 +144,7 @@ def spatial_dropout(x, case, rate):
 
 
 LAYERS |= {
-    "Conv1D": ("F.conv1d", conv(1)),
+    "Conv1D": ("F.conv1d; keras.layers.Conv1D if causal", conv(1)),
     "Conv2D": ("F.conv2d", conv(2)),
     "DepthwiseConv2D": ("F.conv2d, groups = channels", depthwise),
     "ConvTranspose2D": ("F.conv_transpose2d", conv_transpose),
@@ -173,6 +198,9 @@ def cases():
         ("valid", {"kernel_size": 3}),
         ("same", {"kernel_size": 4, "stride": 2, "padding": "same"}),
         ("padding", {"kernel_size": 3, "padding": 2, "dilation": 2, "stride": 3}),
+        ("causal", {"kernel_size": 3, "padding": "causal"}),
+        ("causal-stride", {"kernel_size": 2, "padding": "causal", "stride": 3, "bias": False}),
+        ("causal-dilation", {"kernel_size": 3, "padding": "causal", "dilation": 4}),
     ]:
         yield row("Conv1D", case_id, sequence, filters=4, **told)
     for case_id, told in [
@@ -193,6 +221,13 @@ def cases():
     told = {"kernel_size": [3, 2], "dilation": [1, 2], "stride": [2, 3], "padding": [1, 0], "bias": False}
     yield row("ConvTranspose2D", "pairs", (N, 3, 4, C), filters=2, **told)
     for case_id, told in [
+        ("output-padding", {"kernel_size": 3, "stride": 2, "padding": 1, "output_padding": 1}),
+        ("output-padding-pair", {"kernel_size": [3, 2], "stride": [3, 1], "output_padding": [2, 0], "bias": False}),
+        ("output-padding-gaps", {"kernel_size": 1, "stride": 3, "output_padding": 2}),
+        ("output-padding-dilation", {"kernel_size": 2, "dilation": 3, "padding": 1, "output_padding": [2, 1]}),
+    ]:
+        yield row("ConvTranspose2D", case_id, (N, 3, 4, C), filters=2, **told)
+    for case_id, told in [
         ("cut", {}),
         ("3-2", {"size": 3, "stride": 2}),
         ("2-1", {"size": 2, "stride": 1}),
@@ -208,6 +243,17 @@ def cases():
     for name in ("MaxPool1D", "AveragePool1D"):
         yield row(name, "cut", sequence)
         yield row(name, "same", sequence, size=3, stride=2, padding="same")
+        yield row(name, "causal", sequence, size=3, stride=1, padding="causal")
+        yield row(name, "causal-stride", sequence, size=2, stride=3, padding="causal")
+    for case_id, told in [
+        ("counted", {"size": 3, "stride": 2, "padding": 1}),
+        ("counted-pair", {"size": [2, 3], "stride": [2, 1], "padding": [1, 0]}),
+        ("counted-same", {"size": 3, "stride": 2, "padding": "same"}),
+        ("counted-valid", {"size": 2}),
+    ]:
+        yield row("AveragePool2D", case_id, image, **told, count_padding=True)
+    yield row("AveragePool1D", "counted", sequence, size=4, stride=1, padding=2, count_padding=True)
+    yield row("AveragePool1D", "counted-causal", sequence, size=3, stride=2, padding="causal", count_padding=True)
     for name in ("GlobalAveragePool", "GlobalMaxPool"):
         yield row(f"{name}1D", "draw", sequence)
         yield row(f"{name}2D", "draw", image)
@@ -223,7 +269,7 @@ def cases():
 def main():
     torch.set_default_dtype(torch.float64)
     torch.set_num_threads(1)  # the order of a sum, and so its last bit, depends on the threads
-    arrays, about = {}, {"library": "PyTorch", "version": torch.__version__}
+    arrays, about = {}, {"library": "PyTorch", "version": torch.__version__, "keras": keras.__version__}
     about |= {"script": "tests/reference/make_convolution.py", "cases": []}
     for row in cases():
         entry, tensors = run_layer(*row, training=True)

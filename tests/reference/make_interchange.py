@@ -51,6 +51,10 @@ TORCH = {
         nn.Linear(5, 5), nn.Sigmoid(), nn.Linear(5, 5), nn.SELU(), nn.Linear(5, 5), nn.Softplus(), nn.Linear(5, 5),
         nn.Softsign(), nn.Linear(5, 5), nn.Mish(), nn.Linear(5, 5), nn.Hardsigmoid(), nn.Linear(5, 5), nn.Hardswish(),
     ]),
+    "torch more windows": ((3, 6, 5), lambda: [
+        nn.AvgPool2d(3, stride=1, padding=1), nn.ConvTranspose2d(3, 4, 3, stride=2, padding=1, output_padding=1),
+        nn.ReLU(), nn.ConvTranspose2d(4, 2, 2, stride=3, output_padding=(2, 0)), nn.Flatten(), nn.Linear(2146, 3),
+    ]),
     "torch plain norms": ((3, 6, 5), lambda: [
         nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, affine=False), nn.Conv2d(4, 4, 1), nn.GroupNorm(2, 4, affine=False),
         nn.Flatten(), nn.Linear(48, 5), nn.LayerNorm(5, elementwise_affine=False), nn.Linear(5, 5),
@@ -91,6 +95,15 @@ KERAS = {
         kl.Dense(5, activation=name) for name in (
             "sigmoid", "selu", "softplus", "softsign", "mish", "hard_sigmoid", "hard_silu", "leaky_relu", "silu", "elu",
         )
+    ]),
+    "keras more windows": ((9, 4), lambda: [
+        kl.Conv1D(5, 3, padding="causal", dilation_rate=2), kl.Conv1D(4, 2, padding="causal", strides=2),
+        kl.Flatten(), kl.Dense(2),
+    ]),
+    "keras more images": ((4, 5, 3), lambda: [
+        kl.Conv2DTranspose(4, 3, strides=2, output_padding=1),
+        kl.Conv2DTranspose(2, 2, strides=3, output_padding=(1, 0)), kl.Conv2DTranspose(2, 2, strides=3),
+        kl.GlobalAveragePooling2D(), kl.Dense(2),
     ]),
     "keras plain norms": ((6, 5, 3), lambda: [
         kl.Conv2D(4, 3), kl.BatchNormalization(scale=False), kl.Conv2D(4, 1),
