@@ -664,9 +664,10 @@ def _ones(shape: int | Shape, dtype: np.dtype) -> Array:
 
 
 def _column_sums(x: Array, out: Array) -> None:
-    """Sums over all axes but the last. A product with ones: a third of the time of np.sum."""
-    rows = _rows(np.asarray(x, out.dtype))
-    _ones(len(rows), out.dtype).dot(rows, out)
+    """Sums over all axes but the last, which `out` has. A product with ones: a third of the time of np.sum."""
+    x = np.asarray(x, out.dtype)
+    rows = x if x.ndim == 2 else x.reshape(-1, out.size)
+    _ones(len(rows), out.dtype).dot(rows, out if out.ndim == 1 else out.reshape(-1))
 
 
 def _row_sums(x: Array) -> Array:
@@ -1478,6 +1479,7 @@ class Norm(Elementwise):
     scale=False, no b with bias=False. PyTorch's affine=False is both; Keras's names are scale and center."""
 
     stackable = False
+    axes = 1  # the last, that w and b have
 
     def __init__(self, epsilon: float = 1e-5, scale: bool = True, bias: bool = True, name: str | None = None) -> None:
         super().__init__(name)
@@ -1486,9 +1488,9 @@ class Norm(Elementwise):
 
     def setup(self, input_shape: Shape) -> None:
         if self.scale:
-            self.add_parameter("w", input_shape[-1:], 1.0)
+            self.add_parameter("w", input_shape[-self.axes :], 1.0)
         if self.bias:
-            self.add_parameter("b", input_shape[-1:])
+            self.add_parameter("b", input_shape[-self.axes :])
 
     def output_shape(self, input_shape: Shape) -> Shape:
         return _same_channels(self, input_shape)
@@ -1639,22 +1641,40 @@ class BatchNorm(Norm):
 class LayerNorm(Norm):
     """y = w (x - mean) / sqrt(variance + epsilon) + b, mean and variance over the last axis; x (N, ..., C).
 
-    scale=False: without w; bias=False: without b. Ba, Kiros and Hinton 2016 (1607.06450); as torch.nn.LayerNorm(C).
-    Keras: epsilon 1e-3.
+    axes=k: over the last k axes, whose shape w and b have. scale=False: without w; bias=False: without b.
+    Ba, Kiros and Hinton 2016 (1607.06450); as torch.nn.LayerNorm(shape of these axes). Keras: epsilon 1e-3.
+    ValueError for inputs of fewer axes, or of other sizes than it was built for.
     """
 
+    def __init__(
+        self, epsilon: float = 1e-5, scale: bool = True, bias: bool = True, axes: int = 1, name: str | None = None
+    ) -> None:
+        super().__init__(epsilon, scale, bias, name)
+        self.axes = _count("axes", axes)
+
     def output_shape(self, input_shape: Shape) -> Shape:
+        sizes, built = input_shape[-self.axes :], (self.input_shape or input_shape)[-self.axes :]
+        if self.axes > 1 and (len(sizes) < self.axes or sizes != built):
+            expected = f"whose last axes are {built}" if self.input_shape else f"of {self.axes} axes or more"
+            raise ValueError(
+                f"{self.label} takes inputs {expected}, got inputs of shape {input_shape} (without the batch axis)."
+            )
         super().output_shape(input_shape)
-        return self._several_numbers(input_shape, input_shape[-1])
+        return self._several_numbers(input_shape, math.prod(sizes))
+
+    def _joined(self, x: Array) -> Array:
+        """The axes that are normalised as one."""
+        return x if self.axes == 1 else x.reshape(*x.shape[: -self.axes], math.prod(x.shape[-self.axes :]))
 
     def forward(self, x: Array, training: bool) -> Array:
-        z, scale, _, _ = _standardised(x, -1, self.epsilon)
+        z, scale, _, _ = _standardised(self._joined(x), -1, self.epsilon)
         self.kept = z, scale
-        return self._scaled(z)
+        return self._scaled(z.reshape(x.shape))
 
     def backward(self, grad: Array) -> Array:
         z, scale = self.kept
-        return _standardised_backward(self._scaled_backward(grad, z), z, scale, -1)
+        z_gradient = self._scaled_backward(grad, z.reshape(grad.shape))
+        return _standardised_backward(self._joined(z_gradient), z, scale, -1).reshape(grad.shape)
 
 
 class GroupNorm(Norm):

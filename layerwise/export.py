@@ -198,7 +198,8 @@ def _softmax(op: str) -> Exporter:
 
 def _scaling(layer: Any, x: Value) -> dict[str, Array]:
     """w and b; 1 and 0 in the place of what the layer goes without."""
-    without = {"w": np.ones(x.shape[-1:], layer.dtype), "b": np.zeros(x.shape[-1:], layer.dtype)}
+    shape = x.shape[-layer.axes :]
+    without = {"w": np.ones(shape, layer.dtype), "b": np.zeros(shape, layer.dtype)}
     return without | layer.parameters
 
 
@@ -210,7 +211,7 @@ def _batch_norm(graph: Graph, layer: Any, x: Value) -> Value:
 
 def _layer_norm(graph: Graph, layer: Any, x: Value) -> Value:
     w, b = (graph.constant(name, array) for name, array in _scaling(layer, x).items())
-    return graph.add("LayerNormalization", graph.channels_last(x), w, b, axis=-1, epsilon=layer.epsilon)
+    return graph.add("LayerNormalization", graph.channels_last(x), w, b, axis=-layer.axes, epsilon=layer.epsilon)
 
 
 def _group_norm(graph: Graph, layer: Any, x: Value) -> Value:

@@ -108,9 +108,10 @@ ARGUMENTS = {
     "layer": {
         "activation": "the activation as a layer of its own after it, such as layers.ReLU()",
         **dict.fromkeys(
-            ("input_shape", "input_dim", "in_features", "in_channels", "num_features", "normalized_shape"),
+            ("input_shape", "input_dim", "in_features", "in_channels", "num_features"),
             GIVEN_BY_DATA,
         ),
+        "normalized_shape": "nothing for the last axis, axes=2 for the last two: the data tell their sizes",
         **dict.fromkeys(("out_features", "embedding_dim", "output_dim"), "units="),
         "out_channels": "filters=",
         "num_embeddings": "vocabulary=",

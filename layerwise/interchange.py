@@ -221,7 +221,11 @@ def _arguments(layer: Any, other: Any, side: str) -> Iterator[tuple[str, Any, An
         last = len(layer.input_shape)
         axis = getattr(other, "axis", -1)
         axis = axis[0] if isinstance(axis, (list, tuple)) and len(axis) == 1 else axis
-        yield "axis", -1, -1 if axis == last else axis
+        if kind == "LayerNorm" and layer.axes > 1:
+            there = sorted(each % -(last + 1) for each in _several(axis, 1))
+            yield "axis", list(range(-layer.axes, 0)), there
+        else:
+            yield "axis", -1, -1 if axis == last else axis
         if kind in ("ReLU", "ReLU6"):
             yield "negative_slope", 0, getattr(other, "negative_slope", 0)
         if kind in ("BatchNorm", "LayerNorm", "GroupNorm"):  # a w alone has the shape of a b alone
@@ -230,7 +234,10 @@ def _arguments(layer: Any, other: Any, side: str) -> Iterator[tuple[str, Any, An
         if kind == "LayerNorm":
             yield "rms_scaling", False, bool(getattr(other, "rms_scaling", False))
     if kind == "LayerNorm" and side == "torch":
-        yield "normalized_shape", layer.input_shape[-1:], tuple(other.normalized_shape)
+        here, there = layer.input_shape[-layer.axes :], tuple(other.normalized_shape)
+        # Over all axes, PyTorch may have the channels first: the same numbers are normalised together.
+        turned = _whole(layer) and there == (here[-1], *here[:-1])
+        yield "normalized_shape", here, here if turned else there
     if kind == "UpSample2D":
         factor = other.scale_factor if side == "torch" else other.size
         yield "factor", layer._factors, tuple(_several(factor, 2))
@@ -240,6 +247,11 @@ def _arguments(layer: Any, other: Any, side: str) -> Iterator[tuple[str, Any, An
             left, right, top, bottom = _several(sides, 4)
             sides = ((top, bottom), (left, right))
         yield "padding", layer._sides, tuple(map(tuple, sides))
+
+
+def _whole(layer: Any) -> bool:
+    """Whether it is a LayerNorm over all axes of several: it does not matter where the channels are."""
+    return type(layer).__name__ == "LayerNorm" and 1 < layer.axes == len(layer.input_shape)
 
 
 def _several(value: Any, count: int) -> tuple[Any, ...]:
@@ -345,7 +357,7 @@ def _torch_arrays(net: Any, sequential: Any) -> list[tuple[str, Array, Any]]:
     pairs = _paired(net, _torch_layers(sequential), "torch")
     for layer, module in pairs:
         kind, shape = type(layer).__name__, layer.input_shape or ()
-        if len(shape) > 1 and kind in _DECIDE and getattr(layer, "per_channel", True):
+        if len(shape) > 1 and kind in _DECIDE and getattr(layer, "per_channel", True) and not _whole(layer):
             if first not in (None, _DECIDE[kind]):
                 raise ValueError(f"{layer.label} works on the channels here, and in PyTorch they are on another axis.")
             first = _DECIDE[kind]
@@ -355,8 +367,8 @@ def _torch_arrays(net: Any, sequential: Any) -> list[tuple[str, Array, Any]]:
             there = 1 if module.dim is None or (first and len(shape) > 1) else len(shape)
             if (there if module.dim is None else module.dim % (len(shape) + 1)) != there:
                 raise ValueError(f"{layer.label}: dim is {module.dim} in PyTorch, and the classes are on axis {there}.")
-        if kind == "Flatten":  # images have their channels first unless a layer said otherwise
-            turned = first if first is not None else len(shape) == 3
+        turned = first if first is not None else len(shape) == 3  # images, unless a layer said otherwise
+        if kind == "Flatten":
             flat = shape if turned and 1 not in (shape[-1], math.prod(shape[:-1])) else None
         if flat is not None and kind == "GroupNorm":
             raise ValueError(f"{layer.label} groups the features, which are in another order in PyTorch after Flatten.")
@@ -368,9 +380,10 @@ def _torch_arrays(net: Any, sequential: Any) -> list[tuple[str, Array, Any]]:
                 f"{layer.label} has {sorted(arrays)} here, as PyTorch calls them, and {sorted(tensors)} there."
             )
         for key, (name, array) in arrays.items():
-            view = _turned(kind, name, array, flat)
+            stays = array.ndim > 1 and kind == "LayerNorm" and not (turned and _whole(layer))
+            view = array if stays else _turned(kind, name, array, flat)
             wanted, given = view.shape, tuple(tensors[key].shape)
-            if kind in ("Linear", *_OF_FEATURES):
+            if kind == "Linear" or (kind in _OF_FEATURES and array.ndim == 1):
                 wanted = array.shape[::-1]
             if given != wanted:
                 raise ValueError(f"{layer.label}.{name} has shape {array.shape}, in PyTorch {wanted}, got {given}.")

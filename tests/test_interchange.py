@@ -52,6 +52,12 @@ NETS = {
         layers.ConvTranspose2D(4, 3, stride=2, padding=1, output_padding=1), layers.ReLU(),
         layers.ConvTranspose2D(2, 2, stride=3, output_padding=(2, 0)), layers.Flatten(), layers.Linear(3),
     ],
+    "torch whole norms": lambda: [
+        layers.LayerNorm(axes=3), layers.Conv2D(4, 3), layers.LayerNorm(axes=3), layers.Flatten(), layers.Linear(5),
+    ],
+    "torch words and norms": lambda: [
+        layers.Embedding(11, 4), layers.LayerNorm(axes=2), layers.Linear(3), layers.Flatten(), layers.Linear(2),
+    ],
     "torch plain norms": lambda: [
         layers.Conv2D(4, 3), layers.BatchNorm(scale=False, bias=False), layers.Conv2D(4, 1),
         layers.GroupNorm(2, scale=False, bias=False), layers.Flatten(), layers.Linear(5),
@@ -101,6 +107,10 @@ NETS = {
         layers.ConvTranspose2D(4, 3, stride=2, output_padding=1),
         layers.ConvTranspose2D(2, 2, stride=3, output_padding=(1, 0)),
         layers.ConvTranspose2D(2, 2, stride=3, output_padding=1), layers.GlobalAveragePool2D(), layers.Linear(2),
+    ],
+    "keras whole norms": lambda: [
+        layers.LayerNorm(1e-3, axes=3), layers.Conv2D(4, 3), layers.LayerNorm(1e-3, axes=2), layers.Flatten(),
+        layers.Linear(5),
     ],
     "keras plain norms": lambda: [
         layers.Conv2D(4, 3), layers.BatchNorm(0.01, 1e-3, scale=False), layers.Conv2D(4, 1),
@@ -248,6 +258,8 @@ DIFFERENT = [
     ("torch words", replaced(4, layers.LogSoftmax()), r"layers differ"),
     ("keras dense", replaced(1, layers.BatchNorm(0.2)), r"epsilon is 1e-05 here and 0\.001 in Keras"),
     ("keras images", replaced(0, layers.Conv2D(4, 3, padding=1, stride=2)), r"is \(1, 1\) here and 'same' in Keras"),
+    ("torch whole norms", replaced(2, layers.LayerNorm()), r"normalized_shape is \(4,\) here and \(4, 4, 3\)"),
+    ("keras whole norms", replaced(2, layers.LayerNorm(1e-3, axes=3)), r"axis is \[-3, -2, -1\] here and \[-2, -1\]"),
     ("torch more windows", replaced(0, layers.AveragePool2D(3, 1, 1)), "count_include_pad is False here and True"),
     ("keras windows", replaced(4, layers.AveragePool2D(2, 1, "same", True)), "count_padding is True here and False in"),
     ("keras more windows", replaced(1, layers.Conv1D(4, 2, 2)), "padding is 'valid' here and 'causal' in Keras"),

@@ -102,6 +102,8 @@ TABLE = {  # the name of a layer, and what sets the row apart: (make, shape of x
     "BatchNorm without w": (lambda: BatchNorm(scale=False), (N, C)),
     "BatchNorm without both": (lambda: BatchNorm(scale=False, bias=False), (N, H, W, C)),
     "LayerNorm": (LayerNorm, (N, T, C)),
+    "LayerNorm over two axes": (lambda: LayerNorm(axes=2), (N, H, W, C)),
+    "LayerNorm over all axes": (lambda: LayerNorm(bias=False, axes=3), (N, H, W, C)),
     "LayerNorm without b": (lambda: LayerNorm(bias=False), (N, T, C)),
     "LayerNorm without w": (lambda: LayerNorm(scale=False), (N, T, C)),
     "LayerNorm without both": (lambda: LayerNorm(scale=False, bias=False), (N, T, C)),
@@ -748,6 +750,14 @@ def test_a_batch_of_another_shape_is_refused(layer, shape, message):
     assert_same_bits(state(layer), before)
 
 
+def test_a_layer_norm_over_several_axes_keeps_to_their_sizes():
+    layer = LayerNorm(axes=2).build((T, W, C))
+    layer(draw((N, T + 1, W, C)))  # the third from the end is free
+    for shape in ((T, W + 1, C), (T, W, C + 1)):
+        with pytest.raises(ValueError, match=rf"LayerNorm takes inputs whose last axes are \({W}, {C}\), got"):
+            layer(draw((N, *shape)))
+
+
 CANNOT_BE = {  # (layer, input shape, what the message says)
     "Reshape": (
         lambda: Reshape((3, -1)),
@@ -755,6 +765,7 @@ CANNOT_BE = {  # (layer, input shape, what the message says)
         r"Reshape .* makes shape \(3, -1\), got inputs of shape \(4,\)",
     ),
     "GroupNorm": (lambda: GroupNorm(4), (6,), "splits the channels into 4 groups of one size, got 6 channels"),
+    "LayerNorm": (lambda: LayerNorm(axes=3), (6, 4), r"takes inputs of 3 axes or more, got inputs of shape \(6, 4\)"),
     "Residual": (lambda: Residual([Linear(3)]), (4,), r"the shapes must be equal, got \(4,\) and \(3,\)"),
     "Parallel": (
         lambda: Parallel([Linear(3), Linear(2)], join="add"),
@@ -843,6 +854,7 @@ BAD_ARGUMENTS = [  # (make, what the message says: the argument, what it may be,
     (lambda: BatchNorm(epsilon=-1), r"epsilon is a number in \[0, 1\), got -1"),
     (lambda: LayerNorm(epsilon=None), r"epsilon is a number in \[0, 1\), got None"),
     (lambda: LayerNorm(64), r"epsilon is a number in \[0, 1\), got 64"),
+    (lambda: LayerNorm(axes=(4, 4)), r"axes is a positive integer, got \(4, 4\)"),
     (lambda: LayerNorm(1e-5, "first"), "scale is True or False, got 'first'"),
     (lambda: BatchNorm(bias=0), "bias is True or False, got 0"),
     (lambda: GroupNorm(2, 8), r"epsilon is a number in \[0, 1\), got 8"),

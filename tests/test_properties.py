@@ -81,6 +81,7 @@ def over_images(draw, shape):
         lambda: layers.ZeroPad2D(numbers(draw, 0, 2)),
         lambda: layers.UpSample2D((1, 2)),
         lambda: layers.SpatialDropout(0.3),
+        *([lambda: layers.LayerNorm(axes=numbers(draw, 2, 3))] if w * c > 1 else []),
         layers.GlobalAveragePool2D,
         layers.GlobalMaxPool2D,
         layers.Flatten,

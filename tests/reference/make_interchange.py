@@ -55,6 +55,12 @@ TORCH = {
         nn.AvgPool2d(3, stride=1, padding=1), nn.ConvTranspose2d(3, 4, 3, stride=2, padding=1, output_padding=1),
         nn.ReLU(), nn.ConvTranspose2d(4, 2, 2, stride=3, output_padding=(2, 0)), nn.Flatten(), nn.Linear(2146, 3),
     ]),
+    "torch whole norms": ((3, 6, 5), lambda: [
+        nn.LayerNorm((3, 6, 5)), nn.Conv2d(3, 4, 3), nn.LayerNorm((4, 4, 3)), nn.Flatten(), nn.Linear(48, 5),
+    ]),
+    "torch words and norms": ((6,), lambda: [
+        nn.Embedding(11, 4), nn.LayerNorm((6, 4)), nn.Linear(4, 3), nn.Flatten(), nn.Linear(18, 2),
+    ]),
     "torch plain norms": ((3, 6, 5), lambda: [
         nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, affine=False), nn.Conv2d(4, 4, 1), nn.GroupNorm(2, 4, affine=False),
         nn.Flatten(), nn.Linear(48, 5), nn.LayerNorm(5, elementwise_affine=False), nn.Linear(5, 5),
@@ -104,6 +110,10 @@ KERAS = {
         kl.Conv2DTranspose(4, 3, strides=2, output_padding=1),
         kl.Conv2DTranspose(2, 2, strides=3, output_padding=(1, 0)), kl.Conv2DTranspose(2, 2, strides=3),
         kl.GlobalAveragePooling2D(), kl.Dense(2),
+    ]),
+    "keras whole norms": ((6, 5, 3), lambda: [
+        kl.LayerNormalization(axis=[1, 2, 3]), kl.Conv2D(4, 3), kl.LayerNormalization(axis=[-2, -1]), kl.Flatten(),
+        kl.Dense(5),
     ]),
     "keras plain norms": ((6, 5, 3), lambda: [
         kl.Conv2D(4, 3), kl.BatchNormalization(scale=False), kl.Conv2D(4, 1),

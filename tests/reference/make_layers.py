@@ -153,10 +153,11 @@ def gaussian_noise(x, case, std):
     return x + std * case.keep("noise", draw(case.rng, tuple(x.shape), 1.0))
 
 
-def scale_and_shift(x, case, scale=True, bias=True):
+def scale_and_shift(x, case, scale=True, bias=True, axes=1):
     """w and b, or None; PyTorch's backward fails with b alone, so w is then of ones."""
-    w = case.parameter("w", x.shape[-1:]) if scale else torch.ones(x.shape[-1:]) if bias else None
-    return w, case.parameter("b", x.shape[-1:]) if bias else None
+    shape = x.shape[-axes:]
+    w = case.parameter("w", shape) if scale else torch.ones(shape) if bias else None
+    return w, case.parameter("b", shape) if bias else None
 
 
 def batch_norm(x, case, momentum=0.1, epsilon=1e-5, **parts):
@@ -170,9 +171,9 @@ def batch_norm(x, case, momentum=0.1, epsilon=1e-5, **parts):
     return y.movedim(1, -1)
 
 
-def layer_norm(x, case, epsilon=1e-5, **parts):
-    w, b = scale_and_shift(x, case, **parts)
-    return F.layer_norm(x, x.shape[-1:], w, b, epsilon)
+def layer_norm(x, case, epsilon=1e-5, axes=1, **parts):
+    w, b = scale_and_shift(x, case, axes=axes, **parts)
+    return F.layer_norm(x, x.shape[-axes:], w, b, epsilon)
 
 
 def group_norm(x, case, groups, epsilon=1e-5, **parts):
@@ -309,6 +310,10 @@ TRAINING = [  # id, layer, shape of x
     ("BatchNorm-arguments", layer("BatchNorm", momentum=0.3, epsilon=1e-2), (N, C)),
     ("LayerNorm", layer("LayerNorm"), (N, C)),
     ("LayerNorm-3d", layer("LayerNorm"), (N, T, C)),
+    ("LayerNorm-axes-2", layer("LayerNorm", axes=2), (N, H, W, C)),
+    ("LayerNorm-axes-3", layer("LayerNorm", axes=3), (N, H, W, C)),
+    ("LayerNorm-axes-nobias", layer("LayerNorm", axes=2, bias=False), (N, T, C)),
+    ("LayerNorm-axes-plain", layer("LayerNorm", axes=3, scale=False, bias=False), (N, H, W, C)),
     ("LayerNorm-epsilon", layer("LayerNorm", epsilon=1e-2), (N, C)),
     ("GroupNorm", layer("GroupNorm", groups=2), (N, C)),
     ("GroupNorm-4d", layer("GroupNorm", groups=3), (N, H, W, C)),
