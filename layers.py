@@ -1651,6 +1651,7 @@ class LayerNorm(Norm):
     ) -> None:
         super().__init__(epsilon, scale, bias, name)
         self.axes = _count("axes", axes)
+        self._over = -1 if self.axes == 1 else tuple(range(-self.axes, 0))
 
     def output_shape(self, input_shape: Shape) -> Shape:
         sizes, built = input_shape[-self.axes :], (self.input_shape or input_shape)[-self.axes :]
@@ -1662,19 +1663,14 @@ class LayerNorm(Norm):
         super().output_shape(input_shape)
         return self._several_numbers(input_shape, math.prod(sizes))
 
-    def _joined(self, x: Array) -> Array:
-        """The axes that are normalised as one."""
-        return x if self.axes == 1 else x.reshape(*x.shape[: -self.axes], math.prod(x.shape[-self.axes :]))
-
     def forward(self, x: Array, training: bool) -> Array:
-        z, scale, _, _ = _standardised(self._joined(x), -1, self.epsilon)
+        z, scale, _, _ = _standardised(x, self._over, self.epsilon)
         self.kept = z, scale
-        return self._scaled(z.reshape(x.shape))
+        return self._scaled(z)
 
     def backward(self, grad: Array) -> Array:
         z, scale = self.kept
-        z_gradient = self._scaled_backward(grad, z.reshape(grad.shape))
-        return _standardised_backward(self._joined(z_gradient), z, scale, -1).reshape(grad.shape)
+        return _standardised_backward(self._scaled_backward(grad, z), z, scale, self._over)
 
 
 class GroupNorm(Norm):
