@@ -481,7 +481,9 @@ class Model(_layers.Chain):
                    same bits as if it had never stopped (on the same machine, with the same packages and number of BLAS
                    threads). Give the same net, data, batch_size and callbacks (those that only write files may come
                    and go). A loss that is given is the same one, an optimizer of the same class, whose numbers are the
-                   file's. Where there is no file yet, the training begins. An iterable goes on where it was if it has
+                   file's, as are the layers that are frozen. Where there is no file yet, the training begins. One that a
+                   callback ended goes on with more patience, another target, a fresh TimeLimit, or without the callback;
+                   else it stays ended, with a UserWarning that says so. An iterable goes on where it was if it has
                    state_dict and load_state_dict, as augment.batches; any other begins each epoch by itself.
 
         Ctrl-C ends the training after the step under way. DivergenceError when a loss or a parameter is no longer
@@ -597,16 +599,19 @@ class Model(_layers.Chain):
             files.check_place(path)
             return None
         models = {type(each).__name__ for each in _layers.within(self) if isinstance(each, Model)}
-        described = architecture.seedless(json.loads(json.dumps(architecture.described(self, {}))), models)
+        described = json.loads(json.dumps(architecture.described(self, {})))
         with files.reading(path):
             if "training" not in header:
                 raise ModelFileError(
                     f"{path} holds a net and no training: resume takes what callbacks.Checkpoint wrote."
                 )
             found = architecture.of_header(header)
-            if described != architecture.seedless(found, models):
-                raise ModelFileError(f"{path} is of another net than this one: make the same layers.")
             saved = files.unpacked(header["training"], arrays)
+            brought = ("stopped", "frozen") if "frozen" in saved else ("stopped",)
+            here, there = (architecture.seedless(each, models, brought) for each in (described, found))
+            if here != there:
+                frozen = "" if "frozen" in saved else ", frozen as they were"
+                raise ModelFileError(f"{path} is of another net than this one: make the same layers{frozen}.")
             seeds = _seeds(found["arguments"].get("seed", self.seeds), self.copies)
             history = checkpoint.as_lists(saved["history"])
             return saved | {"arrays": arrays, "seeds": seeds, "history": history}

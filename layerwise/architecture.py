@@ -90,15 +90,16 @@ def _of_version_1(description: Any) -> Any:
     return told | {"arguments": {k: _of_version_1(v) for k, v in description.items() if k not in told}}
 
 
-def seedless(description: Any, models: Collection[str]) -> Any:
-    """The description of a net without the seeds of the classes `models`, and without the copies that stopped: a
-    checkpoint brings its own. An argument that a layer has got since the file was written has its default."""
+def seedless(description: Any, models: Collection[str], brought: Collection[str] = ("stopped",)) -> Any:
+    """The description of a net without the seeds of the classes `models`, and without what else a checkpoint has
+    `brought`: the copies that stopped, the layers that are frozen. An argument that a layer has got since the file was
+    written has its default."""
     if not isinstance(description, dict) or "type" not in description:
-        return _with_each(description, lambda each: seedless(each, models))
+        return _with_each(description, lambda each: seedless(each, models, brought))
     without = "seed" if description["type"] in models else None
-    arguments = {k: seedless(v, models) for k, v in description["arguments"].items() if k != without}
+    arguments = {k: seedless(v, models, brought) for k, v in description["arguments"].items() if k != without}
     arguments = _defaults(description) | arguments
-    return {k: v for k, v in description.items() if k != "stopped"} | {"arguments": arguments}
+    return {k: v for k, v in description.items() if k not in brought} | {"arguments": arguments}
 
 
 def _defaults(description: dict[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,8 @@ A callback of one's own is a callable (net, logs), called after each epoch, or a
 epoch and step, the numbers of those finished, and quantities, the names that the logs will have. With `state_dict()`
 and `load_state_dict(state)` a callback goes on where it was when a training is taken up again; the latter is called
 after `begin`, which starts anew. One that `writes` files is called, where several processes train one net, in the first
-alone.
+alone. A training that callbacks ended goes on from its file without them, and with one whose `why_ended(run)` says "",
+not how to go on.
 """
 
 from __future__ import annotations
@@ -123,6 +124,10 @@ class EarlyStopping:
             return False
         self.waited += 1
         return self.waited >= self.patience
+
+    def why_ended(self, run: Any) -> str:
+        more = f"give it a patience of more than {self.waited} epochs to go on"
+        return more if self.waited and self.waited >= self.patience else ""
 
     def end(self, run: Any) -> None:
         def put_back() -> None:
@@ -564,12 +569,21 @@ class StopOnTarget:
         value = self.monitor.value(logs)
         return value == self.target or self.monitor.better(value, self.target)
 
+    def why_ended(self, run: Any) -> str:
+        reached = self.epoch(run, {name: values[-1] for name, values in run.history.items()})
+        return "give it a target that is not reached yet, or leave it out, to go on" if reached else ""
+
 
 class TimeLimit:
     """End the training after the step at which `seconds` have passed since its begin.
 
-    The epoch under way counts with the steps that it had. ValueError for seconds that are not positive.
+    The epoch under way counts with the steps that it had. A Checkpoint's file is of that step, and a training that is
+    resumed, with `seconds` of its own, goes on within the epoch, to the same bits as if it had never stopped: one long
+    training in several jobs of a queue. Of batches from an iterable, and of several processes, it goes on with the next
+    epoch. ValueError for seconds that are not positive.
     """
+
+    pauses = True
 
     def __init__(self, seconds: float) -> None:
         self.seconds = layers._real("seconds", seconds, math.ulp(0))
@@ -579,6 +593,9 @@ class TimeLimit:
 
     def step(self, run: Any) -> bool:
         return time.monotonic() >= self.until
+
+    def why_ended(self, run: Any) -> str:
+        return ""
 
 
 def _epochs(name: str, value: Any) -> int:

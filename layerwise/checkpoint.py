@@ -107,6 +107,7 @@ def state_of(run: Any, stopped: bool) -> dict[str, Any]:
         "step": run.step,
         "batches": run.step - run.epoch_began,
         "stopped": stopped,
+        "ended_by": list(run.ended_by),
         "totals": {name: getattr(totals, name) for name in ("rows", "weight", "loss", "metrics", "shares")},
         "history": {name: _as_array(values) for name, values in run.history.items()},
         "diverged": run.history.diverged,
@@ -119,6 +120,7 @@ def state_of(run: Any, stopped: bool) -> dict[str, Any]:
         "draws": {leaf.path: [rng.bit_generator.state for rng in leaf.rngs] for leaf in net.leaves() if leaf.random},
         "draws_of_ranks": run.draws_of_ranks,
         "weights": net.vector.copy(),
+        "frozen": [leaf.path for leaf in net.leaves() if leaf._frozen],
     }
 
 
@@ -207,6 +209,7 @@ def check(state: dict[str, Any], run: Any, rows: Any, validated: bool, net: Any,
     sound = {
         "its place": all(_is_count(state[name]) for name in ("epoch", "step", "batches")) and batches <= state["step"],
         "its end": isinstance(state["stopped"], bool),
+        "its frozen layers": all(isinstance(path, str) for path in state.get("frozen") or ()),
         "its sums": set(totals) - {"shares"} == {"rows", "weight", "loss", "metrics"}
         and set(shares) == set(totals["metrics"])
         and all(_is_number(each, lead) for each in numbers)
@@ -279,9 +282,13 @@ def _is_number(value: Any, lead: tuple[int, ...]) -> bool:
 
 def restore(state: dict[str, Any], run: Any) -> None:
     """Put the run, its net and its optimizer where the state was taken; the callbacks' states come after `begin`."""
+    net = run.net
+    frozen = state.get("frozen", [leaf.path for leaf in net.leaves() if leaf._frozen])  # as in an older file
+    for leaf in net.leaves():
+        if leaf._frozen != (leaf.path in frozen):
+            leaf.frozen = not leaf._frozen
     if state["optim_state"] is not None:
         run.optim.load_state_dict(state["optim_state"])  # refuses what does not fit, and nothing has changed
-    net = run.net
     net.vector[...] = state["weights"]
     for leaf in net.leaves():
         if leaf.path in state["draws"]:

@@ -43,6 +43,8 @@ class DistributedRun(training.Run):
     `optim` is the optimizer within, so that the file of a Checkpoint says nothing of the number of processes.
     """
 
+    pauses = False  # the generators of the others are not at hand there
+
     def __init__(
         self,
         net: Any,
@@ -109,7 +111,7 @@ class DistributedRun(training.Run):
     def _follow(self, shuffle: bool) -> None:
         """The place in the training, and in the random numbers of the order, are those of rank 0: the others may have
         another seed, and no file to go on from. Its callbacks are those that may end the training."""
-        needed = ("batches", "stopped", "totals", "callbacks", "data", "draws_of_ranks")
+        needed = ("batches", "stopped", "ended_by", "totals", "callbacks", "data", "draws_of_ranks")
         resumed = self.resumed and {name: self.resumed.get(name) for name in needed}
         order = [rng.bit_generator.state for rng in self.net._order] if shuffle else []
         of_first = self.group.comm.bcast((self.epoch, self.step, dict(self.history), resumed, order, self._asks))
@@ -374,6 +376,10 @@ class Distributed(optim.Wrapper):
         if not self.compared:
             self.compare(net)
         self.compared = False
+        leaves = list(net.leaves())
+        for leaf, frozen in zip(leaves, self.comm.bcast([leaf._frozen for leaf in leaves]), strict=True):
+            if leaf._frozen != frozen:  # by the file that rank 0 goes on from
+                leaf.frozen = frozen
         self._bind(net)
         self.optimizer.prepare(net)
         if self.size == 1:

@@ -190,6 +190,7 @@ class Watcher:
                 f"a callback is a callable (net, logs), or an object with any of begin(run), step(run), "
                 f"epoch(run, logs), end(run), got {callback!r}."
             )
+        self.name = getattr(callback, "__name__", type(callback).__name__)
         self.check_run, self.begin, self.step, self.epoch, self.end = methods
         if not any(methods[1:]):
             self.epoch = lambda run, logs: callback(run.net, logs)
@@ -290,6 +291,7 @@ class Run:
     """One call of `train`, as callbacks see it: net, optim, loss, history, epoch and step (both finished)."""
 
     _totals = Totals
+    pauses = True  # a training that a TimeLimit ends within an epoch goes on from there
     draws_of_ranks: list[Any] | None = None  # where several processes train one net, their generators at a checkpoint
 
     def __init__(
@@ -317,12 +319,14 @@ class Run:
         self.begun = False  # the callbacks are where they were, too
         self._interrupt: Any = interrupts.Held()  # Ctrl-C, held by `train`
         self.callbacks = [watcher.callback for watcher in watchers]
+        self.ended_by: list[str] = []  # the names of the callbacks that ended it
         self._to_save: list[Any] = []
+        self._paused: dict[str, Any] | None = None
         self._chosen = chosen
         self.quantities = ["loss", *chosen]  # names of the logs; callbacks of one's own may have added others
         self.more_quantities = False
         self._watchers = watchers
-        self._steppers = [watcher.step for watcher in watchers if watcher.step]
+        self._steppers = [watcher for watcher in watchers if watcher.step]
         self._evaluation = getattr(optim, "evaluation_weights", contextlib.nullcontext)
         self._apply = optim
 
@@ -431,6 +435,7 @@ class Run:
         skip, stopped, at_first = 0, False, self.step
         if self.resumed is not None:
             skip, stopped = self.resumed["batches"], self.resumed["stopped"]
+            stopped = stopped and self._agreed(self._stays_ended(self.resumed.get("ended_by")))
             if stopped and not skip:
                 return
         for _ in range(self.epoch, self.epochs):
@@ -476,6 +481,7 @@ class Run:
                 self._bar.show(self.step, self.epoch, logs)
             for watcher in self._watchers:
                 if watcher.epoch and _ends(watcher.epoch(self, logs)):
+                    self.ended_by.append(watcher.name)
                     stopped = True
             stopped = self._agreed_after_epoch(stopped)
             if self._to_save:
@@ -488,6 +494,24 @@ class Run:
             if self._interrupt.asked:
                 history.interrupted = True
                 return
+
+    def _stays_ended(self, by: list[str] | None) -> bool:
+        """Whether a training that callbacks had ended is at its end still. It goes on without those, and where they
+        don't end it any more; else a warning tells how to go on. A file of before does not name them."""
+        told = []
+        for watcher in self._watchers:
+            why = getattr(watcher.callback, "why_ended", None)
+            if (why is not None) if by is None else (watcher.name in by):
+                hint = why(self) if why is not None else "leave it out to go on"
+                told += [f"{watcher.name} has ended it: {hint}"] if hint else []
+        if self.net.stopped is not None and self.net.stopped.all():
+            told.append("all its copies have diverged: begin anew")
+        if told and self.resumed_from is not None and self.epoch < self.epochs:  # not on the other ranks
+            warnings.warn(
+                f"the training of {self.resumed_from} does not go on after epoch {self.epoch}. {'; '.join(told)}.",
+                stacklevel=2,
+            )
+        return bool(told)
 
     def _finite(self) -> bool:
         return bool(np.isfinite(self.net.vector).all())
@@ -537,7 +561,12 @@ class Run:
 
     def _after_step(self, steppers: list[Any]) -> bool:
         """What the callbacks do after a step; True if one ends the training."""
-        ends = self._agreed(any([_ends(step(self)) for step in steppers]))
+        ended_by = [watcher for watcher in steppers if _ends(watcher.step(self))]
+        self.ended_by += [watcher.name for watcher in ended_by]
+        ends = self._agreed(bool(ended_by))
+        pauses = self.pauses and all(getattr(watcher.callback, "pauses", False) for watcher in ended_by)
+        if ended_by and pauses and hasattr(self._rows, "bounds"):
+            self._paused = checkpoint.state_of(self, False)
         if self._to_save:
             self._save(ends)
         return ends
@@ -550,7 +579,7 @@ class Run:
     def _save(self, stopped: bool) -> None:
         paths, self._to_save = self._to_save, []
         training: dict[str, Array] = {}
-        packed = files.packed(checkpoint.state_of(self, stopped), training, "training")
+        packed = files.packed(self._paused or checkpoint.state_of(self, stopped), training, "training")
         with self._evaluation(self.net):
             header, arrays = self.net._contents()
             for path in paths:

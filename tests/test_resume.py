@@ -1,6 +1,7 @@
 """A training that was stopped, or killed, goes on from its file to the same bits as one that never was."""
 
 import copy
+import itertools
 import subprocess
 import sys
 import textwrap
@@ -14,8 +15,8 @@ import layers
 import loss
 import model
 import optim
-from layerwise import augment, schedules
-from layerwise.callbacks import Checkpoint, CSVLogger, EarlyStopping
+from layerwise import augment, callbacks, schedules
+from layerwise.callbacks import Checkpoint, CSVLogger, EarlyStopping, StopOnTarget, TimeLimit
 
 ROOT = Path(__file__).resolve().parent.parent
 RNG = np.random.default_rng(5)
@@ -35,8 +36,9 @@ def make(seed=3, **kwargs):
 
 
 def train(net, rule, path, epochs=EPOCHS, callbacks=(), **kwargs):
+    watchers = callbacks if isinstance(callbacks, list | tuple) else [callbacks]
     settings = dict(loss=loss.MSE(), epochs=epochs, batch_size=8, validation=(X[:9], Y[:9]), verbose=False)
-    return net.train(X, Y, optim=rule, callbacks=[Checkpoint(path, every=kwargs.pop("every", None)), *callbacks],
+    return net.train(X, Y, optim=rule, callbacks=[Checkpoint(path, every=kwargs.pop("every", None)), *watchers],
                      **settings | kwargs)  # fmt: skip
 
 
@@ -126,7 +128,7 @@ def make_stack():
 
 
 def test_the_callbacks_go_on(tmp_path):
-    """An EarlyStopping counts on, stops where it would have, and a training that it ended stays ended."""
+    """An EarlyStopping counts on, stops where it would have, and a training that it ended stays ended, and says so."""
     path = tmp_path / "net.npz"
 
     def early():
@@ -137,8 +139,90 @@ def test_the_callbacks_go_on(tmp_path):
     assert history.epochs == 3
     train(make(), optim.SGD(), path, epochs=2, callbacks=early())
     same(whole, history, again, train(again, optim.SGD(), path, callbacks=early(), resume=path))
-    assert train(ended, optim.SGD(), path, callbacks=early(), resume=path).epochs == 3
+    with pytest.warns(UserWarning, match="not go on after epoch 3. EarlyStopping has ended it: give it a patience of"):
+        assert train(ended, optim.SGD(), path, callbacks=early(), resume=path).epochs == 3
     same(whole, history, ended, history)
+
+
+ENDING = [  # what ends it, after which epoch, and with what it goes on
+    ([EarlyStopping("loss", patience=1, min_delta=10)], 2, [EarlyStopping("loss", patience=9, min_delta=10)]),
+    ([StopOnTarget("loss", 1e9)], 1, [StopOnTarget("loss", 0)]),
+    ([StopOnTarget("loss", 1e9)], 1, []),
+    ([lambda net, logs: True], 1, []),
+    ([TimeLimit(1e-9)], 1, [TimeLimit(1e9)]),
+]
+
+
+@pytest.mark.parametrize(("ends", "epochs", "goes_on"), ENDING)
+def test_what_a_callback_ended_goes_on(ends, epochs, goes_on, tmp_path):
+    """To the bits of a training that nothing ended; from the step of a TimeLimit, here the first."""
+    path, whole, parted, again = tmp_path / "net.npz", make(), make(), make(77)
+    history = train(whole, optim.Adam(), tmp_path / "whole.npz", callbacks=goes_on)
+    assert train(parted, optim.Adam(), path, callbacks=ends).epochs == epochs
+    same(whole, history, again, train(again, optim.Adam(), path, callbacks=goes_on, resume=path))
+
+
+def test_a_time_limit_after_another_is_one_long_training(tmp_path, monkeypatch):
+    """By a clock that goes on by a second a step: five steps an epoch, jobs of seven."""
+    clock = itertools.count(1000)
+    monkeypatch.setattr(callbacks.time, "monotonic", lambda: next(clock))
+    path, whole, net, jobs = tmp_path / "net.npz", make(), make(77), 1
+    history = train(whole, optim.Adam(), tmp_path / "whole.npz", metrics="mae")
+    train(make(), optim.Adam(), path, callbacks=TimeLimit(7), metrics="mae")
+    while (others := train(net, optim.Adam(), path, callbacks=TimeLimit(7), metrics="mae", resume=path)).epochs < 4:
+        jobs += 1
+    assert jobs == 2
+    same(whole, history, net, others)
+
+
+def test_a_time_limit_over_an_iterable_goes_on_with_the_next_epoch(tmp_path):
+    path, data, net = tmp_path / "net.npz", [(X[:8], Y[:8]), (X[8:], Y[8:])], make()
+    told = dict(optim=optim.Adam(), verbose=False, epochs=3)
+    net.train(data, callbacks=[TimeLimit(1e-9), Checkpoint(path)], **told)
+    assert net.train(data, callbacks=[TimeLimit(1e9), Checkpoint(path)], resume=path, **told).epochs == 3
+    assert net.optim.t == 1 + 2 * 2
+
+
+@pytest.mark.parametrize(
+    ("ends", "words"),
+    [
+        (StopOnTarget("loss", 1e9), "StopOnTarget has ended it: give it a target that is not reached yet, or leave it"),
+        (lambda net, logs: True, "<lambda> has ended it: leave it out to go on"),
+    ],
+)
+def test_what_stays_ended_says_so(ends, words, tmp_path):
+    train(make(), optim.Adam(), tmp_path / "net.npz", callbacks=[ends])
+    with pytest.warns(UserWarning, match=rf"net\.npz does not go on after epoch 1\. {words}"):
+        history = train(make(), optim.Adam(), tmp_path / "b.npz", callbacks=[ends], resume=tmp_path / "net.npz")
+    assert history.epochs == 1
+
+
+@pytest.mark.parametrize(("frozen", "every"), [(True, 2), (False, None)])
+def test_the_layers_that_are_frozen_are_the_files(rule, frozen, every, tmp_path):
+    """A callback froze, or thawed, a layer after the first epoch; the training broke off in the third."""
+
+    def turn(net, logs):
+        net[0].frozen = net[1].frozen = frozen
+
+    def begun():
+        net = make()
+        net[0].frozen = net[1].frozen = not frozen
+        return net
+
+    class Kill:
+        def step(self, run):
+            if run.step == 13:
+                raise Stop
+
+        def epoch(self, run, logs):
+            turn(run.net, logs)
+
+    whole, again = begun(), begun()
+    history = train(whole, rule(), tmp_path / "whole.npz", callbacks=[turn])
+    with pytest.raises(Stop):
+        train(begun(), rule(), tmp_path / "net.npz", callbacks=[Kill()], every=every)
+    same(whole, history, again, train(again, rule(), tmp_path / "a.npz", callbacks=[turn], resume=tmp_path / "net.npz"))
+    assert [leaf.frozen for leaf in again] == [leaf.frozen for leaf in whole]
 
 
 def test_without_a_file_the_training_begins(tmp_path):
