@@ -481,9 +481,9 @@ class Model(_layers.Chain):
                    same bits as if it had never stopped (on the same machine, with the same packages and number of BLAS
                    threads). Give the same net, data, batch_size and callbacks (those that only write files may come
                    and go). A loss that is given is the same one, an optimizer of the same class, whose numbers are the
-                   file's, as are the layers that are frozen. Where there is no file yet, the training begins. One that a
-                   callback ended goes on with more patience, another target, a fresh TimeLimit, or without the callback;
-                   else it stays ended, with a UserWarning that says so. An iterable goes on where it was if it has
+                   file's, as are the layers that are frozen. Where there is no file yet, the training begins. One that
+                   a callback ended goes on with more patience, another target, a fresh TimeLimit, or without that
+                   callback; else it stays ended, and a UserWarning says so. An iterable goes on where it was if it has
                    state_dict and load_state_dict, as augment.batches; any other begins each epoch by itself.
 
         Ctrl-C ends the training after the step under way. DivergenceError when a loss or a parameter is no longer
