@@ -1557,8 +1557,8 @@ class BatchNorm(Norm):
         if moving:
             if n < 2:
                 raise ValueError(
-                    f"{self.label} normalises over the batch in training and got one value per channel, "
-                    f"shape {x.shape}: give it batches of at least two rows."
+                    f"{self.label} normalises over the batch in training and got 1 sample, one value per "
+                    f"channel, shape {x.shape}: give it batches of at least two rows."
                 )
             mean = self._channel_sums(lambda a, b: (samples[a:b],), samples)[0] / n
             off = self._each(mean, samples)

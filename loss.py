@@ -53,6 +53,8 @@ class Loss:
     ignore_index: int | None = None  # the class number of those targets that count for nothing
     outputs = 1  # columns of the prediction for each column of the targets
     location_scale = False  # predictions and targets may be shifted and scaled alike: it is the same problem
+    positive_targets = False  # targets are 0 or more, as counts are
+    direction_only = False  # the length of a prediction means nothing
     stackable = False  # forward and derivative act on the last axes only, so that they serve a stack (S, N, ...)
 
     reduction = "mean"  # here too, so that a loss of one's own works without calling super().__init__()
@@ -409,6 +411,7 @@ class CosineSimilarity(Loss):
 
     stackable = True
     by_rows = True
+    direction_only = True
     smallest = 1e-8
 
     def forward(self, pred: Array, real: Array) -> Array:
@@ -432,7 +435,7 @@ class PoissonNLL(Loss):
     The negative log likelihood of counts, without the term of real alone; torch.nn.PoissonNLLLoss.
     """
 
-    stackable = True
+    stackable = positive_targets = True
 
     def __init__(self, log_input: bool = True, reduction: str = "mean") -> None:
         super().__init__(reduction)

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
+from types import MethodType
 from typing import Any
 
 import numpy as np
@@ -23,14 +25,13 @@ from layerwise import loss as _loss
 from layerwise import model as _model
 from layerwise import optim as _optim
 from layerwise.batches import check_unmasked
-from layerwise.callbacks import EarlyStopping, _epochs
+from layerwise.callbacks import EarlyStopping, ReduceOnPlateau, _epochs, _within
 from layerwise.compare import rule_named
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, is_classifier, is_regressor
     from sklearn.model_selection import train_test_split
-    from sklearn.utils import check_random_state, column_or_1d, compute_sample_weight
-    from sklearn.utils.metaestimators import available_if
+    from sklearn.utils import check_array, check_random_state, column_or_1d, compute_sample_weight
     from sklearn.utils.multiclass import check_classification_targets, type_of_target
     from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 except ImportError as error:
@@ -48,6 +49,74 @@ ACTIVATIONS: dict[str, Any] = {
 ACTIVATIONS |= {"logistic": _layers.Sigmoid, "identity": None}  # scikit-learn's names
 
 
+class _offered_unless:
+    """A method that is not there where `reason(estimator)` is a text, which the AttributeError then says.
+
+    scikit-learn's available_if does the same, with a message that names the attribute alone.
+    """
+
+    def __init__(self, reason: Callable[[Any], str | None]) -> None:
+        self.reason = reason
+
+    def __call__(self, method: Callable[..., Any]) -> Any:
+        self.method = method
+        functools.update_wrapper(self, method)
+        return self
+
+    def __get__(self, estimator: Any, owner: Any = None) -> Any:
+        if estimator is None:
+            return self.method
+        reason = self.reason(estimator)
+        if reason is not None:
+            raise AttributeError(f"{type(estimator).__name__}.{self.method.__name__}: {reason}")
+        return MethodType(self.method, estimator)
+
+
+def _needs_all_rows(estimator: Any) -> str | None:
+    """Why there is no partial_fit."""
+    if getattr(estimator, "class_weight", None) == "balanced":
+        return 'class_weight="balanced" needs all rows at once: give {label: weight}.'
+    if estimator.early_stopping is True:
+        return "early_stopping=True holds out a part of all rows: set early_stopping=False, or call fit."
+    with contextlib.suppress(ValueError):  # no such name: fit says so
+        if any(isinstance(rule, _optim.LBFGS) for rule in _within(estimator._rule())):
+            return "LBFGS needs all rows at once: call fit, or take another optimizer, such as Adam."
+    return None
+
+
+def _no_probabilities(estimator: Any) -> str | None:
+    """Why there are none: the loss, as Hinge, has labels of its own."""
+    if getattr(estimator.loss, "labels", None) is None:
+        return None
+    return f"{estimator.loss!r} has no probabilities: decision_function gives the scores."
+
+
+class _Adaptive(ReduceOnPlateau):
+    """learning_rate="adaptive" of MLPClassifier: the rate is divided by 5 where a fit would end; at 1e-6 it ends.
+
+    The value to improve on is the lowest of all epochs, also where it was lower by less than min_delta.
+    """
+
+    def check_run(self, run: Any) -> None:
+        try:
+            super().check_run(run)
+        except ValueError as error:  # in the words of who asked for it
+            raise ValueError(str(error).replace("ReduceOnPlateau", 'learning_rate="adaptive"')) from None
+
+    def epoch(self, run: Any, logs: Any) -> bool:  # type: ignore[override]
+        value = self.monitor.value(logs)
+        self.waited = self.waited + 1 if value > self.best - self.min_delta else 0
+        self.best = min(self.best, value)
+        if self.waited <= self.patience:
+            return False
+        self.waited = 0
+        rules = [rule for rule in _within(run.optim) if "lr" in rule.hyper]
+        ends = all(rule.lr <= 1e-6 for rule in rules)
+        for rule in rules if not ends else ():
+            rule.lr = rule.lr / 5
+        return ends
+
+
 @dataclass(eq=False, repr=False, kw_only=True)
 class _Net(BaseEstimator):
     """What both estimators are: a net around scikit-learn's conventions."""
@@ -58,6 +127,7 @@ class _Net(BaseEstimator):
     dropout: Any = 0.0
     layers: Any = None
     optim: Any = "adam"
+    learning_rate: str = "constant"
     loss: Any = None
     max_iter: int = 200
     batch_size: int = 32
@@ -122,7 +192,7 @@ class _Net(BaseEstimator):
             check_unmasked(what, data)
         x, y = validate_data(self, x, y, reset=anew, **told)
         weight = None if sample_weight is None else _relative(_check_sample_weight(sample_weight, x, dtype=np.float64))
-        target, loss, seen = self._target(y, weight, anew, classes)
+        target, loss, seen = self._target(y, weight, anew, classes, whole=not epochs)
         weight, by_class = self._class_weighted(y, weight, seen)
         parts = [*hidden, *self._head(loss, self._width(target, seen))]
         if anew:
@@ -145,9 +215,9 @@ class _Net(BaseEstimator):
             epochs, tol, patience = _layers._count("max_iter", self.max_iter), _layers._real("tol", self.tol, 0), 10**9
             if self.n_iter_no_change != math.inf:
                 patience = _epochs("n_iter_no_change", self.n_iter_no_change)
-            x, target, weight, held = self._held_out(net, x, y, target, weight, by_class)
-            watched = "loss" if held is None else "val_loss"
-            watching = [*(watching or ()), EarlyStopping(watched, patience, tol, restore_best=held is not None)]
+            labels = np.ravel(y) if is_classifier(self) and not seen["_labels"] else None
+            x, target, weight, held = self._held_out(net, x, labels, target, weight, by_class)
+            watching = [*(watching or ()), *self._ends("loss" if held is None else "val_loss", patience, tol)]
         history = net.train(
             x,
             target,
@@ -172,25 +242,42 @@ class _Net(BaseEstimator):
                 values = self.history_.setdefault(name, [math.nan] * epochs)
                 values += history.get(name, [math.nan] * history.epochs)
             self.history_.interrupted = history.interrupted
-        self.n_iter_ = self.history_.epochs
+        self.n_iter_ = history.epochs
         return self
 
+    def _ends(self, watched: str, patience: int, tol: float) -> list[Any]:
+        """What ends a fit, and with early stopping puts the best weights back."""
+        restore = watched == "val_loss"
+        if self.learning_rate == "constant":
+            return [EarlyStopping(watched, patience, tol, restore_best=restore)]
+        if self.learning_rate != "adaptive":
+            raise ValueError(
+                f'learning_rate is "constant" or "adaptive", got {self.learning_rate!r}. The rate itself is the '
+                f"optimizer's, a number or a schedule: optim=optim.SGD(lr=0.1), or set_params(optim__lr=0.1)."
+            )
+        best = [EarlyStopping(watched, 10**9)] if restore else []
+        return [*best, _Adaptive(watched, patience=patience, min_delta=tol)]
+
     def _held_out(
-        self, net: Any, x: Array, y: Array, target: Array, weight: Any, by_class: Any
+        self, net: Any, x: Array, labels: Array | None, target: Array, weight: Any, by_class: Any
     ) -> tuple[Array, Array, Any, Any]:
-        """x, targets and weights to train on, and the (x, targets, weights) to stop early by, or None."""
+        """x, targets and weights to train on, and the (x, targets, weights) to stop early by, or None. `labels`, one a
+        row, stand in both in the same proportions, where there are rows enough."""
         if not self.early_stopping:
             return x, target, weight, None
-        _layers._real("validation_fraction", self.validation_fraction, math.ulp(0), 1)
-        here, there = train_test_split(
-            np.arange(len(x)),
-            test_size=self.validation_fraction,
-            random_state=net.seed % 2**32,
-            stratify=y if is_classifier(self) and y.ndim == 1 else None,
-        )
+        share = _layers._real("validation_fraction", self.validation_fraction, math.ulp(0), 1)
+        # A row that weighs nothing tells nothing: without it neither part can be all of such rows.
+        rows = np.arange(len(x)) if weight is None else np.flatnonzero(weight)
+        strata = None
+        if labels is not None:
+            counts, count = np.unique(labels[rows], return_counts=True)[1], math.ceil(share * len(rows))
+            if counts.min() > 1 and len(counts) <= min(count, len(rows) - count):
+                strata = labels[rows]
+        seed = net.seed % 2**32
+        here, there = train_test_split(rows, test_size=share, random_state=seed, stratify=strata)
         own, held = ([x[k], target[k], None if weight is None else weight[k]] for k in (here, there))
-        if by_class is not None:  # `train` knows the classes of what it trains on alone
-            of_rows = compute_sample_weight(self.class_weight, y)[there]
+        if by_class is not None and labels is not None:  # `train` knows the classes of what it trains on alone
+            of_rows = np.array([by_class[k] for k in np.unique(labels, return_inverse=True)[1][there]])
             held[2] = of_rows if weight is None else held[2] * of_rows
         return own[0], own[1], own[2], held
 
@@ -229,17 +316,25 @@ class _Net(BaseEstimator):
             rule.reset()
         return rule
 
-    def _predicted(self, x: Any) -> Array:
-        check_is_fitted(self)
+    def _predicted(self, x: Any, head: bool = True) -> Array:
+        """The net's output, without its last layer if not `head`; of float32 where x is, else of float64."""
         check_unmasked("X", x)
-        x = validate_data(self, x, dtype=np.int64 if self.net_.integer_input else self.net_.dtype, reset=False)
-        return self.net_.predict(x)
+        net = self.net_
+        if not head:  # of a copy that shares the weights
+            net = net._twin(net._store.for_reading())
+            net.layers = net.layers[:-1]
+        x = validate_data(self, x, dtype=(np.float64, np.float32), reset=False)
+        needed = np.int64 if net.integer_input else net.dtype
+        return net.predict(check_array(x, dtype=needed)).astype(x.dtype, copy=False)
 
     # What the two differ in.
 
     @abstractmethod
-    def _target(self, y: Array, weight: Any, anew: bool, classes: Any) -> tuple[Array, Any, dict[str, Any]]:
-        """The targets as the net takes them, the loss, and the attributes that tell what the outputs mean."""
+    def _target(
+        self, y: Array, weight: Any, anew: bool, classes: Any, whole: bool
+    ) -> tuple[Array, Any, dict[str, Any]]:
+        """The targets as the net takes them, the loss, and the attributes that tell what the outputs mean; `whole` if
+        y holds all rows, as in fit."""
 
     @abstractmethod
     def _width(self, target: Array, seen: dict[str, Any]) -> int:
@@ -256,7 +351,7 @@ class _Net(BaseEstimator):
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class NetClassifier(ClassifierMixin, _Net):
-    """A net that tells classes apart; `fit`, `partial_fit`, `predict`, `predict_proba`, `score`;
+    """A net that tells classes apart; `fit`, `partial_fit`, `predict`, `predict_proba`, `predict_log_proba`, `score`;
     `decision_function` with Hinge, which has no probabilities.
 
     hidden_layer_sizes  units of the hidden Linear layers
@@ -265,19 +360,28 @@ class NetClassifier(ClassifierMixin, _Net):
     layers              in place of these three: a list of all layers but the last, which is copied; the rows of x may
                         be given another shape by a Reshape first
     optim               a name, or an Optimizer, of which each fit takes a copy. optim__lr and so on are parameters
+    learning_rate       "constant", or "adaptive" as in MLPClassifier, with any optimizer whose lr is a number: fit
+                        divides it by 5 each time the loss has not fallen by tol for more than n_iter_no_change epochs
+                        in a row, and ends where it is 1e-6 or less
     loss                any; None is CrossEntropy, for labels in columns of 0 and 1 BinaryCrossEntropy. The last layers
                         follow from it: Linear, and Softmax or Sigmoid if it takes probabilities
     max_iter            epochs at most; n_iter_ == max_iter tells that it was the end
     tol, n_iter_no_change  fit ends when the loss has not fallen by more than tol for so many epochs in a row
     early_stopping      look at the loss of a part held out, `validation_fraction`, instead, and keep the best weights
+                        (scikit-learn: at the accuracy or R^2)
     random_state        an integer decides everything (on the same machine, with the same packages and number of BLAS
                         threads: the same bits); None: a new seed from the system
     warm_start          fit goes on from the weights that are there, with a new optimizer; partial_fit keeps that too
-    class_weight        "balanced", or label -> weight, taken as it is, while sample_weight is scaled to mean 1; of
-                        labels in columns the product over a row's columns, which is scaled too. See Model.train
+    class_weight        "balanced" (with sample_weight: of the weights of each class), or label -> weight, taken as it
+                        is, while sample_weight is scaled to mean 1; of labels in columns the product over a row's
+                        columns, which is scaled too. See Model.train
     callbacks, dtype, verbose, shuffle, batch_size  as in Model and train
 
-    Afterwards: `net_`, `history_`, `loss_curve_`, `n_iter_` (epochs since the net was made), `classes_`.
+    Afterwards: `net_`, `classes_`; `history_`, `loss_curve_`, of all epochs since the net was made; `n_iter_`, the
+    epochs of the last call of fit or partial_fit. Probabilities are of float32 where X is, else of float64.
+
+    ValueError for a fit with warm_start and other classes, fewer too; AttributeError for partial_fit where all rows
+    are needed at once: early_stopping, LBFGS, class_weight="balanced". X is dense: of a sparse one, X.toarray().
     """
 
     class_weight: Any = None
@@ -286,43 +390,50 @@ class NetClassifier(ClassifierMixin, _Net):
         """Train on X (N, D) and y, labels (N,) of any kind, or (N, K) of 0 and 1, each column a label of its own."""
         return self._fit(X, y, sample_weight, not (self.warm_start and hasattr(self, "net_")))
 
+    @_offered_unless(_needs_all_rows)
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Any:
         """One epoch over these rows; the first call tells all `classes`, where y does not hold them all."""
-        if self.class_weight == "balanced":
-            raise ValueError('class_weight="balanced" needs all rows at once: give {label: weight} to partial_fit.')
         return self._fit(X, y, sample_weight, not hasattr(self, "net_"), classes, epochs=1)
 
     def predict(self, X: Any) -> Array:
         """The label of each row, (N,); or (N, K) of 0 and 1."""
         scores = self._scores(X)
         if self._labels:
-            marks = getattr(self.net_.loss, "labels", None) or (0, 1)
+            marks = getattr(self.net_.loss, "labels", None) or (-1, 1)
             return (scores > sum(marks) / 2).astype(np.int64)
         return self.classes_[scores.argmax(1)]
 
-    @available_if(lambda self: getattr(self.loss, "labels", None) is None)
+    @_offered_unless(_no_probabilities)
     def predict_proba(self, X: Any) -> Array:
         """The probability of each class, in the order of `classes_`, (N, K)."""
-        p = self._scores(X)
+        scores = self._scores(X)
+        p = _to_probabilities(self.net_.loss).copy(scores.dtype)(scores)
         if self._labels or not getattr(self.net_.loss, "binary", False):
             return p
         return p / p.sum(1, keepdims=True)  # each class had a probability of its own
 
-    @available_if(lambda self: getattr(self.loss, "labels", None) is not None)
+    @_offered_unless(_no_probabilities)
+    def predict_log_proba(self, X: Any) -> Array:
+        """The logarithms of predict_proba, (N, K), of the raw scores: finite where a probability is 0."""
+        scores = self._scores(X)
+        if getattr(self.net_.loss, "binary", False):
+            scores = -np.logaddexp(0, -scores)
+        return scores if self._labels else _layers.LogSoftmax().copy(scores.dtype)(scores)
+
+    @_offered_unless(lambda self: None if _no_probabilities(self) else "this loss has probabilities: predict_proba.")
     def decision_function(self, X: Any) -> Array:
         """The score of each class, (N, K); of two classes how far the second is above the first, (N,)."""
         scores = self._scores(X)
         return scores if self._labels or len(self.classes_) != 2 else scores[:, 1] - scores[:, 0]
 
     def _scores(self, x: Any) -> Array:
-        """Probabilities; of a loss with labels of its own, which has none, the raw scores."""
-        scores = self._predicted(x)
-        loss = self.net_.loss
-        if getattr(loss, "takes_raw_scores", False) and getattr(loss, "labels", None) is None:
-            scores = _to_probabilities(loss).copy(scores.dtype)(scores)
-        return scores
+        """The raw scores, before Softmax or Sigmoid."""
+        check_is_fitted(self)
+        return self._predicted(x, head=getattr(self.net_.loss, "takes_raw_scores", False))
 
-    def _target(self, y: Array, weight: Any, anew: bool, classes: Any) -> tuple[Array, Any, dict[str, Any]]:
+    def _target(
+        self, y: Array, weight: Any, anew: bool, classes: Any, whole: bool
+    ) -> tuple[Array, Any, dict[str, Any]]:
         check_classification_targets(y)
         labels = type_of_target(y) == "multilabel-indicator"
         if y.ndim == 2 and not labels:
@@ -337,8 +448,10 @@ class NetClassifier(ClassifierMixin, _Net):
             known, same = found if classes is None else np.unique(classes), True
         if classes is not None and not np.array_equal(np.unique(classes), known):
             raise ValueError(f"the classes are {known.tolist()} since the first fit, got {list(classes)}.")
-        if not (same and np.isin(found, known).all()):
-            raise ValueError(f"y has the classes {found.tolist()}, and the net was made for {known.tolist()}.")
+        every = labels or (whole and not anew)  # else rows of some of the classes will do
+        if not same or not (np.array_equal(found, known) if every else np.isin(found, known).all()):
+            way_out = " warm_start=True goes on with the same ones: set it to False." * (whole and not anew)
+            raise ValueError(f"y has the classes {found.tolist()}, and the net was made for {known.tolist()}.{way_out}")
         if len(known) < 2:
             raise ValueError(f"a classifier tells two or more classes apart, got one class, {known.tolist()}.")
         seen = {"classes_": known, "_labels": labels}
@@ -353,6 +466,8 @@ class NetClassifier(ClassifierMixin, _Net):
         return low + (high - low) * columns, loss, seen
 
     def _loss(self, labels: bool) -> Any:
+        if getattr(self.loss, "outputs", 1) != 1:
+            raise ValueError(f"{self.loss!r} is a loss of numbers with a variance: it goes with NetRegressor.")
         if labels and not (self.loss is None or getattr(self.loss, "binary", False)):
             raise ValueError(
                 f"y has columns of 0 and 1, whose loss is BinaryCrossEntropy, or another one that is `binary`, got "
@@ -374,10 +489,12 @@ class NetClassifier(ClassifierMixin, _Net):
         of_rows = compute_sample_weight(self.class_weight, y)
         if seen["_labels"]:  # a row has several labels, whose weights are multiplied
             return of_rows if weight is None else weight * of_rows, None
-        found, first = np.unique(y, return_index=True)
-        return weight, dict(
-            zip(np.searchsorted(seen["classes_"], found).tolist(), of_rows[first].tolist(), strict=True)
-        )
+        found, first, place = np.unique(y, return_index=True, return_inverse=True)
+        by_class = of_rows[first]
+        if self.class_weight == "balanced" and weight is not None:  # a row of weight 2 counts as two rows
+            counts = np.bincount(place.ravel(), weight)
+            by_class = counts.sum() / (np.count_nonzero(counts) * np.where(counts > 0, counts, 1))
+        return weight, dict(zip(np.searchsorted(seen["classes_"], found).tolist(), by_class.tolist(), strict=True))
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """The share of rows whose label is right; weighted by `sample_weight`, whose size as a whole means nothing."""
@@ -398,7 +515,8 @@ class NetRegressor(RegressorMixin, _Net):
     scale_targets   each column of y is brought to mean 0 and deviation 1 for the training, and predictions back; with
                     MSE, MAE, Huber and LogCosh, whose numbers in `history_` are then of that scale
 
-    Afterwards: `net_`, `history_`, `loss_curve_`, `n_iter_` (epochs since the net was made).
+    Afterwards: `net_`; `history_`, `loss_curve_`, of all epochs since the net was made; `n_iter_`, the epochs of the
+    last call of fit or partial_fit.
     """
 
     scale_targets: bool = True
@@ -407,23 +525,27 @@ class NetRegressor(RegressorMixin, _Net):
         """Train on X (N, D) and y (N,) or (N, K)."""
         return self._fit(X, y, sample_weight, not (self.warm_start and hasattr(self, "net_")))
 
+    @_offered_unless(_needs_all_rows)
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Any:
         """One epoch over these rows; the scale of the targets is that of the first call's."""
         return self._fit(X, y, sample_weight, not hasattr(self, "net_"), epochs=1)
 
     def predict(self, X: Any) -> Array:
-        """A number for each row, (N,), or (N, K) as y had them."""
+        """A number for each row, (N,), or (N, K) as y had them; of float32 where X is, else of float64."""
+        check_is_fitted(self)
         pred = self._predicted(X)
         if isinstance(self.net_.loss, _loss.Loss):
             pred = self.net_.loss.expected(pred)
-        pred = pred * self._scale + self._mean
+        pred = (pred * self._scale + self._mean).astype(pred.dtype, copy=False)
         return pred[:, 0] if self._flat else pred
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """R^2 of the predictions; weighted by `sample_weight`, whose size as a whole means nothing."""
         return super().score(X, y, None if sample_weight is None else _relative(sample_weight))
 
-    def _target(self, y: Array, weight: Any, anew: bool, classes: Any) -> tuple[Array, Any, dict[str, Any]]:
+    def _target(
+        self, y: Array, weight: Any, anew: bool, classes: Any, whole: bool
+    ) -> tuple[Array, Any, dict[str, Any]]:
         y = np.asarray(y, np.float64)
         flat = y.ndim == 1
         y = y[:, None] if flat else y
@@ -449,6 +571,8 @@ class NetRegressor(RegressorMixin, _Net):
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
+        tags.target_tags.positive_only = getattr(self.loss, "positive_targets", False)
+        tags.regressor_tags.poor_score = getattr(self.loss, "direction_only", False)
         return tags
 
 
