@@ -603,7 +603,8 @@ class Model(_layers.Chain):
         with files.reading(path):
             if "training" not in header:
                 raise ModelFileError(
-                    f"{path} holds a net and no training: resume takes what callbacks.Checkpoint wrote."
+                    f"{path} holds a net and no training: resume takes what callbacks.Checkpoint writes without "
+                    f"weights_only."
                 )
             found = architecture.of_header(header)
             saved = files.unpacked(header["training"], arrays)

@@ -84,9 +84,11 @@ class Monitor:
 class EarlyStopping:
     """End the training when a quantity has not improved for `patience` epochs in a row.
 
-    min_delta     an improvement is one by more than this
-    mode          "min", "max" or None: see Monitor
-    restore_best  at the end, however it came, the weights and running statistics of the best epoch are put back
+    min_delta         an improvement is one by more than this
+    mode              "min", "max" or None: see Monitor
+    restore_best      at the end, however it came, the weights and running statistics of the best epoch are put back
+    baseline          epochs wait, also those that are the best so far, until one is better than this
+    start_from_epoch  so many epochs at the begin are not looked at: they are not the best, and do not wait
 
     Afterwards `best` and `best_epoch` tell the best value and its epoch. As in Keras, whose patience is 0 and
     whose restore_best_weights is False by default. ValueError for an argument out of range, or no such quantity.
@@ -99,11 +101,15 @@ class EarlyStopping:
         min_delta: float = 0.0,
         mode: str | None = None,
         restore_best: bool = True,
+        baseline: float | None = None,
+        start_from_epoch: int = 0,
     ) -> None:
         self.monitor = Monitor(monitor, mode)
         self.patience = _epochs("patience", patience)
         self.min_delta = layers._real("min_delta", min_delta, 0)
         self.restore_best = layers._flag("restore_best", restore_best)
+        self.baseline = None if baseline is None else layers._real("baseline", baseline, -math.inf)
+        self.start_from_epoch = _epochs("start_from_epoch", start_from_epoch)
 
     def check_run(self, run: Any) -> None:
         self.monitor.check_run(run)
@@ -115,15 +121,19 @@ class EarlyStopping:
 
     def epoch(self, run: Any, logs: Logs) -> bool:
         value = self.monitor.value(logs)
-        margin = self.min_delta if self.monitor.falls else -self.min_delta
-        if self.monitor.better(value + margin, self.best):
-            self.best, self.best_epoch, self.waited = value, run.epoch, 0
-            if self.restore_best:
-                with _evaluation_weights(run):
-                    self.kept = [array.copy() for array in _arrays(run.net)]
+        if run.epoch <= self.start_from_epoch:
             return False
         self.waited += 1
-        return self.waited >= self.patience
+        margin = self.min_delta if self.monitor.falls else -self.min_delta
+        if not self.monitor.better(value + margin, self.best):
+            return self.waited >= self.patience
+        self.best, self.best_epoch = value, run.epoch
+        if self.baseline is None or self.monitor.better(value + margin, self.baseline):
+            self.waited = 0
+        if self.restore_best:
+            with _evaluation_weights(run):
+                self.kept = [array.copy() for array in _arrays(run.net)]
+        return False
 
     def why_ended(self, run: Any) -> str:
         more = f"give it a patience of more than {self.waited} epochs to go on"
@@ -227,9 +237,10 @@ class Checkpoint:
     every also after so many steps, within an epoch; for arrays, whose order is kept, and a path without braces
 
     model.load gives the net; train(..., resume=path) goes on with the training, to the same bits as if it had never
-    stopped, on the same machine with the same packages and number of BLAS threads. The file holds no pickle. Afterwards
-    `best` is the best value. ValueError, before the first step, for a suffix that is not one of net.save's; OSError for
-    a folder that is not there or takes no file.
+    stopped, on the same machine with the same packages and number of BLAS threads. The file holds no pickle. With
+    weights_only (Keras: save_weights_only) it holds the net alone, as net.save writes it, a quarter of the size with
+    Adam: resume does not take it. Afterwards `best` is the best value. ValueError, before the first step, for a suffix
+    that is not one of net.save's; OSError for a folder that is not there or takes no file.
     """
 
     writes = True
@@ -240,10 +251,12 @@ class Checkpoint:
         monitor: str | None = None,
         mode: str | None = None,
         every: int | None = None,
+        weights_only: bool = False,
     ) -> None:
         self.path = os.fspath(path)
         self.monitor = None if monitor is None else Monitor(monitor, mode)
         self.every = None if every is None else layers._count("every", every)
+        self.weights_only = layers._flag("weights_only", weights_only)
         if every is not None and (monitor is not None or "{" in self.path):
             raise ValueError("every goes with one path, without braces, and without monitor.")
         if set("{}") & set(os.path.dirname(self.path)):
@@ -252,7 +265,7 @@ class Checkpoint:
     def check_run(self, run: Any) -> None:
         if self.monitor is not None:
             self.monitor.check_run(run)
-        if self.every is not None and not hasattr(run.rows, "bounds"):
+        if self.every is not None and not (self.weights_only or hasattr(run.rows, "bounds")):
             raise ValueError("an iterable of batches has no place to go on from but an epoch's start: leave out every.")
         files.check_place(self.path)
         if not run.more_quantities:
@@ -263,7 +276,7 @@ class Checkpoint:
 
     def step(self, run: Any) -> None:
         if self.every is not None and run.step % self.every == 0:
-            run.save_when_done(self.path)
+            run.save_when_done(self.path, self.weights_only)
 
     def epoch(self, run: Any, logs: Logs) -> None:
         if self.monitor is not None and self.best is not None:
@@ -271,7 +284,7 @@ class Checkpoint:
             if not self.monitor.better(value, self.best):
                 return
             self.best = value
-        run.save_when_done(self._filled_in({"epoch": run.epoch, **logs}))
+        run.save_when_done(self._filled_in({"epoch": run.epoch, **logs}), self.weights_only)
 
     def _filled_in(self, names: dict[str, Any]) -> str:
         try:

@@ -571,19 +571,19 @@ class Run:
             self._save(ends)
         return ends
 
-    def save_when_done(self, path: Any) -> None:
-        """Write the net and the state of the training, as soon as all callbacks have done their part of this step or
-        epoch: it goes on from there."""
-        self._to_save.append(path)
+    def save_when_done(self, path: Any, weights_only: bool = False) -> None:
+        """Write the net and the state of the training, or the net alone, as soon as all callbacks have done their part
+        of this step or epoch: it goes on from there."""
+        self._to_save.append((path, weights_only))
 
     def _save(self, stopped: bool) -> None:
-        paths, self._to_save = self._to_save, []
+        to_save, self._to_save = self._to_save, []
         training: dict[str, Array] = {}
-        packed = files.packed(self._paused or checkpoint.state_of(self, stopped), training, "training")
+        packed = {"training": files.packed(self._paused or checkpoint.state_of(self, stopped), training, "training")}
         with self._evaluation(self.net):
             header, arrays = self.net._contents()
-            for path in paths:
-                files.write(path, header | {"training": packed}, arrays | training)
+            for path, weights_only in to_save:
+                files.write(path, *((header, arrays) if weights_only else (header | packed, arrays | training)))
 
     def _where(self, what: str, step: int) -> str:
         back = "the end of the last good epoch" if self.epoch > self.epoch_at_first else "the start of this call"

@@ -170,6 +170,42 @@ def test_early_stopping_waits_and_puts_the_best_back(net, snapshot, arguments, v
     assert snapshot(net) == states[best_epoch - 1] | {"training": False}  # the running statistics too
 
 
+# What Keras's EarlyStopping(restore_best_weights=True) says and puts back, Keras 3.15.1, its on_epoch_end called with
+# these values and other weights each time: the epochs there were, the best, its epoch.
+AS_KERAS = [
+    ({"patience": 2}, [5, 4, 4, 4, 3], 4, 4, 2),
+    ({"patience": 2, "baseline": 4.5}, [6, 5, 4, 4, 4, 4], 5, 4, 3),
+    ({"patience": 2, "baseline": 4.5}, [6, 5, 5, 4], 3, 5, 2),
+    ({"patience": 3, "baseline": 4.5}, [6, 5, 4, 5, 3, 6, 6, 6], 8, 3, 5),
+    ({"patience": 2, "baseline": 1}, [6, 5, 4, 3], 4, 3, 4),
+    ({"patience": 3, "baseline": 4.5}, [6, 4.6, 4.4, 5, 5, 5, 5], 6, 4.4, 3),
+    ({"patience": 2, "baseline": 4.5}, [6, 4, 5, 5, 5], 4, 4, 2),
+    ({"patience": 2, "start_from_epoch": 3}, [1, 2, 3, 5, 4, 6, 6, 6], 7, 4, 5),
+    ({"patience": 2, "start_from_epoch": 2}, [5, 6, 7, 8, 9, 10], 5, 7, 3),
+    ({"patience": 1, "start_from_epoch": 4}, [5, 6, 7, 8, 9, 10, 11], 6, 9, 5),
+    ({"patience": 2, "start_from_epoch": 3, "baseline": 4}, [1, 1, 1, 5, 3, 6, 6, 6], 7, 3, 5),
+    ({"patience": 2, "start_from_epoch": 3, "baseline": 4}, [1, 1, 1, 5, 6, 6, 6, 6], 5, 5, 4),
+    ({"patience": 2, "baseline": 4, "min_delta": 0.5}, [4.2, 3.8, 3.4, 3.3, 3.2, 3.1], 2, 4.2, 1),
+    ({"patience": 2, "baseline": 0.5, "mode": "max"}, [0.4, 0.6, 0.5, 0.5, 0.5], 4, 0.6, 2),
+    ({"patience": 3, "baseline": 0.5, "mode": "max"}, [0.1, 0.4, 0.6, 0.5, 0.5, 0.5], 6, 0.6, 3),
+    ({"patience": 0, "baseline": 2}, [3, 1, 1], 3, 1, 2),
+    ({"patience": 1, "baseline": 2}, [3, 1, 1], 3, 1, 2),
+    ({"patience": 0, "start_from_epoch": 2}, [3, 1, 1, 0.5, 0.7, 0.1], 5, 0.5, 4),
+]
+
+
+@pytest.mark.parametrize(("arguments", "values", "epochs", "best", "best_epoch"), AS_KERAS)
+def test_early_stopping_counts_as_keras_does(net, snapshot, arguments, values, epochs, best, best_epoch):
+    test_early_stopping_waits_and_puts_the_best_back(net, snapshot, arguments, values, epochs, best, best_epoch)
+
+
+def test_early_stopping_has_no_best_where_no_epoch_was_looked_at(net, snapshot):
+    watcher, states = EarlyStopping("scripted_loss", start_from_epoch=10), []
+    history = scripted(net, [1, 2, 3], [lambda net, logs: states.append(snapshot(net)), watcher])
+    assert (history.epochs, watcher.best_epoch) == (3, 0)
+    assert snapshot(net) == states[-1] | {"training": False}
+
+
 def test_early_stopping_may_leave_the_last_weights(net, snapshot):
     states = []
     watcher = EarlyStopping("scripted_loss", patience=1, restore_best=False)
@@ -301,6 +337,8 @@ BAD_ARGUMENTS = [
     (lambda: EarlyStopping(patience=1.5), r"patience.*1\.5"),
     (lambda: EarlyStopping(patience=True), "patience.*True"),
     (lambda: EarlyStopping(min_delta=-0.1), r"min_delta.*-0\.1"),
+    (lambda: EarlyStopping(baseline=float("nan")), "baseline.*nan"),
+    (lambda: EarlyStopping(start_from_epoch=-1), "start_from_epoch.*-1"),
     (lambda: StopOnTarget("loss", float("nan")), "target.*nan"),
     (lambda: StopOnTarget("loss", "0.1"), "target.*'0.1'"),
     (lambda: TimeLimit(0), "seconds.*0"),
@@ -397,6 +435,21 @@ def test_checkpoint_looks_at_its_path_before_the_first_step(net, snapshot, tmp_p
     with pytest.raises(error, match=message):
         train(net, Checkpoint(tmp_path / path))
     assert snapshot(net) == before
+
+
+@pytest.mark.parametrize("every", [None, 3])
+def test_checkpoint_of_the_weights_alone_is_a_net_that_loads_and_no_training(net, tmp_path, every):
+    path, whole = tmp_path / "net.npz", tmp_path / "whole.npz"
+    rule = optim.Average(optim.Adam(), 0.9)
+    watchers = [Checkpoint(path, every=every, weights_only=True), Checkpoint(whole)]
+    train(net, watchers, optim=rule)
+    np.testing.assert_array_equal(model.load(path).predict(X), net.predict(X))
+    net.save(tmp_path / "saved.npz")
+    sizes = [file.stat().st_size for file in (path, whole, tmp_path / "saved.npz")]
+    assert sizes[0] == sizes[2] < sizes[1]
+    with pytest.raises(model.ModelFileError, match=r"no training: resume takes .* without weights_only"):
+        train(net, watchers, resume=path)
+    train(net, Checkpoint(tmp_path / "again.npz"), epochs=6, optim=optim.Average(optim.Adam(), 0.9), resume=whole)
 
 
 def test_checkpoint_names_what_may_stand_in_its_path(net, tmp_path):

@@ -22,7 +22,7 @@ MODULES = [
     "layerwise.schedules", "layerwise.augment", "layerwise.export", "layerwise.interchange", "layerwise.pictures",
 ]  # fmt: skip
 NEEDED = {  # what the constructors of the classes need besides
-    "units": 3, "filters": 2, "kernel_size": 2, "groups": 1, "peak": 0.1, "steps": 10,
+    "units": 3, "filters": 2, "kernel_size": 2, "groups": 1, "peak": 0.1, "steps": 10, "path": "net.npz",
 }  # fmt: skip
 
 
