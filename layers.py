@@ -25,10 +25,11 @@ import operator
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from layerwise.core import arguments, habits, interrupts, threads
 
 if TYPE_CHECKING:  # for type checkers and editors alone: when it runs, __getattr__ below finds it
     from model import Model as Model
@@ -50,7 +51,7 @@ ELSEWHERE = {"Model": "model"} | dict.fromkeys(
 def __getattr__(name: str) -> Any:
     if name in ELSEWHERE:
         return getattr(importlib.import_module(f"layerwise.{ELSEWHERE[name]}"), name)
-    raise importlib.import_module("layerwise.habits").missing("layers", name, __all__)
+    raise habits.missing("layers", name, __all__)
 
 
 # The base ----------------------------------------------------------------------------------------------------
@@ -145,7 +146,7 @@ class Foreign:
         self.name, self.table = name, table
 
     def __get__(self, thing: Any, kind: Any = None) -> Any:
-        way = getattr(importlib.import_module("layerwise.habits"), self.table)[self.name]
+        way = getattr(habits, self.table)[self.name]
         raise AttributeError(f"{kind.__name__} has no {self.name!r}: write {way}.")
 
 
@@ -212,7 +213,7 @@ class Layer:
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         if kwargs and not set(kwargs) <= set(cls._arguments()):
-            importlib.import_module("layerwise.habits").check_arguments("layer", cls.__name__, cls.__init__, kwargs)
+            habits.check_arguments("layer", cls.__name__, cls.__init__, kwargs)
         # Here, not in __init__, so that a layer of one's own works without calling super().__init__().
         layer: Any = super().__new__(cls)
         layer.name = None
@@ -309,7 +310,7 @@ class Layer:
     def __call__(self, x: Any, training: bool = False) -> Array:
         """y of a batch x, keeping what `backward` needs. The first call makes the parameters."""
         if training is not True and training is not False:
-            training = _flag("training", training)
+            training = arguments.flag("training", training)
         with np.errstate(all="ignore"):
             x = self._converted(x)
         if self.input_shape is None:
@@ -339,8 +340,7 @@ class Layer:
             shape = self._possible(input_shape)
             if self.input_shape is None:
                 before = Attributes(self)
-                attempt = importlib.import_module("layerwise.interrupts").attempt
-                attempt(lambda: self._build(shape), before.restore)
+                interrupts.attempt(lambda: self._build(shape), before.restore)
         return self
 
     def _possible(self, input_shape: Sequence[int]) -> Shape:
@@ -374,7 +374,7 @@ class Layer:
 
     @frozen.setter
     def frozen(self, value: bool) -> None:
-        value = _flag("frozen", value)
+        value = arguments.flag("frozen", value)
         for leaf in self.leaves():
             leaf._frozen = value
             leaf._store.version = next(_versions)
@@ -419,7 +419,7 @@ class Layer:
 
     def _converted(self, x: Any) -> Array:
         if type(x) is not np.ndarray or x.dtype.kind not in "biuf":
-            x = importlib.import_module("layerwise.batches").numbers(self.label, x)
+            x = arguments.numbers(self.label, x)
         if x.ndim < 2 and not (self.integer_input and x.ndim == 1):
             raise ValueError(
                 f"{self.label} takes a batch: an array with a row for each sample, got shape {x.shape}. "
@@ -606,41 +606,9 @@ def _weights(init: Any) -> Any:
         if init not in INITIALISERS:
             raise ValueError(f"init is one of {sorted(INITIALISERS)}, a number or a callable, got {init!r}.")
         return INITIALISERS[init]
-    if not callable(init) and not _is_number(init):
+    if not callable(init) and not arguments.is_number(init):
         raise TypeError(f"init is a name, a number or a callable (shape, rng) -> array, got {init!r}.")
     return init
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _count(name: str, value: Any) -> int:
-    """A positive integer argument."""
-    if isinstance(value, bool) or not hasattr(value, "__index__") or operator.index(value) < 1:
-        raise ValueError(f"{name} is a positive integer, got {value!r}.")
-    return operator.index(value)
-
-
-def _real(name: str, value: Any, low: float, high: float = math.inf, closed: bool = False) -> float:
-    """A number in [low, high), or in [low, high] if that is `closed`."""
-    if not _is_number(value) or not (low <= value < high or (closed and value == high)):
-        raise ValueError(f"{name} is a number in [{low:g}, {high:g}{']' if closed else ')'}, got {value!r}.")
-    return float(value)
-
-
-def _flag(name: str, value: Any, hint: str = "") -> bool:
-    """An argument that is True or False: what merely counts as true, such as "no", is a slip."""
-    if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} is True or False, got {value!r}{': ' * bool(hint)}{hint}.")
-    return bool(value)
-
-
-def _verbose(value: Any) -> bool:
-    """True or False; or an integer, as in Keras and scikit-learn, where 0 is silent."""
-    if isinstance(value, (int, np.integer)) and value >= 0:
-        return bool(value)
-    return _flag("verbose", value)
 
 
 def _channels_first(input_shape: Shape, suspected: bool) -> str:
@@ -692,7 +660,7 @@ def _in_parts(function: Callable[[int, int], Any], x: Array) -> None:
         return
     count += count % 2 if count < len(x) else 0
     bounds = [len(x) * k // count for k in range(count + 1)]
-    importlib.import_module("layerwise.threads").over(function, list(itertools.pairwise(bounds)))
+    threads.over(function, list(itertools.pairwise(bounds)))
 
 
 def _row_max(x: Array) -> Array:
@@ -716,9 +684,9 @@ class Linear(Layer):
 
     def __init__(self, units: int, bias: bool = True, init: Any = None, name: str | None = None) -> None:
         super().__init__(name)
-        self.units = _count("units", units)
+        self.units = arguments.count("units", units)
         # Linear(784, 128) of someone who gives the inputs too would else be a layer of 784 units.
-        self.bias = _flag(
+        self.bias = arguments.flag(
             "bias", bias, "the data tell how many inputs there are" + f": write Linear({bias!r})" * (type(bias) is int)
         )
         self.init = init
@@ -792,8 +760,8 @@ class Embedding(Layer):
 
     def __init__(self, vocabulary: int, units: int, init: Any = None, name: str | None = None) -> None:
         super().__init__(name)
-        self.vocabulary = _count("vocabulary", vocabulary)
-        self.units = _count("units", units)
+        self.vocabulary = arguments.count("vocabulary", vocabulary)
+        self.units = arguments.count("units", units)
         self.init = init
         _weights(init)
 
@@ -919,7 +887,7 @@ class LeakyReLU(Elementwise):
 
     def __init__(self, slope: float = 0.01, name: str | None = None) -> None:
         super().__init__(name)
-        self.slope = _real("slope", slope, 0)
+        self.slope = arguments.real("slope", slope, 0)
 
     def forward(self, x: Array, training: bool) -> Array:
         above = self.kept = x > 0
@@ -940,7 +908,7 @@ class PReLU(Elementwise):
 
     def __init__(self, per_channel: bool = False, name: str | None = None) -> None:
         super().__init__(name)
-        self.per_channel = _flag("per_channel", per_channel, "the data tell how many channels there are")
+        self.per_channel = arguments.flag("per_channel", per_channel, "the data tell how many channels there are")
 
     def setup(self, input_shape: Shape) -> None:
         self.add_parameter("w", input_shape[-1:] if self.per_channel else (1,), 0.25)
@@ -971,7 +939,7 @@ class ELU(Elementwise):
 
     def __init__(self, alpha: float = 1.0, name: str | None = None) -> None:
         super().__init__(name)
-        self.alpha = _real("alpha", alpha, 0)
+        self.alpha = arguments.real("alpha", alpha, 0)
 
     def forward(self, x: Array, training: bool) -> Array:
         self.kept = x
@@ -1205,7 +1173,7 @@ class Softplus(Elementwise):
 
     def __init__(self, beta: float = 1.0, name: str | None = None) -> None:
         super().__init__(name)
-        self.beta = _real("beta", beta, 0)
+        self.beta = arguments.real("beta", beta, 0)
         if self.beta == 0:
             raise ValueError("beta is a positive number, got 0: the larger, the closer to a ReLU.")
 
@@ -1288,7 +1256,7 @@ class HardTanh(Elementwise):
 
     def __init__(self, low: float = -1.0, high: float = 1.0, name: str | None = None) -> None:
         super().__init__(name)
-        self.low, self.high = _real("low", low, -math.inf), _real("high", high, -math.inf)
+        self.low, self.high = arguments.real("low", low, -math.inf), arguments.real("high", high, -math.inf)
         if not self.low < self.high:
             raise ValueError(f"low is below high, got low={low!r} and high={high!r}.")
 
@@ -1415,7 +1383,7 @@ class Dropout(Elementwise):
 
     def __init__(self, rate: float, name: str | None = None) -> None:
         super().__init__(name)
-        self.rate = _real("rate", rate, 0, 1)
+        self.rate = arguments.real("rate", rate, 0, 1)
 
     def forward(self, x: Array, training: bool) -> Array:
         if not training or self.rate == 0:
@@ -1439,7 +1407,7 @@ class GaussianNoise(Elementwise):
 
     def __init__(self, std: float, name: str | None = None) -> None:
         super().__init__(name)
-        self.std = _real("std", std, 0)
+        self.std = arguments.real("std", std, 0)
 
     def forward(self, x: Array, training: bool) -> Array:
         if not training:
@@ -1483,8 +1451,8 @@ class Norm(Elementwise):
 
     def __init__(self, epsilon: float = 1e-5, scale: bool = True, bias: bool = True, name: str | None = None) -> None:
         super().__init__(name)
-        self.epsilon = _real("epsilon", epsilon, 0, 1)
-        self.scale, self.bias = _flag("scale", scale), _flag("bias", bias)
+        self.epsilon = arguments.real("epsilon", epsilon, 0, 1)
+        self.scale, self.bias = arguments.flag("scale", scale), arguments.flag("bias", bias)
 
     def setup(self, input_shape: Shape) -> None:
         if self.scale:
@@ -1542,7 +1510,7 @@ class BatchNorm(Norm):
         name: str | None = None,
     ) -> None:
         super().__init__(epsilon, scale, bias, name)
-        self.momentum = _real("momentum", momentum, 0, 1, closed=True)
+        self.momentum = arguments.real("momentum", momentum, 0, 1, closed=True)
 
     def setup(self, input_shape: Shape) -> None:
         super().setup(input_shape)
@@ -1650,7 +1618,7 @@ class LayerNorm(Norm):
         self, epsilon: float = 1e-5, scale: bool = True, bias: bool = True, axes: int = 1, name: str | None = None
     ) -> None:
         super().__init__(epsilon, scale, bias, name)
-        self.axes = _count("axes", axes)
+        self.axes = arguments.count("axes", axes)
         self._over = -1 if self.axes == 1 else tuple(range(-self.axes, 0))
 
     def output_shape(self, input_shape: Shape) -> Shape:
@@ -1684,7 +1652,7 @@ class GroupNorm(Norm):
         self, groups: int, epsilon: float = 1e-5, scale: bool = True, bias: bool = True, name: str | None = None
     ) -> None:
         super().__init__(epsilon, scale, bias, name)
-        self.groups = _count("groups", groups)
+        self.groups = arguments.count("groups", groups)
 
     def output_shape(self, input_shape: Shape) -> Shape:
         super().output_shape(input_shape)

@@ -12,17 +12,18 @@ subclass of Loss. Shapes: N batch, C classes, `...` any axes.
 from __future__ import annotations
 
 import functools
-import importlib
 import math
 from typing import Any
 
 import numpy as np
 
+from layerwise.core import habits
+
 Array = np.ndarray
 
 
 def __getattr__(name: str) -> Any:
-    raise importlib.import_module("layerwise.habits").missing("loss", name, __all__)
+    raise habits.missing("loss", name, __all__)
 
 
 REDUCTIONS = ("mean", "sum", "batch_sum")
@@ -70,7 +71,7 @@ class Loss:
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         if kwargs:
-            importlib.import_module("layerwise.habits").check_arguments("loss", cls.__name__, cls.__init__, kwargs)
+            habits.check_arguments("loss", cls.__name__, cls.__init__, kwargs)
         return super().__new__(cls)
 
     def __init__(self, reduction: str = "mean") -> None:

@@ -20,12 +20,15 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 
-from layerwise import architecture, batches, checkpoint, display, files, habits, interrupts, metrics
 from layerwise import layers as _layers
 from layerwise import loss as _loss
 from layerwise import optim as _optim
-from layerwise.files import ModelFileError
-from layerwise.training import (
+from layerwise.core import arguments, display, files, habits, interrupts
+from layerwise.core.files import ModelFileError
+from layerwise.training import data as _data
+from layerwise.training import metrics, serialize
+from layerwise.training import resume as _resume
+from layerwise.training.loop import (
     DivergenceError,
     Run,
     StackRun,
@@ -172,7 +175,7 @@ class Model(_layers.Chain):
         if dtype not in ("float32", "float64", np.float32, np.float64):
             raise ValueError(f'dtype is "float32" or "float64", got {dtype!r}.')
         if copies is not None:
-            _layers._count("copies", copies)
+            arguments.count("copies", copies)
             given = [(place, layer) for place, layer in enumerate(layers) if isinstance(layer, _layers.Layer)]
             never = [f"{leaf.label} (layers.{p})" for p, each in given for leaf in each.leaves() if not leaf.stackable]
             if never:
@@ -301,10 +304,10 @@ class Model(_layers.Chain):
 
         Of a stack the mean over its copies; with `spread`, (mean, standard deviation) over them.
         """
-        if _layers._flag("spread", spread) and self.copies is None:
+        if arguments.flag("spread", spread) and self.copies is None:
             raise ValueError("spread is that of the copies in a stack: make the net with copies=S.")
-        _layers._count("batch_size", batch_size)
-        x = batches.numbers(self.label, x)
+        arguments.count("batch_size", batch_size)
+        x = arguments.numbers(self.label, x)
         self._converted(x[:1] if x.ndim > 1 else x)  # says what is wrong, before anything is built
         if self.input_shape is None and len(x) > 0:
             self.build(x.shape[1:])
@@ -347,7 +350,7 @@ class Model(_layers.Chain):
         arrays = data.arrays(x, y, sample_weight)
         loss = data.loss
         chosen = self._chosen(metrics, loss)
-        rows = data.rows(arrays, _layers._count("batch_size", batch_size))
+        rows = data.rows(arrays, arguments.count("batch_size", batch_size))
         if self.input_shape is None:
             self._check_first(loss, arrays[0][:batch_size])
             self.build(arrays[0].shape[1:])
@@ -492,16 +495,16 @@ class Model(_layers.Chain):
         within an epoch. UserWarning, once, for a net whose layers are all frozen, and a Softmax on top of another.
         """
         for name, value in (("epochs", epochs), ("batch_size", batch_size)):
-            _layers._count(name, value)
+            arguments.count(name, value)
         if steps_per_epoch is not None:
-            _layers._count("steps_per_epoch", steps_per_epoch)
-        shuffle, verbose = _layers._flag("shuffle", shuffle), _layers._verbose(verbose)
+            arguments.count("steps_per_epoch", steps_per_epoch)
+        shuffle, verbose = arguments.flag("shuffle", shuffle), arguments.verbose(verbose)
         # Where several processes train one net, the file of the first counts.
         saved = self._training_in(None if getattr(optim, "follows", False) else resume)
         if saved is not None:
             with files.reading(resume):
-                optim = checkpoint.made(saved["optim"], "optim") if optim is None else optim
-                loss = checkpoint.made(saved["loss"], "loss") if loss is None else loss
+                optim = _resume.made(saved["optim"], "optim") if optim is None else optim
+                loss = _resume.made(saved["loss"], "loss") if loss is None else loss
         if isinstance(optim, _loss.Loss) or isinstance(loss, _optim.Optimizer):
             raise TypeError("the optimizer comes before the loss: net.train(x, y, optim.Adam(), loss.MSE()).")
         optim = optim if optim is not None else self.optim if self.optim is not None else _optim.Adam()
@@ -512,7 +515,7 @@ class Model(_layers.Chain):
 
         streamed = y is None and not (isinstance(x, np.ndarray) or _is_rows(x))
         if class_weight is not None:
-            class_weight = _class_weights(class_weight, None if streamed else batches.as_array("y", y), loss)
+            class_weight = _class_weights(class_weight, None if streamed else arguments.as_array("y", y), loss)
         data = _Checked(self, loss, class_weight)
         if loss is not None and not callable(getattr(loss, "backward", None)):
             raise TypeError(f"a loss needs a method backward() -> dL/dpred; {loss!r} has none.")
@@ -524,12 +527,12 @@ class Model(_layers.Chain):
                 raise ValueError("validation as a fraction needs x and y as arrays: give validation=(x, y).")
             if sample_weight is not None:
                 raise ValueError("sample_weight goes with arrays: let each batch be (x, y, weight).")
-            rows: Any = batches.Stream(x, data.batch, epochs, steps_per_epoch)
+            rows: Any = _data.Stream(x, data.batch, epochs, steps_per_epoch)
             input_shape = rows.first[0].shape[1:]
             sample, smallest = rows.first[0], len(rows.first[0])
         else:
             if fraction:
-                data.loss = loss if loss is not None else self._usual_loss(batches.as_array("y", y))
+                data.loss = loss if loss is not None else self._usual_loss(arguments.as_array("y", y))
                 x, y, sample_weight, held = _split(x, y, sample_weight, float(validation))
                 first = len(x)
             arrays = data.arrays(x, y, sample_weight)
@@ -564,9 +567,9 @@ class Model(_layers.Chain):
         run = kind(self, optim, loss, chosen, watchers, epochs, History())
         if saved is not None:
             with files.reading(resume):
-                checkpoint.check(saved, run, rows, unseen is not None, self._declared_for(input_shape), resume)
+                _resume.check(saved, run, rows, unseen is not None, self._declared_for(input_shape), resume)
         run.check_callbacks(rows, unseen)
-        before = None if saved is None else checkpoint.Before(self, optim)
+        before = None if saved is None else _resume.Before(self, optim)
         if self.input_shape is None:
             self.build(input_shape)
         for doubt in self._doubts(loss):
@@ -576,7 +579,7 @@ class Model(_layers.Chain):
             try:
                 if saved is not None:
                     with files.reading(resume):
-                        checkpoint.restore(saved, run)
+                        _resume.restore(saved, run)
                         if hasattr(optim, "prepare"):
                             optim.prepare(self)
                     run.resumed, run.resumed_from, run.epoch_at_first = saved, resume, run.epoch
@@ -599,22 +602,22 @@ class Model(_layers.Chain):
             files.check_place(path)
             return None
         models = {type(each).__name__ for each in _layers.within(self) if isinstance(each, Model)}
-        described = json.loads(json.dumps(architecture.described(self, {})))
+        described = json.loads(json.dumps(serialize.described(self, {})))
         with files.reading(path):
             if "training" not in header:
                 raise ModelFileError(
                     f"{path} holds a net and no training: resume takes what callbacks.Checkpoint writes without "
                     f"weights_only."
                 )
-            found = architecture.of_header(header)
+            found = serialize.of_header(header)
             saved = files.unpacked(header["training"], arrays)
             brought = ("stopped", "frozen") if "frozen" in saved else ("stopped",)
-            here, there = (architecture.seedless(each, models, brought) for each in (described, found))
+            here, there = (serialize.seedless(each, models, brought) for each in (described, found))
             if here != there:
                 frozen = "" if "frozen" in saved else ", frozen as they were"
                 raise ModelFileError(f"{path} is of another net than this one: make the same layers{frozen}.")
             seeds = _seeds(found["arguments"].get("seed", self.seeds), self.copies)
-            history = checkpoint.as_lists(saved["history"])
+            history = _resume.as_lists(saved["history"])
             return saved | {"arrays": arrays, "seeds": seeds, "history": history}
 
     def _declared_for(self, input_shape: _layers.Shape) -> Model:
@@ -709,7 +712,7 @@ class Model(_layers.Chain):
         nothing is loaded; with strict=False only for the latter two: the rest is loaded, and the names that did not
         meet are returned. Frozen layers are loaded too; the optimizer's state stays as it is.
         """
-        strict = _layers._flag("strict", strict)
+        strict = arguments.flag("strict", strict)
         arrays = self._built_arrays()
         if not isinstance(state, Mapping):
             raise TypeError(f"a state is a dict, name -> array, as state_dict() gives it, got {type(state).__name__}.")
@@ -725,9 +728,9 @@ class Model(_layers.Chain):
         wrong = wrong or [
             f"{name} holds what is not finite in {arrays[name].dtype}"
             for name, value in given.items()
-            if not batches.is_finite(value, arrays[name].dtype)
+            if not _data.is_finite(value, arrays[name].dtype)
             # A copy of a stack that diverged may hold anything.
-            and (self.copies is None or batches.is_finite(value, value.dtype))
+            and (self.copies is None or _data.is_finite(value, value.dtype))
         ]
         if stopped is not None and (stopped.dtype != bool or stopped.shape != (self.copies,)):
             wrong.append(f"stopped is {stopped.dtype} {stopped.shape}, expected bool ({self.copies},)")
@@ -760,7 +763,7 @@ class Model(_layers.Chain):
         """The header and the arrays of the net's file."""
         if self.input_shape is None:
             raise ValueError("the net has no weights to save yet: call build(input_shape), or train it.")
-        return {"model": architecture.described(self, {}), "input_shape": self.input_shape}, self._arrays()
+        return {"model": serialize.described(self, {}), "input_shape": self.input_shape}, self._arrays()
 
     def _arrays(self) -> dict[str, Array]:
         """Every array that a file holds, by its name there: the parameters, then the buffers."""
@@ -836,8 +839,8 @@ def _check_callable(what: str, value: Any, usual: str) -> None:
 
 def _split(x: Any, y: Any, weight: Any, fraction: float) -> tuple[Any, Any, Any, list[Array | None]]:
     """The last rows held out: training x, y and weight, and the three of the rest."""
-    x, y = batches.as_array("x", x), batches.as_array("y", y)
-    batches.check_lengths("", x, y)
+    x, y = arguments.as_array("x", x), arguments.as_array("y", y)
+    _data.check_lengths("", x, y)
     n = round(len(x) * fraction) if 0 < fraction < 1 else 0
     if not 0 < n < len(x):
         raise ValueError(f"validation as a fraction lies in (0, 1) and leaves rows on both sides, got {fraction!r}.")
@@ -906,8 +909,8 @@ class _Checked:
     def arrays(self, x: Any, y: Any, weight: Any = None) -> list[Any]:
         """x, y and the weights, converted and checked; a memory map is left for `rows`, batch by batch."""
         net, what, given = self.net, self.what, x
-        x, y = batches.as_array(f"{what}x", x), batches.as_array(f"{what}y", y)
-        batches.check_lengths(what, x, y)
+        x, y = arguments.as_array(f"{what}x", x), arguments.as_array(f"{what}y", y)
+        _data.check_lengths(what, x, y)
         if x.ndim < 2 and not net.integer_input:
             way = "[[value] for value in x]" if isinstance(given, (list, tuple)) else "x[:, None]"
             way = "x.to_frame()" if hasattr(given, "to_frame") else way
@@ -917,14 +920,14 @@ class _Checked:
         output = net.output_shape(x.shape[1:])
         if self.loss is None:
             self.loss = net._usual_loss(y)
-        x_dtype = batches.input_dtype(x, net.dtype, net.integer_input)
+        x_dtype = _data.input_dtype(x, net.dtype, net.integer_input)
         integer = y.dtype.kind in "iu"
         numbers = getattr(self.loss, "takes_class_numbers", True)
-        y_dtype = batches.target_dtype(y, output, net.dtype) if numbers else net.dtype
+        y_dtype = _data.target_dtype(y, output, net.dtype) if numbers else net.dtype
         if not isinstance(x, np.memmap):
-            x = batches.converted(f"{what}x", x, x_dtype, self.counted, self.where)
+            x = _data.converted(f"{what}x", x, x_dtype, self.counted, self.where)
         if not isinstance(y, np.memmap):
-            y = batches.converted(f"{what}y", y, y_dtype, self.counted, self.where)
+            y = _data.converted(f"{what}y", y, y_dtype, self.counted, self.where)
         if isinstance(self.loss, _loss.Loss):  # a label that is NaN is told before what is no class number
             self.loss.check_labels((len(x), *output), y)
             self.loss.check_shapes((len(x), *output), y.shape, integer)
@@ -961,7 +964,7 @@ class _Checked:
                 raise ValueError(f"{what} is not zero for all classes that are in y, {found.tolist()}.")
         return _loss.converted_weight(weight, self.net.dtype, what)
 
-    def batch(self, raw: Any, number: int) -> batches.Batch:
+    def batch(self, raw: Any, number: int) -> _data.Batch:
         """One (x, y) or (x, y, weight) of an iterable."""
         self.where = f" of batch {number}"
         if not isinstance(raw, (tuple, list)) or len(raw) not in (2, 3):
@@ -972,7 +975,7 @@ class _Checked:
         return x, y, weight
 
     def rows(self, arrays: list[Any], batch_size: int, smallest: int = 1, steps: int | None = None) -> Any:
-        return batches.Rows(
+        return _data.Rows(
             arrays,
             self.dtypes,
             batch_size,
@@ -1026,11 +1029,11 @@ def load(path: Any, custom: dict[str, Any] | None = None) -> Model:
     ModelFileError for a file that is damaged, foreign or newer, or names a layer that is not known; nothing in
     a file is executed. FileNotFoundError for no file; TypeError for a `custom` that is not by name.
     """
-    known = architecture.named(custom)
+    known = serialize.named(custom)
     with files.Saved(path) as saved:
         stored = {name: place for name, place in saved.places.items() if not name.startswith("training.")}
         with files.reading(path, "does not describe a net"):
-            net = architecture.Maker(known).make(architecture.of_header(saved.header))
+            net = serialize.Maker(known).make(serialize.of_header(saved.header))
             if not isinstance(net, Model):
                 raise ModelFileError(f"{path} holds no Model.")
             input_shape = net._possible(saved.header["input_shape"])
@@ -1040,7 +1043,7 @@ def load(path: Any, custom: dict[str, Any] | None = None) -> Model:
                 if stopped is not None and stopped.shape != (net.copies,):
                     raise ModelFileError(f"{path} is damaged: it says of {len(stopped)} copies whether they stopped.")
             # Before memory is taken: a small file may describe a net that is too large for it.
-            checkpoint.check_arrays(net, stored, path)
+            _resume.check_arrays(net, stored, path)
             for leaf in net.leaves():
                 leaf._declared = {name: (shape, ...) for name, (shape, _) in leaf._declared.items()}  # nothing is drawn
             net._build(input_shape)

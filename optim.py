@@ -26,7 +26,6 @@ import contextlib
 import copy
 import fnmatch
 import functools
-import importlib
 import math
 import operator
 import warnings
@@ -35,9 +34,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from layerwise.core import habits, threads
+
 
 def __getattr__(name: str) -> Any:
-    raise importlib.import_module("layerwise.habits").missing("optim", name, __all__)
+    raise habits.missing("optim", name, __all__)
 
 
 Array = np.ndarray
@@ -194,7 +195,7 @@ class _Foreign:
         self.name = name
 
     def __get__(self, rule: Any, kind: Any = None) -> Any:
-        way = importlib.import_module("layerwise.habits").OPTIMIZER[self.name]
+        way = habits.OPTIMIZER[self.name]
         raise AttributeError(f"{kind.__name__} has no {self.name!r}: write {way}.")
 
 
@@ -249,7 +250,7 @@ class Optimizer:
 
     def __new__(cls, *args: Any, **hyper: Any) -> Any:
         if hyper:
-            importlib.import_module("layerwise.habits").check_arguments("optimizer", cls.__name__, cls.__init__, hyper)
+            habits.check_arguments("optimizer", cls.__name__, cls.__init__, hyper)
         # What is read before `check` can tell that a rule of one's own did not call super().__init__().
         rule: Any = super().__new__(cls)
         rule.__dict__.update(hyper={}, _given=None, _served=None, _layout=None)
@@ -655,7 +656,7 @@ class Optimizer:
             for at in range(span.start, span.stop, max(1, width)):
                 block = slice(at, min(at + width, span.stop))
                 pieces.append(tuple(a[..., block] for a in arrays))
-        self._over = importlib.import_module("layerwise.threads").over if total >= WIDE else None
+        self._over = threads.over if total >= WIDE else None
         return pieces
 
     def _update(self, net: Any) -> None:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 extras = {
     "demo": ["scikit-learn>=1.6", "matplotlib>=3.8", "threadpoolctl>=3.2"],
@@ -34,7 +34,7 @@ setup(
     install_requires=["numpy>=2.0", "tqdm>=4.66"],
     extras_require=extras,
     py_modules=["layers", "loss", "optim", "model"],
-    packages=["layerwise"],
+    packages=find_packages(include=["layerwise", "layerwise.*"]),
     package_data={"layerwise": ["py.typed"]},
     classifiers=[
         "Programming Language :: Python :: 3",

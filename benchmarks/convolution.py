@@ -62,7 +62,7 @@ class Ours:
         import layers
         import loss
         import optim
-        from layerwise import threads
+        from layerwise.core import threads
 
         self.layers, self.loss, self.optim, self.threads = layers, loss, optim, threads
 

@@ -20,7 +20,7 @@ from peers import ROOT, clock
 
 sys.path.insert(0, str(ROOT))
 
-from layerwise import batches
+from layerwise.training import data as _data
 
 PARTS = ("gather", "forward", "loss", "backward", "update")
 NETS = {"mlp": peers.MLP, "mlp512": peers.MLP512}
@@ -31,7 +31,7 @@ class Split:
 
     def __init__(self, net, rule, error):
         self.net, self.rule, self.error = net, rule, error
-        self.epoch = batches.Rows.epoch
+        self.epoch = _data.Rows.epoch
         self.watching = False
         self.clear()
 
@@ -68,13 +68,13 @@ class Split:
             while (batch := fetch(source)) is not None:
                 yield batch
 
-        batches.Rows.epoch = rows
+        _data.Rows.epoch = rows
         self.watching = True
 
     def leave(self):
         del self.net.forward, self.rule.backward, self.rule.update, self.error.backward
         self.error.__class__ = type(self.error).__base__
-        batches.Rows.epoch = self.epoch
+        _data.Rows.epoch = self.epoch
         self.watching = False
 
 

@@ -6,6 +6,7 @@ nowhere ends the build.
 
 import argparse
 import importlib
+import pkgutil
 import re
 import shutil
 import textwrap
@@ -13,6 +14,8 @@ import warnings
 from pathlib import Path
 
 import pdoc
+
+import layerwise
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -23,13 +26,19 @@ FIRST = [
     "convolution", "distributed", "tested",
 ]  # fmt: skip
 FOUR = ["layers", "loss", "optim", "model"]
-# Wings that only ours use.
-INNER = {"__init__", "architecture", "batches", "checkpoint", "files", "kernels", "sweepfile", "threads"}
+INNER = {"__init__", "kernels"}  # only ours use them
+# What stands in the rooms of layerwise/ and is for users, with the name by which they import it.
+IN_ROOMS = {
+    "layerwise.compare": "layerwise.compare",
+    "layerwise.compare.pictures": "layerwise.pictures",
+    "layerwise.compare.report": "layerwise.report",
+    "layerwise.training.metrics": "layerwise.metrics",
+}
 
 
 def all_modules() -> list[str]:
-    wings = sorted(path.stem for path in (ROOT / "layerwise").glob("*.py") if path.stem not in INNER)
-    return [*FOUR, *(f"layerwise.{wing}" for wing in wings)]
+    wings = [f"layerwise.{path.stem}" for path in (ROOT / "layerwise").glob("*.py") if path.stem not in INNER]
+    return [*FOUR, *sorted([*wings, *IN_ROOMS])]
 
 
 def build(site: Path, modules: list[str]) -> list[str]:
@@ -40,7 +49,9 @@ def build(site: Path, modules: list[str]) -> list[str]:
     pdoc.render.env.filters["to_html"] = lambda docstring: pdoc.render_helpers.to_html(in_blocks(docstring))
     with warnings.catch_warnings():  # pdoc does not find what a NamedTuple's annotations name, and shows them as text
         warnings.filterwarnings("ignore", message="Error parsing type annotation")
-        pdoc.pdoc(*modules, output_directory=site)
+        rooms = [each.name for each in pkgutil.walk_packages(layerwise.__path__, "layerwise.")]
+        others = [f"!{re.escape(room)}$" for room in rooms if room not in modules]  # else a package brings all within
+        pdoc.pdoc(*modules, *others, output_directory=site)
     for module in modules:
         unlink_hidden(site / (module.replace(".", "/") + ".html"))
 
@@ -62,6 +73,8 @@ def build(site: Path, modules: list[str]) -> list[str]:
 
 def in_source_order(module) -> None:
     """pdoc shows what `__all__` names, in that order, which is the alphabet's. The files go from simple to hard."""
+    if hasattr(module, "__path__"):  # a package holds what its modules define
+        return
     own = [name for name, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__]
     module.__all__ = [name for name in own if name in getattr(module, "__all__", own) and not name.startswith("_")]
 
@@ -96,10 +109,11 @@ def references(modules: list[str]) -> dict[str, str]:
     known = {}
     for module in modules:
         page = module.replace(".", "/") + ".html"
-        known |= {f"{module}.py": page} if module in FOUR else {module: page}
+        known |= {f"{module}.py": page} if module in FOUR else {module: page, IN_ROOMS.get(module, module): page}
         for name in importlib.import_module(module).__all__:
             short = f"{module.split('.')[-1]}.{name}"
-            for each in [f"{module}.{name}", short, *([name] if module in FOUR else [])]:
+            names = {f"{IN_ROOMS[module]}.{name}"} if module in IN_ROOMS else set()
+            for each in [f"{module}.{name}", *names, short, *([name] if module in FOUR else [])]:
                 known[each] = f"{page}#{name}"
             if module == "layerwise.convolution":
                 known |= dict.fromkeys([name, f"layers.{name}"], f"{page}#{name}")

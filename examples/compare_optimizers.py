@@ -7,9 +7,10 @@ a report. The same from the command line, for any problem: python -m layerwise.c
 import argparse
 from pathlib import Path
 
+from layerwise.report import write_report
+
 from layerwise import pictures
 from layerwise.compare import compare
-from layerwise.report import write_report
 
 
 def main():

@@ -1,4 +1,4 @@
-"""layerwise: the four modules under a name of their own, and the wings around them.
+"""layerwise: the four modules under a name of their own, and the rooms around them, imported when they are used.
 
 `layerwise.layers is layers`, and so on, except where a file of that name beside the user's script hides ours:
 then `layers` stays the user's, and ours is reached here alone. No module of ours finds another by a bare name.
@@ -7,37 +7,10 @@ then `layers` stays the user's, and ours is reached here alone. No module of our
 import importlib
 import importlib.util
 import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
-
-_ROOT = Path(__file__).resolve().parent.parent
-
-
-def _is(file: str | None, path: Path) -> bool:
-    return file is not None and Path(file).resolve() == path
-
-
-def _own(name: str) -> ModuleType:
-    """Our module of that name: the one that `import name` gives, or, where another file hides it, its own."""
-    full, path = f"{__name__}.{name}", _ROOT / f"{name}.py"
-    if full in sys.modules:
-        return sys.modules[full]
-    module = sys.modules.get(name)
-    if module is None:
-        found = importlib.util.find_spec(name)
-        if found is not None and _is(found.origin, path):
-            module = importlib.import_module(name)
-    if module is None or not _is(getattr(module, "__file__", None), path):
-        spec = importlib.util.spec_from_file_location(full, path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[full] = module
-        spec.loader.exec_module(module)
-    sys.modules[full] = module
-    return module
-
 
 if TYPE_CHECKING:
     import layers as layers
@@ -46,14 +19,60 @@ if TYPE_CHECKING:
     import optim as optim
     from model import History as History
     from model import Model as Model
-else:  # what imports nothing of ours comes first: model, which imports the three, finds them here
-    loss = _own("loss")
-    optim = _own("optim")
-    layers = _own("layers")
-    model = _own("model")
+
+_ROOT = Path(__file__).resolve().parent.parent
+_FOUR = ("layers", "loss", "optim", "model")
+
+# Modules that are also found by a shorter name; the last two name what files of pickles call by its former place.
+_ALSO = {
+    "metrics": "training.metrics",
+    "pictures": "compare.pictures",
+    "report": "compare.report",
+    "comparison": "compare.results",
+    "sweepfile": "compare.sweepfile",
+}
+
+
+def _is_ours(name: str) -> bool:
+    """Whether `import name` gives our module of that name, not another that hides it."""
+    path = _ROOT / f"{name}.py"
+    if name in sys.modules:
+        file = getattr(sys.modules[name], "__file__", None)
+    else:
+        spec = importlib.util.find_spec(name)
+        file = spec and spec.origin
+    return file is not None and Path(file).resolve() == path
+
+
+class _Finder:
+    """Finds `layerwise.layers`, ..., which have no file in this folder, and the names in `_ALSO`."""
+
+    @classmethod
+    def find_spec(cls, full: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        package, _, name = full.rpartition(".")
+        if package != __name__ or name not in (*_FOUR, *_ALSO):
+            return None
+        if name in _FOUR and not _is_ours(name):
+            return importlib.util.spec_from_file_location(full, _ROOT / f"{name}.py")
+        return ModuleSpec(full, cls)  # type: ignore[arg-type]
+
+    @staticmethod
+    def create_module(spec: ModuleSpec) -> None:
+        """As usual: an empty module, which exec_module replaces."""
+
+    @staticmethod
+    def exec_module(module: ModuleType) -> None:
+        name = module.__name__.rpartition(".")[2]
+        place = name if name in _FOUR else f"{__name__}.{_ALSO[name]}"
+        sys.modules[module.__name__] = importlib.import_module(place)
+
+
+sys.meta_path.append(_Finder)
 
 
 def __getattr__(name: str) -> Any:
     if name in ("Model", "History"):
-        return getattr(model, name)
-    raise AttributeError(f"module 'layerwise' has no attribute {name!r}")
+        return getattr(importlib.import_module(f"{__name__}.model"), name)
+    if name in _FOUR or name in _ALSO:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

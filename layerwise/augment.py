@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from layerwise import layers, threads
-from layerwise.batches import check_unmasked
+from layerwise.core import arguments, threads
+from layerwise.core.arguments import check_unmasked
 
 Array = np.ndarray
 
@@ -56,7 +56,7 @@ class Flip(Augmentation):
     """Left and right change places, with a probability for each image."""
 
     def __init__(self, probability: float = 0.5) -> None:
-        self.probability = layers._real("probability", probability, 0, 1, closed=True)
+        self.probability = arguments.real("probability", probability, 0, 1, closed=True)
 
     def change(self, x: Array, rng: np.random.Generator) -> Array:
         chosen = rng.random(len(x)) < self.probability
@@ -77,9 +77,9 @@ class Crop(Augmentation):
         pair = size if isinstance(size, (tuple, list)) else (size, size)
         if len(pair) != 2:
             raise ValueError(f"size is an integer, a pair (height, width) or None, got {size!r}.")
-        self._size = None if size is None else tuple(layers._count("size", each) for each in pair)
-        self.padding = 0 if padding == 0 else layers._count("padding", padding)
-        self.fill = layers._real("fill", fill, -math.inf)
+        self._size = None if size is None else tuple(arguments.count("size", each) for each in pair)
+        self.padding = 0 if padding == 0 else arguments.count("padding", padding)
+        self.fill = arguments.real("fill", fill, -math.inf)
 
     def change(self, x: Array, rng: np.random.Generator) -> Array:
         n, height, width, channels = x.shape
@@ -112,7 +112,7 @@ class Shift(Crop):
     """Each image moved by whole pixels, up to so many each way; what comes in is `fill`."""
 
     def __init__(self, pixels: int, fill: float = 0.0) -> None:
-        super().__init__(None, layers._count("pixels", pixels), fill)
+        super().__init__(None, arguments.count("pixels", pixels), fill)
         self.pixels = self.padding
 
 
@@ -128,11 +128,11 @@ class Affine(Augmentation):
     def __init__(
         self, rotation: float = 0.0, shift: float = 0.0, scale: float = 0.0, shear: float = 0.0, fill: float = 0.0
     ) -> None:
-        self.rotation = layers._real("rotation", rotation, 0)
-        self.shift = layers._real("shift", shift, 0)
-        self.scale = layers._real("scale", scale, 0, 1)
-        self.shear = layers._real("shear", shear, 0, 90)
-        self.fill = layers._real("fill", fill, -math.inf)
+        self.rotation = arguments.real("rotation", rotation, 0)
+        self.shift = arguments.real("shift", shift, 0)
+        self.scale = arguments.real("scale", scale, 0, 1)
+        self.shear = arguments.real("shear", shear, 0, 90)
+        self.fill = arguments.real("fill", fill, -math.inf)
 
     def change(self, x: Array, rng: np.random.Generator) -> Array:
         angle, shear = (np.deg2rad(rng.uniform(-most, most, len(x))) for most in (self.rotation, self.shear))
@@ -234,7 +234,7 @@ class batches:
         if augmentation is None or isinstance(augmentation, (list, tuple)):
             augmentation = Compose(augmentation or ())
         self.augmentation = Compose([augmentation])
-        self.batch_size = layers._count("batch_size", batch_size)
+        self.batch_size = arguments.count("batch_size", batch_size)
         if seed is not None and (not isinstance(seed, (int, np.integer)) or isinstance(seed, bool) or seed < 0):
             raise ValueError(f"seed is an integer, 0 or more, or None, got {seed!r}.")
         self.seed = int(np.random.default_rng().integers(2**63) if seed is None else seed)

@@ -35,7 +35,8 @@ from typing import Any
 
 import numpy as np
 
-from layerwise import files, interrupts, layers, optim
+from layerwise import layers, optim
+from layerwise.core import arguments, files, interrupts
 
 Logs = dict[str, float]
 
@@ -106,9 +107,9 @@ class EarlyStopping:
     ) -> None:
         self.monitor = Monitor(monitor, mode)
         self.patience = _epochs("patience", patience)
-        self.min_delta = layers._real("min_delta", min_delta, 0)
-        self.restore_best = layers._flag("restore_best", restore_best)
-        self.baseline = None if baseline is None else layers._real("baseline", baseline, -math.inf)
+        self.min_delta = arguments.real("min_delta", min_delta, 0)
+        self.restore_best = arguments.flag("restore_best", restore_best)
+        self.baseline = None if baseline is None else arguments.real("baseline", baseline, -math.inf)
         self.start_from_epoch = _epochs("start_from_epoch", start_from_epoch)
 
     def check_run(self, run: Any) -> None:
@@ -183,10 +184,10 @@ class ReduceOnPlateau:
         mode: str | None = None,
     ) -> None:
         self.monitor = Monitor(monitor, mode)
-        self.factor = layers._real("factor", factor, math.ulp(0), 1)
+        self.factor = arguments.real("factor", factor, math.ulp(0), 1)
         self.patience = _epochs("patience", patience)
-        self.min_lr = layers._real("min_lr", min_lr, 0)
-        self.min_delta = layers._real("min_delta", min_delta, 0)
+        self.min_lr = arguments.real("min_lr", min_lr, 0)
+        self.min_delta = arguments.real("min_delta", min_delta, 0)
         self.cooldown = _epochs("cooldown", cooldown)
 
     def check_run(self, run: Any) -> None:
@@ -255,8 +256,8 @@ class Checkpoint:
     ) -> None:
         self.path = os.fspath(path)
         self.monitor = None if monitor is None else Monitor(monitor, mode)
-        self.every = None if every is None else layers._count("every", every)
-        self.weights_only = layers._flag("weights_only", weights_only)
+        self.every = None if every is None else arguments.count("every", every)
+        self.weights_only = arguments.flag("weights_only", weights_only)
         if every is not None and (monitor is not None or "{" in self.path):
             raise ValueError("every goes with one path, without braces, and without monitor.")
         if set("{}") & set(os.path.dirname(self.path)):
@@ -383,7 +384,7 @@ class CSVLogger:
         return {"lines_before": self.lines_before}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.lines_before = layers._count("lines_before", 1 + _numbers(state, "lines_before")[0]) - 1
+        self.lines_before = arguments.count("lines_before", 1 + _numbers(state, "lines_before")[0]) - 1
         self.knows_place = True
 
 
@@ -481,7 +482,7 @@ class UpdateStats:
     """
 
     def __init__(self, every: int = 1) -> None:
-        self.every = layers._count("every", every)
+        self.every = arguments.count("every", every)
 
     def check_run(self, run: Any) -> None:
         if run.net.copies is not None:
@@ -573,7 +574,7 @@ class StopOnTarget:
 
     def __init__(self, monitor: str, target: float, mode: str | None = None) -> None:
         self.monitor = Monitor(monitor, mode)
-        self.target = layers._real("target", target, -math.inf)
+        self.target = arguments.real("target", target, -math.inf)
 
     def check_run(self, run: Any) -> None:
         self.monitor.check_run(run)
@@ -599,7 +600,7 @@ class TimeLimit:
     pauses = True
 
     def __init__(self, seconds: float) -> None:
-        self.seconds = layers._real("seconds", seconds, math.ulp(0))
+        self.seconds = arguments.real("seconds", seconds, math.ulp(0))
 
     def begin(self, run: Any) -> None:
         self.until = time.monotonic() + self.seconds
@@ -613,7 +614,7 @@ class TimeLimit:
 
 def _epochs(name: str, value: Any) -> int:
     """A number of epochs, which may be 0."""
-    return 0 if value == 0 and value is not False else layers._count(name, value)
+    return 0 if value == 0 and value is not False else arguments.count(name, value)
 
 
 def _by_copy(name: str, value: Any, form: str) -> list[str]:

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from layerwise import kernels, layers
+from layerwise.core import arguments
 from layerwise.kernels import Axis
 
 Array = np.ndarray
@@ -141,7 +142,7 @@ class Convolution(Windowed):
             _plain, (kernel_size, stride, padding, dilation)
         )
         self._lay("kernel_size", stride, padding, dilation)
-        self.bias = layers._flag("bias", bias, "give it by name, bias=False")
+        self.bias = arguments.flag("bias", bias, "give it by name, bias=False")
         self.init = init
         layers._weights(init)
 
@@ -173,8 +174,8 @@ class Conv2D(Convolution):
         name: str | None = None,
     ) -> None:
         super().__init__(name)
-        self.filters = layers._count("filters", filters)
-        self.groups = layers._count("groups", groups)
+        self.filters = arguments.count("filters", filters)
+        self.groups = arguments.count("groups", groups)
         if self.filters % self.groups:
             raise ValueError(f"filters is a multiple of groups, got filters={filters!r} and groups={groups!r}.")
         self._weigh(kernel_size, stride, padding, dilation, bias, init)
@@ -245,7 +246,7 @@ class DepthwiseConv2D(Convolution):
         name: str | None = None,
     ) -> None:
         super().__init__(name)
-        self.multiplier = layers._count("multiplier", multiplier)
+        self.multiplier = arguments.count("multiplier", multiplier)
         self._weigh(kernel_size, stride, padding, dilation, bias, init)
 
     def setup(self, input_shape: Shape) -> None:
@@ -322,7 +323,7 @@ class ConvTranspose2D(Convolution):
         name: str | None = None,
     ) -> None:
         super().__init__(name)
-        self.filters = layers._count("filters", filters)
+        self.filters = arguments.count("filters", filters)
         self._weigh(kernel_size, stride, padding, dilation, bias, init)
         self.output_padding = _plain(output_padding)
         self._more = _pair("output_padding", output_padding, 0)
@@ -495,7 +496,7 @@ class AveragePool2D(Pool):
         name: str | None = None,
     ) -> None:
         super().__init__(size, stride, padding, name)
-        self.count_padding = layers._flag("count_padding", count_padding)
+        self.count_padding = arguments.flag("count_padding", count_padding)
 
     def _weight(self, rows: Axis, columns: Axis) -> Array:
         """1 / the number of places of each window that count, (1, rows, columns, 1), or the same for all."""

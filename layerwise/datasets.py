@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from layerwise import files
+from layerwise.core import files
 
 Arrays = tuple[np.ndarray, np.ndarray]
 

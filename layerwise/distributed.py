@@ -25,9 +25,12 @@ from typing import Any
 
 import numpy as np
 
-from layerwise import checkpoint, optim, threads, training
 from layerwise import loss as losses
-from layerwise.fingerprint import Fingerprint, digest, fingerprint
+from layerwise import optim
+from layerwise.core import threads
+from layerwise.core.fingerprint import Fingerprint, digest, fingerprint
+from layerwise.training import loop
+from layerwise.training import resume as _resume
 
 Array = np.ndarray
 
@@ -36,7 +39,7 @@ PATIENCE = 5.0  # seconds
 SAMPLED = (*range(100), *range(100, 100_000, 97))  # steps at which schedules are compared
 
 
-class DistributedRun(training.Run):
+class DistributedRun(loop.Run):
     """A training by all ranks: what they see of a batch is put together in two sums a step, a few numbers before
     backpropagation and the gradient after it.
 
@@ -153,7 +156,7 @@ class DistributedRun(training.Run):
             if not math.isfinite(value):
                 if n:
                     self._batch = batch[:2]
-                raise training.DivergenceError(self._where(f"the loss is {value}", self.step + 1))
+                raise loop.DivergenceError(self._where(f"the loss is {value}", self.step + 1))
             sums.share_statistics(rows)
             if self._ours:
                 loss.value = value
@@ -197,9 +200,9 @@ class DistributedRun(training.Run):
         finally:
             store.lending = False
         n = len(x)
-        count, share = training.shares(loss, n, weight)
+        count, share = loop.shares(loss, n, weight)
         sums.numbers[2:6] = n, count, share, value if summed else value * count
-        metered = training.Totals(loss, self._chosen)
+        metered = loop.Totals(loss, self._chosen)
         metered.add(value, pred, y, weight)
         for place, name in enumerate(self._chosen):
             sums.metrics[place] = metered.metrics[name], metered.shares[name]
@@ -302,7 +305,7 @@ class Distributed(optim.Wrapper):
         self.optimizer.backward(net, loss)
         scale = 1.0
         if loss.reduction == "mean":
-            _, share = training.shares(loss, len(loss.pred), loss.sample_weight)
+            _, share = loop.shares(loss, len(loss.pred), loss.sample_weight)
             scale = share / (self.comm.allreduce(share) or 1.0)
         self.add_gradients(net, scale)
 
@@ -362,7 +365,7 @@ class Distributed(optim.Wrapper):
         checks = self.comm.allgather(zlib.crc32(net.vector))
         if len(set(checks)) == 1:
             return
-        facts = {"hyper-parameters": fingerprint(checkpoint.described(self.optimizer), "optimizer")}
+        facts = {"hyper-parameters": fingerprint(_resume.described(self.optimizer), "optimizer")}
         facts["weights"] = Fingerprint({each.names[0]: digest(net.vector[each.span]) for each in net.layout.parameters})
         told = [
             self._first_difference(fact) for fact in facts.values() if len(set(self.comm.allgather(fact.digest()))) > 1

@@ -24,9 +24,10 @@ from layerwise import layers as _layers
 from layerwise import loss as _loss
 from layerwise import model as _model
 from layerwise import optim as _optim
-from layerwise.batches import check_unmasked
 from layerwise.callbacks import EarlyStopping, ReduceOnPlateau, _epochs, _within
 from layerwise.compare import rule_named
+from layerwise.core import arguments
+from layerwise.core.arguments import check_unmasked
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, is_classifier, is_regressor
@@ -182,10 +183,10 @@ class _Net(BaseEstimator):
 
     def _trained(self, x: Any, y: Any, sample_weight: Any, anew: bool, classes: Any = None, epochs: int = 0) -> Any:
         """Train a new net, or with `anew` False the one there is; for `epochs`, else max_iter with early stopping."""
-        _layers._verbose(self.verbose)
+        arguments.verbose(self.verbose)
         for each in fields(self):
             if each.type == "bool" and each.name != "verbose":
-                _layers._flag(each.name, getattr(self, each.name))
+                arguments.flag(each.name, getattr(self, each.name))
         hidden = self._hidden()
         told: dict[str, Any] = {"dtype": self._x_dtype(hidden), "multi_output": True, "y_numeric": is_regressor(self)}
         for what, data in (("X", x), ("y", y), ("sample_weight", sample_weight)):
@@ -212,7 +213,11 @@ class _Net(BaseEstimator):
         held = None
         if not epochs:
             # Checked here, so that a message has the names that the user gave.
-            epochs, tol, patience = _layers._count("max_iter", self.max_iter), _layers._real("tol", self.tol, 0), 10**9
+            epochs, tol, patience = (
+                arguments.count("max_iter", self.max_iter),
+                arguments.real("tol", self.tol, 0),
+                10**9,
+            )
             if self.n_iter_no_change != math.inf:
                 patience = _epochs("n_iter_no_change", self.n_iter_no_change)
             labels = np.ravel(y) if is_classifier(self) and not seen["_labels"] else None
@@ -265,7 +270,7 @@ class _Net(BaseEstimator):
         row, stand in both in the same proportions, where there are rows enough."""
         if not self.early_stopping:
             return x, target, weight, None
-        share = _layers._real("validation_fraction", self.validation_fraction, math.ulp(0), 1)
+        share = arguments.real("validation_fraction", self.validation_fraction, math.ulp(0), 1)
         # A row that weighs nothing tells nothing: without it neither part can be all of such rows.
         rows = np.arange(len(x)) if weight is None else np.flatnonzero(weight)
         strata = None
@@ -297,7 +302,7 @@ class _Net(BaseEstimator):
         activations = _each("activation", self.activation, len(sizes))
         rates = _each("dropout", self.dropout, len(sizes))
         for units, activation, rate in zip(sizes, activations, rates, strict=True):
-            made += [_linear(_layers._count("hidden_layer_sizes", units)), *_activation(activation)]
+            made += [_linear(arguments.count("hidden_layer_sizes", units)), *_activation(activation)]
             if rate != 0:
                 made.append(_layers.Dropout(rate))
         return made

@@ -23,7 +23,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from layerwise import architecture, files, layers
+from layerwise import layers
+from layerwise.core import files
+from layerwise.training import serialize
 
 Array = np.ndarray
 Shape = tuple[int, ...]
@@ -419,7 +421,7 @@ def to_onnx(
         net.build(input_shape)
         shape = tuple(input_shape)
     assert shape is not None
-    graph = Graph(net, architecture.named(custom))
+    graph = Graph(net, serialize.named(custom))
     helper, types = graph.onnx.helper, graph.onnx.TensorProto
     given = Value("input", shape)
     y = graph.channels_last(_chain(graph, net, given))

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from layerwise import layers
+from layerwise.core import arguments
 
 Array = np.ndarray
 
@@ -46,7 +47,7 @@ def gradcheck(
     """
     if not isinstance(layer_or_net, layers.Layer):
         raise TypeError(f"gradcheck takes a layer or a net, got {layer_or_net!r}.")
-    training = layers._flag("training", training)
+    training = arguments.flag("training", training)
     net = layer_or_net.copy(dtype="float64")
     given = net._converted(x)
     x = given.copy()

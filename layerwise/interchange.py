@@ -22,9 +22,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from layerwise import batches
 from layerwise import layers as _layers
 from layerwise import model as _model
+from layerwise.training import data as _data
 
 Array = np.ndarray
 
@@ -147,7 +147,7 @@ def to_keras(net: _model.Model, sequential: Any) -> None:
 
 def _copy_here(found: list[tuple[str, Array, Array]]) -> None:
     for name, ours, theirs in found:
-        if not batches.is_finite(theirs, ours.dtype):
+        if not _data.is_finite(theirs, ours.dtype):
             raise ValueError(f"{name}: there it holds what is not finite in {ours.dtype}; nothing was copied.")
     with np.errstate(all="ignore"):
         for _, ours, theirs in found:

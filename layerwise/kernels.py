@@ -25,7 +25,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from layerwise import layers, threads
+from layerwise import layers
+from layerwise.core import threads
 
 Array = np.ndarray
 Shape = tuple[int, ...]

@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 
 from layerwise import datasets, layers, loss, model
-from layerwise.batches import numbers
-from layerwise.fingerprint import Fingerprint, fingerprint, plain
+from layerwise.core import arguments
+from layerwise.core.arguments import numbers
+from layerwise.core.fingerprint import Fingerprint, fingerprint, plain
 
 Array = np.ndarray
 
@@ -50,7 +51,7 @@ class Surface:
     spread: float = 0.1
 
     def __post_init__(self) -> None:
-        layers._flag("noisy", self.noisy)
+        arguments.flag("noisy", self.noisy)
         object.__setattr__(self, "start", np.array(self.start, np.float64))
         object.__setattr__(self, "minima", np.array(self.minima, np.float64).reshape(-1, self.start.size))
 

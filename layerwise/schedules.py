@@ -17,7 +17,6 @@ step(), by habit one an epoch, and equal ours where they are called once an upda
 from __future__ import annotations
 
 import bisect
-import importlib
 import itertools
 import math
 import operator
@@ -25,6 +24,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from numbers import Real
 from typing import Any, NoReturn
+
+from layerwise.core import display
 
 # What an argument may be: lowest, highest, and which of the two it may equal.
 POSITIVE = (0, math.inf, "()")
@@ -77,7 +78,7 @@ class Schedule:
     def plot(self, steps: int) -> Any:
         """The values of the first `steps` steps as a matplotlib Figure, which a notebook shows, or `show()`."""
         self._count("steps", steps)
-        figure = importlib.import_module("layerwise.display").figure(figsize=(5, 3.6), layout="constrained")
+        figure = display.figure(figsize=(5, 3.6), layout="constrained")
         axes = figure.add_subplot()
         axes.plot(range(steps), [self(t) for t in range(steps)], color="#0072b2", marker="." if steps <= 50 else "")
         axes.set(xlabel="steps taken", ylabel="value")

@@ -23,8 +23,9 @@ import layers
 import loss
 import model
 import optim
-from layerwise import distributed, schedules, threads
+from layerwise import distributed, schedules
 from layerwise.callbacks import Checkpoint, CSVLogger, EarlyStopping, UpdateStats
+from layerwise.core import threads
 from layerwise.distributed import Distributed
 
 RNG = np.random.default_rng(8)

@@ -20,10 +20,10 @@ import pytest
 import layers
 import loss
 import optim
-from layerwise import compare as compare_module
-from layerwise import comparison, problems
-from layerwise.compare import Comparison, compare, find_lr, log_grid, main, profile, run_group
-from layerwise.comparison import beside
+from layerwise import problems
+from layerwise.compare import Comparison, compare, find_lr, log_grid, main, profile, results, run_group
+from layerwise.compare import contest as compare_module
+from layerwise.compare.results import beside
 from layerwise.problems import Problem
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -261,7 +261,7 @@ def made(finals, lrs=(0.01, 0.1), steps=39, target=None, **rest):
         steps=steps,
         target=target,
         curves=curves,
-        status={name: comparison.endings(each, target, 1) for name, each in curves.items()},
+        status={name: results.endings(each, target, 1) for name, each in curves.items()},
         seconds={name: np.full(each.shape, 0.39) for name, each in finals.items()},
         **rest,
     )
@@ -353,9 +353,9 @@ def test_the_numbers_of_the_table():
 
 def test_the_final_loss_is_a_median():
     curve = np.r_[np.ones(95), 5.0, 1.0, 2.0, 9.0, 3.0]
-    assert comparison.final_losses(curve, 1) == 3.0  # of the last twentieth, five
-    assert comparison.final_losses(curve, 100) == 1.0  # of an epoch that long
-    assert comparison.final_losses(np.r_[curve, math.nan], 1) == math.inf
+    assert results.final_losses(curve, 1) == 3.0  # of the last twentieth, five
+    assert results.final_losses(curve, 100) == 1.0  # of an epoch that long
+    assert results.final_losses(np.r_[curve, math.nan], 1) == math.inf
 
 
 def test_a_target_in_batches_is_read_from_an_epoch():
@@ -374,11 +374,11 @@ def test_of_equal_rates_the_middle_one_is_best():
 
 
 def test_quantiles_of_numbers_that_may_be_infinite():
-    assert comparison.quantile([3, 1, 2], 0.5) == 2
-    assert comparison.quantile([1, 2], 0.25) == 1.25
-    assert comparison.quantile([1, math.inf], 0.5) == math.inf
-    assert comparison.quantile([1, 2, math.inf], 0.5) == 2
-    assert comparison.quantile([math.inf, math.inf], 0.5) == math.inf
+    assert results.quantile([3, 1, 2], 0.5) == 2
+    assert results.quantile([1, 2], 0.25) == 1.25
+    assert results.quantile([1, math.inf], 0.5) == math.inf
+    assert results.quantile([1, 2, math.inf], 0.5) == 2
+    assert results.quantile([math.inf, math.inf], 0.5) == math.inf
 
 
 def test_a_performance_profile():

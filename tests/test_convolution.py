@@ -33,7 +33,8 @@ from layers import (
     UpSample2D,
     ZeroPad2D,
 )
-from layerwise import convolution, kernels, threads
+from layerwise import convolution, kernels
+from layerwise.core import threads
 
 
 def draw(shape, seed=0, dtype=np.float64):

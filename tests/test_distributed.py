@@ -19,7 +19,8 @@ import pytest
 import layers
 import loss
 import optim
-from layerwise import distributed, threads
+from layerwise import distributed
+from layerwise.core import threads
 from layerwise.distributed import Distributed
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -22,9 +22,10 @@ import layers
 import loss
 import model
 import optim
-from layerwise import files, pictures
+from layerwise import pictures
 from layerwise.callbacks import Checkpoint, CSVLogger, EarlyStopping
 from layerwise.compare import Comparison, compare
+from layerwise.core import files
 
 ROOT = Path(__file__).resolve().parent.parent
 RNG = np.random.default_rng(1)
@@ -185,7 +186,7 @@ def test_a_folder_that_takes_no_file_is_named_before_the_first_step(tmp_path, sn
 APPENDED = """
     import resource, signal, sys
     import numpy as np
-    from layerwise.sweepfile import Results, Runs
+    from layerwise.compare.sweepfile import Results, Runs
 
     path, limit = sys.argv[1], int(sys.argv[2])
     question = {"seeds": [0], "steps": 150, "problem": {}, "optimizers": {}}

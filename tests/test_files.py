@@ -14,7 +14,7 @@ import pytest
 import layers
 import model
 import optim
-from layerwise import files
+from layerwise.core import files
 
 SUFFIXES = [".npz", ".safetensors"]
 X = np.random.default_rng(0).normal(size=(30, 3)).astype(np.float32)

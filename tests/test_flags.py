@@ -5,19 +5,19 @@ import inspect
 
 import numpy as np
 import pytest
+from layerwise.report import write_report
 
 import layers
 import loss
 import optim
 from layerwise import compare, datasets, gradcheck, problems
-from layerwise.comparison import Comparison
+from layerwise.compare.results import Comparison
 from layerwise.estimators import NetClassifier, NetRegressor
-from layerwise.report import write_report
 
 X = np.random.default_rng(0).normal(size=(12, 4))
 CLASSES = np.arange(12) % 3
 MODULES = [
-    "layers", "loss", "optim", "model", "layerwise.callbacks", "layerwise.compare", "layerwise.comparison",
+    "layers", "loss", "optim", "model", "layerwise.callbacks", "layerwise.compare", "layerwise.compare.results",
     "layerwise.convolution", "layerwise.datasets", "layerwise.gradcheck", "layerwise.problems", "layerwise.report",
     "layerwise.schedules", "layerwise.augment", "layerwise.export", "layerwise.interchange", "layerwise.pictures",
 ]  # fmt: skip

@@ -31,8 +31,9 @@ import layers
 import loss
 import model
 import optim
-from layerwise import files, schedules
+from layerwise import schedules
 from layerwise.callbacks import Checkpoint, EarlyStopping, ReduceOnPlateau
+from layerwise.core import files
 
 ROOT = Path(__file__).resolve().parent.parent
 SECONDS = 1.0  # for one file

@@ -10,7 +10,7 @@ import pytest
 import layers
 import loss
 import optim
-from layerwise import habits
+from layerwise.core import habits
 
 X = np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32)
 Y = np.arange(8) % 2

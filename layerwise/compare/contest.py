@@ -9,19 +9,16 @@ In this file, in this order:
   the question      log_grid, compare
   one optimizer     run_group
   one rate          find_lr
-  the command       python -m layerwise.compare --problem xor --optimizers sgd,momentum,rmsprop,adam --out report.html
 
-What comes back is a `Comparison` (comparison.py); what there is to compare on stands in problems.py, and the file that
+What comes back is a `Comparison` (results.py); what there is to compare on stands in problems.py, and the file that
 keeps what is finished in sweepfile.py.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import copy
 import dataclasses
-import importlib
 import inspect
 import itertools
 import math
@@ -31,20 +28,19 @@ import platform
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from layerwise import layers as _layers
 from layerwise import loss as _loss
 from layerwise import model, problems
 from layerwise import optim as _optim
-from layerwise.batches import numbers
-from layerwise.comparison import Comparison, Profile, beside, endings, profile
-from layerwise.fingerprint import UNKNOWN, fingerprint, plain
+from layerwise.compare.results import Comparison, Profile, endings, profile
+from layerwise.compare.sweepfile import Rate, Results, Runs, code_of
+from layerwise.core import arguments
+from layerwise.core.arguments import numbers
+from layerwise.core.fingerprint import UNKNOWN, fingerprint, plain
 from layerwise.problems import Problem, Surface
-from layerwise.sweepfile import Rate, Results, Runs, code_of
 
 Array = np.ndarray
 # Parameters of a stack, all copies together: more do not fit the cache.
@@ -107,7 +103,7 @@ def compare(
     ValueError for what can't be, and for a file that answers another question; ImportError, with the pip command,
     without joblib; whatever an optimizer raises on this problem, other than by diverging.
     """
-    verbose = _layers._verbose(verbose)
+    verbose = arguments.verbose(verbose)
     contest = _Contest.of(optimizers, problem, lrs, seeds, steps, target, clip, widen)
     _check_jobs(n_jobs)
     question = contest.question()
@@ -169,7 +165,7 @@ class _Contest:
         clip = None if clip is None else float(clip)
         target = None if target is None else float(target)
         entrants = _entrants(optimizers, clip)
-        widen = _layers._flag("widen", widen)
+        widen = arguments.flag("widen", widen)
         return cls(entrants, problem, rates, _checked_seeds(seeds), int(steps), target, clip, widen)
 
     def question(self) -> dict[str, Any]:
@@ -718,78 +714,6 @@ class _Rising:
         return self.ended
 
 
-# The command -------------------------------------------------------------------------------------------------
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """`python -m layerwise.compare`: compare, print the table, write what was asked for."""
-    given = _parser().parse_args(arguments)
-    lrs = None if given.lrs is None else _rates_from(given.lrs)
-    runs = Path(given.runs) if given.runs else Path(f"{given.out}.runs.jsonl") if given.out else None
-    try:
-        found = compare(
-            given.optimizers, given.problem, lrs, given.seeds, given.steps, given.target, given.jobs, runs, given.clip
-        )
-        print(found.to_markdown())
-        if given.csv:
-            found.to_csv(given.csv)
-        if given.json:
-            found.to_json(given.json)
-        if given.out:
-            # Only here, as pictures are heavy, and its modules import this one.
-            importlib.import_module("layerwise.report").write_report(found, given.out)
-            print(f"written: {given.out}")
-    except KeyboardInterrupt:
-        print(f"stopped. The same command goes on from {runs}." if runs else "stopped.")
-        return 130
-    except (ImportError, ValueError, OSError) as error:
-        print("\n".join([f"error: {error}", *getattr(error, "__notes__", [])]))
-        return 1
-    if runs is not None and not given.runs:
-        for each in (runs, beside(runs)):
-            each.unlink(missing_ok=True)
-    return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m layerwise.compare",
-        description="Which optimizer, at which learning rate, for this problem? All get the same rates, steps, starts "
-        "and batches.",
-        epilog=f"Problems: {', '.join([*problems.NETS, *problems.SURFACES])}.",
-    )
-    add = parser.add_argument
-    add("--problem", required=True, help="what to train, by name; see below")
-    add("--optimizers", required=True, help="names, such as sgd,momentum,rmsprop,adam")
-    add("--out", help="write a report there, one HTML file")
-    add("--steps", type=int, default=1000, help="of every run (default 1000)")
-    add("--seeds", type=int, default=10, help="how many (default 10)")
-    add("--lrs", help="rates, 0.001,0.01,0.1, or low:high:per decade (default 1e-4:1:4); widened where too narrow")
-    add("--target", type=float, help="a loss to count steps to (default: the problem's own)")
-    add("--clip", type=float, help="clip the gradients of all to this global norm (default: no clipping)")
-    add("--jobs", type=int, default=1, help="processes (default 1; more need joblib)")
-    add("--csv", help="write every run there")
-    add("--json", help="write everything there, for Comparison.load")
-    add("--runs", help="keep what is finished there (default: beside the report, until that is written)")
-    return parser
-
-
-def _rates_from(text: str) -> Sequence[float]:
-    """The rates of "0.001,0.01,0.1" or "1e-4:1:4"."""
-    try:
-        if ":" in text:
-            low, high, *each = text.split(":")
-            return log_grid(float(low), float(high), *map(int, each))
-        return [float(each) for each in text.split(",")]
-    except (TypeError, ValueError) as error:
-        raise SystemExit(f"--lrs takes 0.001,0.01,0.1 or low:high:per decade, got {text!r}: {error}") from error
-
-
 __all__ = [
-    "Comparison", "Profile", "RateTest", "compare", "find_lr", "log_grid", "main", "profile", "rule_named", "run_group",
+    "Comparison", "Profile", "RateTest", "compare", "find_lr", "log_grid", "profile", "rule_named", "run_group",
 ]  # fmt: skip
-
-
-if __name__ == "__main__":
-    # By its own name: what is made here and pickled must be found again under it.
-    raise SystemExit(importlib.import_module("layerwise.compare").main())

@@ -19,8 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from layerwise import batches, checkpoint, files, interrupts, metrics, threads
 from layerwise import loss as _loss
+from layerwise.core import files, interrupts, threads
+from layerwise.training import data as _data
+from layerwise.training import metrics
+from layerwise.training import resume as _resume
 
 Array = np.ndarray
 
@@ -359,7 +362,7 @@ class Run:
                             watcher.begin(self)
                     if self.resumed is not None:
                         with files.reading(self.resumed_from):
-                            checkpoint.restore_outside(self.resumed, self)
+                            _resume.restore_outside(self.resumed, self)
                     self.begun = True
                     self._epochs(rows, unseen, shuffle)
                 except BaseException as error:
@@ -531,7 +534,7 @@ class Run:
         """Which of these are True, of several processes that train one net in any of them."""
         return flags
 
-    def _steps(self, epoch: Iterator[batches.Batch], totals: Totals) -> bool:
+    def _steps(self, epoch: Iterator[_data.Batch], totals: Totals) -> bool:
         """The steps of one epoch; True if a callback ends the training."""
         net, loss, optim, store, bar = self.net, self.loss, self._apply, self.net._store, self._bar
         interrupt, steppers, clock = self._interrupt, self._steppers, time.perf_counter
@@ -566,7 +569,7 @@ class Run:
         ends = self._agreed(bool(ended_by))
         pauses = self.pauses and all(getattr(watcher.callback, "pauses", False) for watcher in ended_by)
         if ended_by and pauses and hasattr(self._rows, "bounds"):
-            self._paused = checkpoint.state_of(self, False)
+            self._paused = _resume.state_of(self, False)
         if self._to_save:
             self._save(ends)
         return ends
@@ -579,7 +582,7 @@ class Run:
     def _save(self, stopped: bool) -> None:
         to_save, self._to_save = self._to_save, []
         training: dict[str, Array] = {}
-        packed = {"training": files.packed(self._paused or checkpoint.state_of(self, stopped), training, "training")}
+        packed = {"training": files.packed(self._paused or _resume.state_of(self, stopped), training, "training")}
         with self._evaluation(self.net):
             header, arrays = self.net._contents()
             for path, weights_only in to_save:
@@ -622,7 +625,7 @@ class StackRun(Run):
 
     _totals = StackTotals
 
-    def _steps(self, epoch: Iterator[batches.Batch], totals: Totals) -> bool:
+    def _steps(self, epoch: Iterator[_data.Batch], totals: Totals) -> bool:
         net, loss, optim, store, bar = self.net, self.loss, self.optim, self.net._store, self._bar
         weights, gradient = net.vector, net.gradient
         if net.stopped is None:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 UNKNOWN = "can't be told"
-HERE = Path(__file__).resolve().parent
+PACKAGE = Path(__file__).resolve().parent.parent
 FOUR = ("layers", "loss", "optim", "model")
 SAMPLES = 10_000  # of a schedule, at most twice as many
 
@@ -358,7 +358,7 @@ def _whose(module: str | None, file: str | None) -> str:
     """ "ours", "installed" or "own", of code from that module."""
     if file is not None:
         path = Path(file).resolve()
-        if path.parent == HERE or (path.parent == HERE.parent and path.stem in FOUR):
+        if PACKAGE in path.parents or (path.parent == PACKAGE.parent and path.stem in FOUR):
             return "ours"
     if module == "__main__":  # whatever started it, as mpi4py and notebooks do
         return "own"

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from layerwise import layers, loss, optim, schedules
-from layerwise.files import ModelFileError
+from layerwise.core.files import ModelFileError
 
 KINDS = ((optim, optim.Optimizer), (loss, loss.Loss), (schedules, schedules.Schedule))
 

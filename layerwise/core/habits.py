@@ -1,11 +1,7 @@
-"""Habits of other frameworks: name -> what to write here, in one line. Looked at only where a name does not exist.
-
-Knows no other module.
-"""
+"""Habits of other frameworks: name -> what to write here, in one line. Looked at only where a name does not exist."""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -183,6 +179,8 @@ def check_arguments(kind: str, what: str, function: Callable[..., Any], given: I
     code = getattr(function, "__code__", None)
     if code is None or code.co_flags & 0x08:  # **others
         return
+    import difflib  # only for what is wrong: it takes a millisecond
+
     names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
     for name in given:
         if name not in names:

@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from layerwise import files
-from layerwise.comparison import beside, write_text
-from layerwise.fingerprint import plain
+from layerwise.compare.results import beside, write_text
+from layerwise.core import files
+from layerwise.core.fingerprint import plain
 
 Array = np.ndarray
 Rate = float | None  # None: of a rule that takes none

@@ -19,9 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from layerwise import layers, optim, pictures, problems
-from layerwise.compare import RATES, log_grid
-from layerwise.comparison import FEWEST, GOOD, RESAMPLES, SURE, Comparison, beside, write_text
+import layerwise.compare.pictures as pictures
+from layerwise import optim, problems
+from layerwise.compare.contest import RATES, log_grid
+from layerwise.compare.results import FEWEST, GOOD, RESAMPLES, SURE, Comparison, beside, write_text
+from layerwise.core import arguments
 
 STYLE = """
 :root { color-scheme: light; }
@@ -57,7 +59,7 @@ def write_report(
     `more` is other pictures to show, {caption: Figure}. ImportError, with the pip command, without matplotlib;
     OSError where it can't be written, with what was there as it was.
     """
-    path, timings = Path(path), layers._flag("timings", timings)
+    path, timings = Path(path), arguments.flag("timings", timings)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {str(path.parent)!r} to write {path.name} in: make it first.")
     timed = timings and any(np.isfinite(each).any() for each in comparison.seconds.values())

@@ -1,4 +1,4 @@
-"""Data on its way into a net: checked once, converted once, handed out in batches. Knows no other module.
+"""Data on its way into a net: checked once, converted once, handed out in batches.
 
 Shapes: N rows; x (N, ...), y (N, ...) or class numbers (N,), weights (N,).
 """
@@ -6,95 +6,12 @@ Shapes: N rows; x (N, ...), y (N, ...) or class numbers (N,), weights (N,).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from numbers import Real
 from typing import Any
 
 import numpy as np
 
 Array = np.ndarray
 Batch = tuple[Array, Array, "Array | None"]
-
-
-def as_array(what: str, data: Any) -> Array:
-    """`data` as an array of numbers with at least one row. TypeError for anything else but numbers."""
-    if data is None:
-        raise TypeError(f"{what} is missing.")
-    array = numbers(what, data)
-    if array.ndim == 0 or array.size == 0:
-        raise ValueError(f"{what} is empty, shape {array.shape}: at least one row is needed.")
-    return array
-
-
-def numbers(what: str, data: Any) -> Array:
-    """`data` as an array of numbers: of an array, a list, or a data frame or series, as of pandas or polars.
-
-    TypeError for anything else but numbers; of a frame, the columns are named. ValueError for masked values, which
-    would else be taken for what stands below the mask.
-    """
-    if isinstance(data, (list, tuple)) and any(isinstance(each, np.ma.MaskedArray) for each in data):
-        data = np.ma.array(data)  # as an array, the list would lose the masks
-    check_unmasked(what, data)
-    try:
-        array = np.asarray(data) if not isinstance(data, np.ndarray) or isinstance(data, np.ma.MaskedArray) else data
-    except ValueError:
-        raise ValueError(f"{what} has rows of different lengths: an array needs rows of one shape.") from None
-    if array.dtype.kind in "biuf":
-        return array
-    if hasattr(data, "to_numpy") and hasattr(data, "columns"):
-        return _frame(what, data)
-    raise TypeError(f"{what} takes numbers, got an array of {array.dtype}. {_way_out(data, array)}")
-
-
-def check_unmasked(what: str, data: Any) -> None:
-    """ValueError for masked values. An array of them would be taken for one of the values below its mask."""
-    if not np.ma.is_masked(data):
-        return
-    row = int(np.argwhere(np.ma.getmaskarray(data))[0][0]) if data.ndim else 0
-    raise ValueError(
-        f"{what} takes no masked values, and got some, first in row {row}: remove such rows, or fill them in, such as "
-        f"with the means of the columns, x.filled(x.mean(0))."
-    )
-
-
-def _frame(what: str, data: Any) -> Array:
-    """A data frame whose columns have several dtypes, column by column: as a whole it would be an array of objects."""
-    # Not by name: two columns may have the same.
-    columns = list(data.items()) if hasattr(data, "items") else list(zip(data.columns, data, strict=True))
-    arrays = [np.asarray(column) for _, column in columns]
-    wrong = [
-        f"{name!r} ({column.dtype})"
-        for (name, column), array in zip(columns, arrays, strict=True)
-        if array.dtype.kind not in "biuf"
-    ]
-    if wrong:
-        told = ", ".join(wrong[:5]) + (f" and {len(wrong) - 5} more" if len(wrong) > 5 else "")
-        raise TypeError(
-            f"{what} takes numbers, and these columns hold none, or hold missing values: {told}. Encode them as "
-            f"numbers (of categories: pandas.get_dummies), fill them in, or leave them out."
-        )
-    return np.column_stack(arrays)
-
-
-def _way_out(data: Any, array: Array) -> str:
-    """How to make numbers of an array that holds none."""
-    kind = array.dtype.kind
-    if kind in "US":
-        return "Strings are encoded as numbers first: of labels, classes, y = np.unique(y, return_inverse=True)."
-    if kind in "mM":
-        unit = np.datetime_data(array.dtype)[0]
-        return f"Times become numbers first, such as how many: (x - x.min()) / np.timedelta64(1, {unit!r})."
-    if kind == "c":
-        return "Complex numbers are given as columns of their own: x.real and x.imag."
-    if kind == "V":
-        return "Of a structured array: np.lib.recfunctions.structured_to_unstructured(x)."
-    if array.ndim == 0:
-        return f"It is given as an array with a row for each sample, not as {type(data).__name__}."
-    odd = next((each for each in array.flat if not isinstance(each, (Real, np.bool_))), None)
-    if odd is None and None not in array.ravel().tolist():
-        return "The objects are numbers: convert them, x.astype(float)."
-    if isinstance(odd, str):
-        return f"It holds strings, such as {odd[:20]!r}: encode them as numbers first."
-    return f"It holds {odd!r:.40}: fill such values in or leave them out, then x.astype(float)."
 
 
 def check_lengths(what: str, x: Array, y: Array) -> None:

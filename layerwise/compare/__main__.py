@@ -1,0 +1,5 @@
+"""python -m layerwise.compare"""
+
+from layerwise.compare.command import main
+
+raise SystemExit(main())
