@@ -57,6 +57,7 @@ def __getattr__(name: str) -> Any:
 # The base ----------------------------------------------------------------------------------------------------
 
 
+FORMERLY = {"_declared": "_specs", "drew_from": "rng_state"}  # attributes by the names that earlier pickles have
 _versions = itertools.count()
 _building = threading.RLock()  # held while a net is built; not of each net: copies and pickles carry no lock
 
@@ -87,13 +88,13 @@ class Store:
         # Zeros take no memory until they are written: a net that only predicts has its parameters once.
         self.gradient = aligned((*self.lead, size), self.dtype, np.zeros)
         self.version = next(_versions)
-        self.lending = False
+        self.reusing = False
         self.taken = 0
         self.pool: list[Array] = []
 
     def empty(self, shape: Shape, dtype: Any = None) -> Array:
         """An array to write a result into, its values undefined: lent while a net trains, else a new one."""
-        if not self.lending:
+        if not self.reusing:
             return np.empty(shape, self.dtype)
         place = self.taken
         self.taken = place + 1
@@ -106,10 +107,10 @@ class Store:
         array = self.pool[place] = aligned(shape, self.dtype)
         return array
 
-    def for_reading(self) -> Store:
+    def inference_view(self) -> Store:
         """The same parameters, with arrays of its own to lend: for a pass that must not disturb another."""
         other = copy.copy(self)
-        other.pool, other.taken, other.lending = [], 0, True
+        other.pool, other.taken, other.reusing = [], 0, True
         return other
 
 
@@ -184,7 +185,7 @@ class Layer:
     random = False  # forward draws from self.rng
     stackable = False  # forward and backward serve a stack of copies, all arrays with one more axis in front
     threaded = False  # shares its work among threads, each of which needs BLAS in one thread
-    smallest_batch = 1  # rows that a training batch must have
+    min_batch = 1  # rows that a training batch must have
 
     name: str | None
     path: str  # where it stands in its net: "layers.0"
@@ -198,12 +199,12 @@ class Layer:
     _frozen: bool
     _store: Store
     _start: int  # where its parameters begin in the net's vector
-    _declared: dict[str, tuple[Shape, Any]]  # shape of every parameter, of one net, and how it starts
+    _specs: dict[str, tuple[Shape, Any]]  # shape of every parameter, of one net, and how it starts
     _tried: dict[Shape, Shape]
     _owner: Any
     _seeds: list[Any]
     _rngs: list[np.random.Generator] | None
-    drew_from: dict[str, Any] | None  # the generator's state before the last forward in training
+    rng_state: dict[str, Any] | None  # the generator's state before the last forward in training
     _w = _b = _w_gradient = _b_gradient = np.empty(0, np.float32)  # where there is none
 
     w = _parameter("w")
@@ -223,13 +224,13 @@ class Layer:
         layer.kept = None
         layer.input_gradient_needed = True
         layer._frozen = False
-        layer._use(Store())
-        layer._declared = {}
+        layer._attach(Store())
+        layer._specs = {}
         layer._tried = {}
         layer._start = 0
         layer._owner = None
         layer._seeds = [None]
-        layer._rngs = layer.drew_from = None
+        layer._rngs = layer.rng_state = None
         return layer
 
     def __init__(self, name: str | None = None) -> None:
@@ -278,7 +279,7 @@ class Layer:
         if not hasattr(type(self), name):
             setattr(type(self), name, _parameter(name))
             setattr(type(self), name + "_gradient", _parameter(name + "_gradient"))
-        self._declared[name] = (tuple(shape), initial)
+        self._specs[name] = (tuple(shape), initial)
 
     def add_buffer(self, name: str, value: Any) -> None:
         """Declare an array of state that is not trained but is saved, such as running statistics."""
@@ -318,14 +319,14 @@ class Layer:
         elif x.shape[1:] != self.input_shape:
             self.output_shape(x.shape[1:])  # says what is wrong if the parameters do not fit
         store = self._store
-        lending, store.lending = store.lending, False
+        reusing, store.reusing = store.reusing, False
         try:
             with np.errstate(all="ignore"):
                 if store.lead:  # all copies get the same rows
                     x = np.broadcast_to(x, (*store.lead, *x.shape))
                 y = self.forward(x, training)
         finally:
-            store.lending = lending
+            store.reusing = reusing
         if (y is x or getattr(y, "base", None) is not None) and np.may_share_memory(x, y):  # an identity, Flatten
             return y.copy()
         return y
@@ -360,7 +361,7 @@ class Layer:
         """A copy that belongs to no net, with the same values; in another dtype where one is given."""
         twin = copy.deepcopy(self)
         if dtype is not None:
-            twin._tie(np.dtype(dtype))
+            twin._allocate(np.dtype(dtype))
         return twin
 
     @property
@@ -400,17 +401,17 @@ class Layer:
 
     # How layers are put together. A container gives its layers by `parts`; a leaf has none.
 
-    def parts(self) -> dict[str, Layer]:
+    def children(self) -> dict[str, Layer]:
         """Path -> layer, of the layers directly within."""
         return {}
 
     def leaves(self) -> Iterator[Layer]:
         """The layers that hold parameters themselves, in order; of a leaf, the layer."""
-        parts = self.parts()
-        if not parts:
+        children = self.children()
+        if not children:
             yield self
-        for part in parts.values():
-            yield from part.leaves()
+        for child in children.values():
+            yield from child.leaves()
 
     @property
     def trainable(self) -> bool:
@@ -439,7 +440,7 @@ class Layer:
             leaf._seeds = [None if seed is None else (seed, 3, place) for seed in seeds]
             leaf._rngs = None
         # Not (seed, 0), which is the stream of default_rng(seed): people make their data with that.
-        self._tie(self.dtype, [np.random.default_rng(None if seed is None else (seed, 1)) for seed in seeds])
+        self._allocate(self.dtype, [np.random.default_rng(None if seed is None else (seed, 1)) for seed in seeds])
         self.input_shape = input_shape  # last: a thread that finds it set may use the parameters
 
     def _declare(self, input_shape: Shape) -> None:
@@ -447,14 +448,14 @@ class Layer:
             self.setup(input_shape)
             self.input_shape = input_shape
 
-    def _tie(self, dtype: np.dtype, rngs: Sequence[np.random.Generator] = ()) -> None:
+    def _allocate(self, dtype: np.dtype, rngs: Sequence[np.random.Generator] = ()) -> None:
         """Move the parameters of all leaves into one vector; what was declared and has no values, gets them."""
         leaves = list(self.leaves())
-        store = Store(sum(math.prod(s) for leaf in leaves for s, _ in leaf._declared.values()), dtype, self.copies)
+        store = Store(sum(math.prod(s) for leaf in leaves for s, _ in leaf._specs.values()), dtype, self.copies)
         place = 0
         for leaf in leaves:
             old, leaf.parameters, leaf.gradients, leaf._start = leaf.parameters, {}, {}, place
-            for name, (shape, initial) in leaf._declared.items():
+            for name, (shape, initial) in leaf._specs.items():
                 span = slice(place, place + math.prod(shape))
                 place = span.stop
                 view = store.vector[..., span].reshape(*store.lead, *shape)
@@ -463,38 +464,38 @@ class Layer:
                 elif initial is not ...:  # else a file that is read gives the values
                     for copy, rng in zip(view if store.lead else [view], rngs, strict=True):
                         copy[...] = _initial(initial, shape, rng)
-                leaf._declared[name] = shape, None  # has values now
+                leaf._specs[name] = shape, None  # has values now
                 leaf.parameters[name] = view
                 leaf.gradients[name] = store.gradient[..., span].reshape(*store.lead, *shape)
                 leaf.__dict__["_" + name] = view
                 leaf.__dict__[f"_{name}_gradient"] = leaf.gradients[name]
             leaf.buffers = {name: value.astype(dtype) for name, value in leaf.buffers.items()}
-        self._share(store)
+        self._attach_all(store)
 
     def _draws(self, out: Array) -> Iterator[tuple[np.random.Generator, Array]]:
         """What to fill with random numbers, and from where: of a stack, each copy from its own generator."""
         return zip(self.rngs, [out] if self.copies is None else out, strict=True)
 
-    def _use(self, store: Store) -> None:
+    def _attach(self, store: Store) -> None:
         self._store = store
         self.empty = store.empty  # not a method that calls it: there are a dozen calls a step
 
-    def _share(self, store: Store) -> None:
-        self._use(store)
-        for part in self.parts().values():
-            part._share(store)
+    def _attach_all(self, store: Store) -> None:
+        self._attach(store)
+        for child in self.children().values():
+            child._attach_all(store)
 
-    def _twin(self, store: Store) -> Any:
+    def _inference_view(self, store: Store) -> Any:
         """The same layer, parameters shared, for a pass of its own that keeps nothing on this one."""
         twin = object.__new__(type(self))
         twin.__dict__.update(self.__dict__, kept=None)
-        parts = {id(part): part._twin(store) for part in self.parts().values()}
-        for name, value in self.__dict__.items() if parts else ():
+        children = {id(child): child._inference_view(store) for child in self.children().values()}
+        for name, value in self.__dict__.items() if children else ():
             if type(value) in (list, tuple):
-                twin.__dict__[name] = type(value)(parts.get(id(each), each) for each in value)
-            elif id(value) in parts:
-                twin.__dict__[name] = parts[id(value)]
-        twin._use(store)
+                twin.__dict__[name] = type(value)(children.get(id(each), each) for each in value)
+            elif id(value) in children:
+                twin.__dict__[name] = children[id(value)]
+        twin._attach(store)
         return twin
 
     def __dir__(self) -> list[str]:
@@ -513,13 +514,13 @@ class Layer:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         dtype, copies = np.dtype(state.pop("dtype")), state.pop("copies")
-        self.__dict__.update(state, gradients={})
+        self.__dict__.update({FORMERLY.get(name, name): value for name, value in state.items()}, gradients={})
         for name in self.parameters:
             if not hasattr(type(self), name):
                 setattr(type(self), name, _parameter(name))
                 setattr(type(self), name + "_gradient", _parameter(name + "_gradient"))
-        self._use(Store(0, dtype, copies))
-        self._tie(dtype)
+        self._attach(Store(0, dtype, copies))
+        self._allocate(dtype)
 
 
 for _name in FOREIGN:
@@ -529,8 +530,8 @@ for _name in FOREIGN:
 def within(layer: Layer) -> Iterator[Layer]:
     """A layer and all within it."""
     yield layer
-    for part in layer.parts().values():
-        yield from within(part)
+    for child in layer.children().values():
+        yield from within(child)
 
 
 class Attributes:
@@ -651,7 +652,7 @@ PART = 100_000  # numbers of a part of a large batch: they stay in the cache fro
 MANY = 300_000  # numbers from which on the parts are shared among threads
 
 
-def _in_parts(function: Callable[[int, int], Any], x: Array) -> None:
+def _parallel_rows(function: Callable[[int, int], Any], x: Array) -> None:
     """function(first, last) for all rows of x, a few at a time where they are many. What function does with some rows
     must not depend on which they are together with."""
     count = min(-(-x.size // PART), len(x))
@@ -660,7 +661,7 @@ def _in_parts(function: Callable[[int, int], Any], x: Array) -> None:
         return
     count += count % 2 if count < len(x) else 0
     bounds = [len(x) * k // count for k in range(count + 1)]
-    threads.over(function, list(itertools.pairwise(bounds)))
+    threads.parallel_for(function, list(itertools.pairwise(bounds)))
 
 
 def _row_max(x: Array) -> Array:
@@ -864,16 +865,16 @@ class ReLU(Elementwise):
 
     def forward(self, x: Array, training: bool) -> Array:
         y = self.kept = self.empty(x.shape)
-        _in_parts(lambda a, b: np.maximum(x[a:b], 0, out=y[a:b]), x)
+        _parallel_rows(lambda a, b: np.maximum(x[a:b], 0, out=y[a:b]), x)
         return y
 
     def backward(self, grad: Array) -> Array:
         y, x_gradient = self.kept, self.empty(grad.shape)
-        _in_parts(lambda a, b: np.multiply(grad[a:b], y[a:b] > 0, out=x_gradient[a:b]), y)
+        _parallel_rows(lambda a, b: np.multiply(grad[a:b], y[a:b] > 0, out=x_gradient[a:b]), y)
         return x_gradient
 
 
-def _bent(values: Array, above: Array, slope: Any, out: Array) -> Array:
+def _leaky(values: Array, above: Array, slope: Any, out: Array) -> Array:
     """`values` where `above`, else slope times them: without np.where, which takes ten times as long."""
     np.multiply(values, above, out=out)
     rest = values - out
@@ -891,10 +892,10 @@ class LeakyReLU(Elementwise):
 
     def forward(self, x: Array, training: bool) -> Array:
         above = self.kept = x > 0
-        return _bent(x, above, self.slope, self.empty(x.shape))
+        return _leaky(x, above, self.slope, self.empty(x.shape))
 
     def backward(self, grad: Array) -> Array:
-        return _bent(grad, self.kept, self.slope, self.empty(grad.shape))
+        return _leaky(grad, self.kept, self.slope, self.empty(grad.shape))
 
 
 class PReLU(Elementwise):
@@ -919,7 +920,7 @@ class PReLU(Elementwise):
     def forward(self, x: Array, training: bool) -> Array:
         above = x > 0
         self.kept = x, above
-        return _bent(x, above, self.w, self.empty(x.shape))
+        return _leaky(x, above, self.w, self.empty(x.shape))
 
     def backward(self, grad: Array) -> Array:
         x, above = self.kept
@@ -929,7 +930,7 @@ class PReLU(Elementwise):
             _column_sums(below, self.w_gradient)
         else:
             np.add.reduce(below, None, out=self.w_gradient[0, ...])
-        return _bent(grad, above, self.w, self.empty(grad.shape))
+        return _leaky(grad, above, self.w, self.empty(grad.shape))
 
 
 class ELU(Elementwise):
@@ -1390,8 +1391,8 @@ class Dropout(Elementwise):
             self.kept = None
             return x
         factor = self.kept = self.empty(x.shape)
-        for rng, part in self._draws(factor):
-            rng.random(out=part, dtype=part.dtype)
+        for rng, child in self._draws(factor):
+            rng.random(out=child, dtype=child.dtype)
         np.greater_equal(factor, self.rate, out=factor)
         factor *= 1 / (1 - self.rate)
         return np.multiply(x, factor, out=self.empty(x.shape))
@@ -1413,8 +1414,8 @@ class GaussianNoise(Elementwise):
         if not training:
             return x
         y = self.empty(x.shape)
-        for rng, part in self._draws(y):
-            rng.standard_normal(out=part, dtype=part.dtype)
+        for rng, child in self._draws(y):
+            rng.standard_normal(out=child, dtype=child.dtype)
         y *= self.std
         y += x
         return y
@@ -1426,7 +1427,7 @@ class GaussianNoise(Elementwise):
 # Normalisation -----------------------------------------------------------------------------------------------
 
 
-def _standardised(x: Array, axes: Any, epsilon: float) -> tuple[Array, Array, Array, Array]:
+def _normalize(x: Array, axes: Any, epsilon: float) -> tuple[Array, Array, Array, Array]:
     """(x - mean) / sqrt(variance + epsilon) over `axes`, with 1 / sqrt(...), the mean and the variance."""
     mean = x.mean(axes, keepdims=True)
     z = x - mean
@@ -1499,7 +1500,7 @@ class BatchNorm(Norm):
     old value, epsilon 1e-3, running variance biased. ValueError for a training batch of one value a channel.
     """
 
-    smallest_batch = 2
+    min_batch = 2
 
     def __init__(
         self,
@@ -1556,7 +1557,7 @@ class BatchNorm(Norm):
             if b_each is not None:
                 z += b_each
 
-        _in_parts(normalise, samples)
+        _parallel_rows(normalise, samples)
         return y
 
     def backward(self, grad: Array) -> Array:
@@ -1575,17 +1576,17 @@ class BatchNorm(Norm):
         both = self._each(sums / n, samples), self._each(products / n * scale * scale, samples)
 
         def differentiate(first: int, last: int) -> None:
-            part = out[first:last]
+            child = out[first:last]
             if moved:
-                np.subtract(samples[first:last], off, out=part)
-                part *= both[1]
-                part += both[0]
-                np.subtract(given[first:last], part, out=part)
-                part *= by
+                np.subtract(samples[first:last], off, out=child)
+                child *= both[1]
+                child += both[0]
+                np.subtract(given[first:last], child, out=child)
+                child *= by
             else:
-                np.multiply(given[first:last], by, out=part)
+                np.multiply(given[first:last], by, out=child)
 
-        _in_parts(differentiate, samples)
+        _parallel_rows(differentiate, samples)
         return x_gradient
 
     def _each(self, values: Array, samples: Array) -> Array:
@@ -1600,7 +1601,7 @@ class BatchNorm(Norm):
             ones = _ones(last - first, samples.dtype)
             found.append((first, [ones.dot(term) for term in terms(first, last)]))
 
-        _in_parts(add, samples)
+        _parallel_rows(add, samples)
         # In the order of the samples, not in that in which the threads were done: the same bits every time.
         totals = np.add.reduce([sums for _, sums in sorted(found, key=operator.itemgetter(0))], 0)
         return np.add.reduce(totals.reshape(len(totals), -1, len(self.buffers["running_mean"])), 1)
@@ -1632,7 +1633,7 @@ class LayerNorm(Norm):
         return self._several_numbers(input_shape, math.prod(sizes))
 
     def forward(self, x: Array, training: bool) -> Array:
-        z, scale, _, _ = _standardised(x, self._over, self.epsilon)
+        z, scale, _, _ = _normalize(x, self._over, self.epsilon)
         self.kept = z, scale
         return self._scaled(z)
 
@@ -1667,7 +1668,7 @@ class GroupNorm(Norm):
         return x.reshape(len(x), math.prod(x.shape[1:-1]), self.groups, x.shape[-1] // self.groups)
 
     def forward(self, x: Array, training: bool) -> Array:
-        z, scale, _, _ = _standardised(self._grouped(x), (1, 3), self.epsilon)
+        z, scale, _, _ = _normalize(self._grouped(x), (1, 3), self.epsilon)
         self.kept = z, scale
         return self._scaled(z.reshape(x.shape))
 
@@ -1807,17 +1808,17 @@ class Chain(Layer):
         if not self.layers:
             raise ValueError(f"{type(self).__name__} takes at least one layer, got none.")
         self._random = [layer for layer in self.layers if layer.random]
-        self._adopt()
+        self._own()
 
-    _sweep_of: Any = (-1, (), None)  # for which version of the store, and what `_plan_sweep` found
+    _backward_plan_of: Any = (-1, (), None)  # for which version of the store, and what `_plan_sweep` found
 
-    def parts(self) -> dict[str, Layer]:
+    def children(self) -> dict[str, Layer]:
         return {f"layers.{place}": layer for place, layer in enumerate(self.layers)}
 
-    def _adopt(self) -> None:
+    def _own(self) -> None:
         """Make the layers within this container's own; each may have one owner only."""
         seen: set[int] = set()
-        for layer in self.parts().values():
+        for layer in self.children().values():
             owner = layer._owner() if layer._owner else None
             if id(layer) in seen or owner not in (None, self):
                 raise ValueError(
@@ -1825,12 +1826,12 @@ class Chain(Layer):
                     f"give its copy here, layer.copy()."
                 )
             seen.add(id(layer))
-        for layer in self.parts().values():
+        for layer in self.children().values():
             layer._owner = weakref.ref(self)
         self._name_paths("")
 
     def _name_paths(self, prefix: str) -> None:
-        for name, layer in self.parts().items():
+        for name, layer in self.children().items():
             layer.path = prefix + name
             if isinstance(layer, Chain):
                 layer._name_paths(layer.path + ".")
@@ -1856,15 +1857,15 @@ class Chain(Layer):
     @property
     def stackable(self) -> bool:  # type: ignore[override]
         """Whether every layer serves a stack of copies."""
-        return all(part.stackable for part in self.parts().values())
+        return all(child.stackable for child in self.children().values())
 
     @property
-    def smallest_batch(self) -> int:  # type: ignore[override]
+    def min_batch(self) -> int:  # type: ignore[override]
         """The rows that a training batch must have for every layer."""
-        return max(part.smallest_batch for part in self.parts().values())
+        return max(child.min_batch for child in self.children().values())
 
-    def _twin(self, store: Store) -> Any:
-        twin = super()._twin(store)
+    def _inference_view(self, store: Store) -> Any:
+        twin = super()._inference_view(store)
         twin._random = []  # what keeps nothing has nothing to repeat
         return twin
 
@@ -1873,7 +1874,7 @@ class Chain(Layer):
         self.kept = x, training  # for `Model.again`, and so are the generators' states
         if training and self._random:
             for layer in self._random:
-                layer.drew_from = layer.rng.bit_generator.state
+                layer.rng_state = layer.rng.bit_generator.state
         for layer in self.layers:
             x = layer.forward(x, training)
             if x.dtype is not dtype:  # a layer of one's own may slip, say by np.sqrt(2)
@@ -1887,9 +1888,9 @@ class Chain(Layer):
         if self.input_gradient_needed:
             above, lowest = self.layers[::-1], None
         else:
-            version, above, lowest = self._sweep_of
+            version, above, lowest = self._backward_plan_of
             if version != self._store.version:
-                above, lowest = self._plan_sweep()
+                above, lowest = self._plan_backward()
         for layer in above:
             below = layer.backward(grad)
             if below is None:
@@ -1907,11 +1908,11 @@ class Chain(Layer):
                 lowest.input_gradient_needed = True
         return grad if self.input_gradient_needed else None
 
-    def _plan_sweep(self) -> tuple[Any, Any]:
+    def _plan_backward(self) -> tuple[Any, Any]:
         """Where nobody reads dL/dx: the layers from the last down, and the lowest that an optimizer may move."""
         first = next((place for place, layer in enumerate(self.layers) if layer.trainable), None)
         plan = ((), None) if first is None else (self.layers[:first:-1], self.layers[first])
-        self._sweep_of = (self._store.version, *plan)
+        self._backward_plan_of = (self._store.version, *plan)
         return plan
 
     def config(self) -> dict[str, Any]:
@@ -1919,12 +1920,12 @@ class Chain(Layer):
 
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()
-        state.pop("_sweep_of", None)  # another process counts its versions from 0 again
+        state.pop("_backward_plan_of", None)  # another process counts its versions from 0 again
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._adopt()
+        self._own()
 
     def __getitem__(self, place: int) -> Layer:
         return self.layers[place]
@@ -1970,7 +1971,7 @@ class Parallel(Chain):
         self.join = join
         super().__init__(self.branches, name)
 
-    def parts(self) -> dict[str, Layer]:
+    def children(self) -> dict[str, Layer]:
         return {f"branches.{place}": branch for place, branch in enumerate(self.branches)}
 
     def setup(self, input_shape: Shape) -> None:
@@ -1993,12 +1994,12 @@ class Parallel(Chain):
     def backward(self, grad: Array) -> Array | None:
         grads = [grad] * len(self.branches)
         if self.join == "concatenate":
-            grads = [np.ascontiguousarray(part) for part in np.split(grad, self.kept, axis=-1)]
+            grads = [np.ascontiguousarray(child) for child in np.split(grad, self.kept, axis=-1)]
         total = None
-        for branch, part in zip(self.branches, grads, strict=True):
+        for branch, child in zip(self.branches, grads, strict=True):
             branch.input_gradient_needed = self.input_gradient_needed
             try:
-                x_gradient = branch.backward(part)
+                x_gradient = branch.backward(child)
             finally:
                 branch.input_gradient_needed = True
             if x_gradient is not None:

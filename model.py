@@ -29,14 +29,14 @@ from layerwise.training import data as _data
 from layerwise.training import metrics, serialize
 from layerwise.training import resume as _resume
 from layerwise.training.loop import (
+    CallbackAdapter,
     DivergenceError,
     Run,
+    RunningMeans,
     StackRun,
-    StackTotals,
-    Totals,
-    Watcher,
+    StackRunningMeans,
     WeightedLoss,
-    in_stack,
+    broadcast_to_copies,
     is_summed,
     value_of,
 )
@@ -183,7 +183,7 @@ class Model(_layers.Chain):
         seeds = _seeds(seed, copies)
         super().__init__(layers, name)
         self.seeds = seeds
-        self._use(_layers.Store(0, dtype, copies))
+        self._attach(_layers.Store(0, dtype, copies))
         self._shuffle: list[np.random.Generator] | None = None
         self._layout: Any = None
         self._laid_out = -1  # the version of the store that the layout is of
@@ -238,7 +238,7 @@ class Model(_layers.Chain):
                 parameters.append(_optim.Parameter(0, span, shape, not leaf._frozen, names))
         within = slice(start, start + stop)
         slots = [(store.vector[..., within], store.gradient[..., within])]
-        return _optim.Layout(slots, _optim.merged(p for p in parameters if p.movable), parameters)
+        return _optim.Layout(slots, _optim.join(p for p in parameters if p.movable), parameters)
 
     def summary(self) -> display.Text:
         """A table of the layers, those within others too: path, the name in messages and telemetry; the arguments that
@@ -255,9 +255,9 @@ class Model(_layers.Chain):
         rows = []
         for layer in itertools.islice(_layers.within(self), 1, None):
             shape = layer.input_shape and str(layer.output_shape(layer.input_shape))
-            count = sum(math.prod(shape) for shape, _ in layer._declared.values())
+            count = sum(math.prod(shape) for shape, _ in layer._specs.values())
             told = f"{count:,}" + " (frozen)" * (count > 0 and layer.frozen)
-            rows.append([layer.path, _written(layer), shape or "", told if shape and not layer.parts() else ""])
+            rows.append([layer.path, _written(layer), shape or "", told if shape and not layer.children() else ""])
         return rows
 
     def _repr_html_(self) -> str:
@@ -288,8 +288,8 @@ class Model(_layers.Chain):
             leaf._seeds = [leaf._seeds[copy]]
             leaf._rngs = leaf._rngs and [leaf._rngs[copy]]
             leaf.parameters = {name: value[copy] for name, value in leaf.parameters.items()}
-        single._use(_layers.Store(0, single.dtype))
-        single._tie(single.dtype)
+        single._attach(_layers.Store(0, single.dtype))
+        single._allocate(single.dtype)
         single.optim = single._layout = single.stopped = None
         return single
 
@@ -311,9 +311,9 @@ class Model(_layers.Chain):
         self._converted(x[:1] if x.ndim > 1 else x)  # says what is wrong, before anything is built
         if self.input_shape is None and len(x) > 0:
             self.build(x.shape[1:])
-        store = self._store.for_reading()
-        store.lending = len(x) > batch_size  # a single batch has none to lend to
-        twin = self._twin(store)
+        store = self._store.inference_view()
+        store.reusing = len(x) > batch_size  # a single batch has none to lend to
+        twin = self._inference_view(store)
         if len(x) == 0:
             nothing = np.empty((0, *self.output_shape(x.shape[1:])), self.dtype)
             return (nothing, nothing.copy()) if spread else nothing
@@ -346,7 +346,7 @@ class Model(_layers.Chain):
     ) -> dict[str, float]:
         """{"loss": ..., metric: ...} over all rows, in inference mode; the loss is a mean over samples."""
         loss = loss if loss is not None else self.loss
-        data = _Checked(self, loss, None)
+        data = DataAdapter(self, loss, None)
         arrays = data.arrays(x, y, sample_weight)
         loss = data.loss
         chosen = self._chosen(metrics, loss)
@@ -359,9 +359,9 @@ class Model(_layers.Chain):
     def _evaluated(self, rows: Any, loss: Any, chosen: dict[str, Any], add_up: Any = None) -> dict[str, Any]:
         """The loss over batches, the metrics over all rows at once. `add_up` sums arrays over the processes, each of
         which has a part of each batch."""
-        totals = (Totals if self.copies is None else StackTotals)(loss, {})
-        store = self._store.for_reading()
-        twin = self._twin(store)
+        totals = (RunningMeans if self.copies is None else StackRunningMeans)(loss, {})
+        store = self._store.inference_view()
+        twin = self._inference_view(store)
         weighted = WeightedLoss(loss)
         kept: list[Any] = []
         if chosen:  # in place of the net's lent arrays, and of the data, which may be a memory map
@@ -376,7 +376,7 @@ class Model(_layers.Chain):
             with np.errstate(all="ignore"):
                 store.taken = 0
                 if store.lead:
-                    x, y, weight = in_stack(store, rows, x, y, weight)
+                    x, y, weight = broadcast_to_copies(store, rows, x, y, weight)
                 pred = twin.forward(x, False)
                 value = value_of(loss if weight is None else weighted, pred, y, weight, store.copies)
             totals.add(value, pred, y, weight)
@@ -401,26 +401,26 @@ class Model(_layers.Chain):
             found[name] = np.array([metric(each, *others) for each in pred]) if store.lead else metric(pred, *others)
         return found
 
-    def sweep(self, loss: Any) -> None:
+    def backpropagate(self, loss: Any) -> None:
         """Backpropagation as an optimizer does it: the gradient of every parameter that is not frozen, from the
         last layer down to the first that has one; dL/dx of the data is not computed."""
         if not self.training:
             with np.errstate(all="ignore"):
-                return self._sweep(loss)
-        self._sweep(loss)
+                return self._backpropagate(loss)
+        self._backpropagate(loss)
 
-    def _sweep(self, loss: Any) -> None:
+    def _backpropagate(self, loss: Any) -> None:
         store = self._store
-        store.lending = self.training
+        store.reusing = self.training
         needed = self.input_gradient_needed
         self.input_gradient_needed = False
         try:
             self.backward(np.asarray(loss.backward(), store.dtype))
         finally:
             self.input_gradient_needed = needed
-            store.lending = False
+            store.reusing = False
 
-    def again(self, loss: Any) -> float:
+    def reevaluate(self, loss: Any) -> float:
         """The loss and all gradients of the last batch at the present weights: same rows, same random draws, the
         running statistics unmoved. For optimizers that evaluate more than once a step."""
         within = loss.inner if isinstance(loss, WeightedLoss) else loss
@@ -429,15 +429,15 @@ class Model(_layers.Chain):
                 "evaluating a batch again needs a loss of ours, or a subclass of Loss, after net(x) and loss."
             )
         x, training = self.kept
-        drawn = [leaf for leaf in self.leaves() if training and leaf.drew_from is not None]
+        drawn = [leaf for leaf in self.leaves() if training and leaf.rng_state is not None]
         buffers = [(value, value.copy()) for leaf in self.leaves() for value in leaf.buffers.values()]
         for leaf in drawn:
-            leaf.rng.bit_generator.state = leaf.drew_from  # type: ignore[assignment]
+            leaf.rng.bit_generator.state = leaf.rng_state  # type: ignore[assignment]
         store, taken = self._store, self._store.taken
         with np.errstate(all="ignore"):
             pred = self.forward(x, training)  # not into lent arrays: those of the first time are still looked at
             value = loss(pred, loss.real, loss.sample_weight)
-            self.sweep(loss)
+            self.backpropagate(loss)
         store.taken = taken
         for live, kept in buffers:
             np.copyto(live, kept)
@@ -511,12 +511,13 @@ class Model(_layers.Chain):
         loss = loss if loss is not None else self.loss
         _check_callable("optim", optim, "Adam")
         callbacks = () if callbacks is None else callbacks
-        watchers = [Watcher(each) for each in (callbacks if isinstance(callbacks, (list, tuple)) else (callbacks,))]
+        given = callbacks if isinstance(callbacks, (list, tuple)) else (callbacks,)
+        watchers = [CallbackAdapter(each) for each in given]
 
         streamed = y is None and not (isinstance(x, np.ndarray) or _is_rows(x))
         if class_weight is not None:
             class_weight = _class_weights(class_weight, None if streamed else arguments.as_array("y", y), loss)
-        data = _Checked(self, loss, class_weight)
+        data = DataAdapter(self, loss, class_weight)
         if loss is not None and not callable(getattr(loss, "backward", None)):
             raise TypeError(f"a loss needs a method backward() -> dL/dpred; {loss!r} has none.")
         held: list[Array | None] | None = None
@@ -527,7 +528,7 @@ class Model(_layers.Chain):
                 raise ValueError("validation as a fraction needs x and y as arrays: give validation=(x, y).")
             if sample_weight is not None:
                 raise ValueError("sample_weight goes with arrays: let each batch be (x, y, weight).")
-            rows: Any = _data.Stream(x, data.batch, epochs, steps_per_epoch)
+            rows: Any = _data.IterableBatches(x, data.batch, epochs, steps_per_epoch)
             input_shape = rows.first[0].shape[1:]
             sample, smallest = rows.first[0], len(rows.first[0])
         else:
@@ -537,7 +538,7 @@ class Model(_layers.Chain):
                 first = len(x)
             arrays = data.arrays(x, y, sample_weight)
             input_shape = arrays[0].shape[1:]
-            rows = data.rows(arrays, batch_size, self.smallest_batch, steps_per_epoch)
+            rows = data.rows(arrays, batch_size, self.min_batch, steps_per_epoch)
             sample, smallest = arrays[0][:batch_size], rows.smallest
         loss = data.loss
         chosen = self._chosen(metrics, loss)
@@ -547,7 +548,7 @@ class Model(_layers.Chain):
             held = [*validation, None][:3]
         unseen = None
         if held is not None:
-            checked = _Checked(self, loss, class_weight if fraction else None, "validation ", first)
+            checked = DataAdapter(self, loss, class_weight if fraction else None, "validation ", first)
             given = checked.arrays(*held)
             shape = given[0].shape[1:]
             if self.input_shape is None and shape != input_shape:
@@ -569,7 +570,7 @@ class Model(_layers.Chain):
             with files.reading(resume):
                 _resume.check(saved, run, rows, unseen is not None, self._declared_for(input_shape), resume)
         run.check_callbacks(rows, unseen)
-        before = None if saved is None else _resume.Before(self, optim)
+        before = None if saved is None else _resume.Rollback(self, optim)
         if self.input_shape is None:
             self.build(input_shape)
         for doubt in self._doubts(loss):
@@ -684,7 +685,7 @@ class Model(_layers.Chain):
 
     def _check_smallest(self, x: Array) -> None:
         """A batch that may be too small for a layer is tried on a copy."""
-        if len(x) < self.smallest_batch:
+        if len(x) < self.min_batch:
             self.copy()(x, training=True)
 
     @property
@@ -798,7 +799,7 @@ def _written(layer: _layers.Layer) -> str:
     told = []
     for name, value in layer.config().items():
         default = parameters[name].default if name in parameters else None
-        if value is None or repr(value) == repr(default) or (layer.parts() and name in ("layers", "branches")):
+        if value is None or repr(value) == repr(default) or (layer.children() and name in ("layers", "branches")):
             continue
         if isinstance(layer, Model) and name in ("seed", "dtype", "copies"):  # the net's around it
             continue
@@ -883,7 +884,7 @@ def _labels(loss: Any) -> tuple[float, float]:
     return getattr(loss, "labels", None) or (0, 1)
 
 
-class _Checked:
+class DataAdapter:
     """Data that fits a net and a loss: every error here comes before anything is built or moved."""
 
     def __init__(self, net: Model, loss: Any, class_weight: Any, what: str = "", first: int = 0) -> None:
@@ -975,7 +976,7 @@ class _Checked:
         return x, y, weight
 
     def rows(self, arrays: list[Any], batch_size: int, smallest: int = 1, steps: int | None = None) -> Any:
-        return _data.Rows(
+        return _data.ArrayBatches(
             arrays,
             self.dtypes,
             batch_size,
@@ -1001,7 +1002,7 @@ def stack(nets: Sequence[Model]) -> Model:
     if not first.stackable:
         raise ValueError(f"{first.label} has layers that can't stand in a stack of nets.")
     leaves = [list(net.leaves()) for net in nets]
-    shapes = [[(repr(leaf), leaf._declared) for leaf in each] for each in leaves]
+    shapes = [[(repr(leaf), leaf._specs) for leaf in each] for each in leaves]
     dtypes = {net.dtype.name for net in nets}
     if any(each != shapes[0] for each in shapes) or len(dtypes) > 1 or any(net.copies is not None for net in nets):
         raise ValueError(
@@ -1015,8 +1016,8 @@ def stack(nets: Sequence[Model]) -> Model:
         leaf._seeds = [one._seeds[0] for one in each]
         leaf._rngs = None
         leaf.parameters = {name: np.stack([one.parameters[name] for one in each]) for name in leaf.parameters}
-    whole._use(_layers.Store(0, whole.dtype, len(nets)))
-    whole._tie(whole.dtype)
+    whole._attach(_layers.Store(0, whole.dtype, len(nets)))
+    whole._allocate(whole.dtype)
     return whole
 
 
@@ -1033,7 +1034,7 @@ def load(path: Any, custom: dict[str, Any] | None = None) -> Model:
     with files.Saved(path) as saved:
         stored = {name: place for name, place in saved.places.items() if not name.startswith("training.")}
         with files.reading(path, "does not describe a net"):
-            net = serialize.Maker(known).make(serialize.of_header(saved.header))
+            net = serialize.Deserializer(known).make(serialize.of_header(saved.header))
             if not isinstance(net, Model):
                 raise ModelFileError(f"{path} holds no Model.")
             input_shape = net._possible(saved.header["input_shape"])
@@ -1045,7 +1046,7 @@ def load(path: Any, custom: dict[str, Any] | None = None) -> Model:
             # Before memory is taken: a small file may describe a net that is too large for it.
             _resume.check_arrays(net, stored, path)
             for leaf in net.leaves():
-                leaf._declared = {name: (shape, ...) for name, (shape, _) in leaf._declared.items()}  # nothing is drawn
+                leaf._specs = {name: (shape, ...) for name, (shape, _) in leaf._specs.items()}  # nothing is drawn
             net._build(input_shape)
         for name, array in net._arrays().items():
             saved.array(name, out=array)

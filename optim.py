@@ -36,8 +36,16 @@ import numpy as np
 
 from layerwise.core import habits, threads
 
+# Names in pickles of earlier versions, of attributes and of a class.
+FORMERLY = {
+    "_served": "_model", "_given": "_step_cache", "_pieces": "_blocks", "_over": "_parallel_for",
+    "_Part": "ParameterGroup",
+}  # fmt: skip
+
 
 def __getattr__(name: str) -> Any:
+    if name in FORMERLY and FORMERLY[name] in globals():
+        return globals()[FORMERLY[name]]
     raise habits.missing("optim", name, __all__)
 
 
@@ -115,7 +123,7 @@ class Layout(NamedTuple):
         return [self.slots[slot][0][..., span] for slot, span in self.runs]
 
 
-def merged(parameters: Iterable[Parameter]) -> list[tuple[int, slice]]:
+def join(parameters: Iterable[Parameter]) -> list[tuple[int, slice]]:
     """The spans of these parameters, neighbours joined."""
     runs: list[tuple[int, slice]] = []
     for slot, span, *_ in parameters:
@@ -126,7 +134,7 @@ def merged(parameters: Iterable[Parameter]) -> list[tuple[int, slice]]:
     return runs
 
 
-class _Part:
+class ParameterGroup:
     """Some of the parameters of a net, for one of several optimizers."""
 
     def __init__(self) -> None:
@@ -134,7 +142,7 @@ class _Part:
         self.layout: Any = None
 
     def take(self, whole: Layout, chosen: list[Parameter]) -> None:
-        spans = merged(chosen)
+        spans = join(chosen)
         slots = [tuple(each[..., span] for each in whole.slots[slot]) for slot, span in spans]
         parameters = []
         for p in chosen:
@@ -143,10 +151,10 @@ class _Part:
             )
             shift = spans[place][1].start
             parameters.append(p._replace(slot=place, span=slice(p.span.start - shift, p.span.stop - shift)))
-        self.layout = Layout(slots, merged(p for p in parameters if p.movable), parameters)  # type: ignore[arg-type]
+        self.layout = Layout(slots, join(p for p in parameters if p.movable), parameters)  # type: ignore[arg-type]
 
 
-class _Arrays:
+class ArraysAdapter:
     """A list of arrays in place of a net."""
 
     training = False
@@ -154,11 +162,11 @@ class _Arrays:
     def __init__(self, parameters: list[Array], gradients: list[Array]) -> None:
         slots = [(w.reshape(-1), g.reshape(-1)) for w, g in zip(parameters, gradients, strict=True)]
         places = [Parameter(k, slice(0, w.size), w.shape, True, (str(k),)) for k, w in enumerate(parameters)]
-        self.layout = Layout(slots, merged(places), places)
+        self.layout = Layout(slots, join(places), places)
         self.kind = [(w.shape, w.dtype) for w in parameters]
 
 
-class _Function(_Arrays):
+class FunctionAdapter(ArraysAdapter):
     """A function of x, (value, gradient), in place of a net and of its loss at once."""
 
     training = True
@@ -170,7 +178,7 @@ class _Function(_Arrays):
         super().__init__([x], [self.gradient])
         self.value = math.nan
 
-    def again(self, loss: Any) -> float:
+    def reevaluate(self, loss: Any) -> float:
         found = self.function(self.x.copy())  # it may keep what it is given, or write into it
         if not isinstance(found, tuple) or len(found) != 2:
             raise TypeError(f"minimize takes a function of x that returns (value, gradient), this one gives {found!r}.")
@@ -181,8 +189,8 @@ class _Function(_Arrays):
         self.value = float(value)
         return self.value
 
-    def sweep(self, loss: Any) -> None:
-        self.again(loss)
+    def backpropagate(self, loss: Any) -> None:
+        self.reevaluate(loss)
 
 
 # The base ----------------------------------------------------------------------------------------------------
@@ -233,14 +241,14 @@ class Optimizer:
     ranges: dict[str, tuple[float, float, str]] = {}  # noqa: RUF012 (never changed): where others than RANGES
     decay_is = "coupled"  # or "decoupled", or "own": the rule takes weight_decay as a number
     flags: tuple[str, ...] = ()  # hyper-parameters that are True or False
-    decides: tuple[str, ...] = ()  # hyper-parameters that decide which state there is, by being 0 or False
+    structural: tuple[str, ...] = ()  # hyper-parameters that decide which state there is, by being 0 or False
     whole_parameters = False
     exact_gradient = False  # makes sense only with the gradient of the loss itself, as it is
     stackable = True  # serves a stack of nets, (S, P), too: its hyper-parameters may then be arrays of S
     # The numbers reach the rule as arrays without axes, which NumPy takes up in half the time of Python's floats: for a
     # rule that does no arithmetic among them, where float32 would round it.
     as_arrays = False
-    again = False  # evaluates net and loss, or a function, more than once a step
+    reevaluate = False  # evaluates net and loss, or a function, more than once a step
     outermost = False  # goes around all others, and nothing around it
 
     t: int
@@ -253,7 +261,7 @@ class Optimizer:
             habits.check_arguments("optimizer", cls.__name__, cls.__init__, hyper)
         # What is read before `check` can tell that a rule of one's own did not call super().__init__().
         rule: Any = super().__new__(cls)
-        rule.__dict__.update(hyper={}, _given=None, _served=None, _layout=None)
+        rule.__dict__.update(hyper={}, _step_cache=None, _model=None, _layout=None)
         return rule
 
     def __init__(self, **hyper: Any) -> None:
@@ -262,11 +270,11 @@ class Optimizer:
         self.t = 0  # steps taken
         self.hyper = {}
         self.scalars = dict(type(self).scalars)
-        self._given: Any = None  # the last list of arrays that `step` was given, and what was made for it
-        self._served: Any = None  # the net, or the shapes and dtypes of a list of arrays
+        self._step_cache: Any = None  # the last list of arrays that `step` was given, and what was made for it
+        self._model: Any = None  # the net, or the shapes and dtypes of a list of arrays
         self._layout: Any = None  # what the pieces were made for
         self._state: list[dict[str, Array]] = []  # of each slot, or with whole_parameters of each parameter
-        self._pieces: list[Piece] = []
+        self._blocks: list[Piece] = []
         self._gradients: list[Array] = []
         self._copies: int | None = None  # of the stack that it serves
         self._dtype: Any = np.dtype("float32")
@@ -274,7 +282,7 @@ class Optimizer:
         self._numbers: dict[str, Array] = {}  # those of the last step, if it `_takes_arrays`
         self._last_numbers: dict[str, Any] = {}  # what they were made from
         self._takes_arrays = False
-        self._over: Any = None  # what runs a function over many pieces in threads, where there is enough to do
+        self._parallel_for: Any = None  # what runs a function over many pieces in threads, where there is enough to do
         self._scheduled: tuple[str, ...] = ()
         for name, value in hyper.items():
             self._set(name, value)
@@ -295,7 +303,7 @@ class Optimizer:
         def rule(w: Array, g: Array, *state: Array, **numbers: Any) -> None:
             raise TypeError("a rule is rule(w, g, *state, **numbers), changing w and the state in place: write it.")
 
-    def survey(self, pieces: Callable[[], Iterable[Piece]], numbers: dict[str, Any]) -> dict[str, Any]:
+    def survey(self, blocks: Callable[[], Iterable[Piece]], numbers: dict[str, Any]) -> dict[str, Any]:
         """The numbers, where they depend on all parameters and gradients at once; `pieces()` goes over them."""
         return numbers
 
@@ -319,7 +327,7 @@ class Optimizer:
 
     def backward(self, net: Any, loss: Any) -> None:
         """All gradients of the net, from the last layer to the first."""
-        net.sweep(loss)
+        net.backpropagate(loss)
 
     def update(self, net: Any) -> None:
         """One step from the gradients that are there. FloatingPointError, and nothing moves, if they or their
@@ -333,29 +341,29 @@ class Optimizer:
     def prepare(self, net: Any) -> None:
         """Called when every layer of the net is built, before a training's first forward pass; by hand, before a
         loop of one's own. Puts the training weights back where the evaluation weights are shown."""
-        self._bind(net)
+        self._build(net)
         kept, self._training_weights = self._training_weights, None
         if kept is None:
             return
         # What is shown is worked out from what was trained; weights that someone has changed since are left alone.
         now = [w.copy() for w in net.layout.weights]
-        _put(net.layout.weights, (kept[slot][span] for slot, span in net.layout.runs))
+        _copy_all(net.layout.weights, (kept[slot][span] for slot, span in net.layout.runs))
         shown = self._shown(net)
         if shown is None or not all(map(np.array_equal, now, shown)):
-            _put(net.layout.weights, now)
+            _copy_all(net.layout.weights, now)
 
     def finish(self, net: Any) -> None:
         """Called at the end of a training: the net shows the evaluation weights from here on."""
-        self._bind(net)
+        self._build(net)
         shown = self._shown(net)
         if shown is not None and self._training_weights is None:
             self._training_weights = [w.copy() for w, _ in net.layout.slots]
-            _put(net.layout.weights, shown)
+            _copy_all(net.layout.weights, shown)
 
     @contextlib.contextmanager
     def evaluation_weights(self, net: Any) -> Iterator[None]:
         """`with optim.evaluation_weights(net):` shows the weights that the rule means to be used."""
-        self._bind(net)
+        self._build(net)
         shown = None if self._training_weights is not None else self._shown(net)
         if shown is None:
             yield
@@ -363,10 +371,10 @@ class Optimizer:
         weights = net.layout.weights
         kept = [w.copy() for w in weights]
         try:
-            _put(weights, shown)
+            _copy_all(weights, shown)
             yield
         finally:
-            _put(weights, kept)
+            _copy_all(weights, kept)
 
     def step(self, parameters: Sequence[Array] | None = None, gradients: Sequence[Any] | None = None) -> None:
         """One step of a list of arrays, in place, without a net; the state is kept by place in the list.
@@ -390,10 +398,10 @@ class Optimizer:
         for w in parameters:
             if not isinstance(w, np.ndarray) or w.dtype.kind != "f" or not w.flags.writeable:
                 raise TypeError("step changes its parameters in place: they are writeable arrays of floats.")
-        given = self._given
+        given = self._step_cache
         if given is None or len(given[0]) != len(parameters) or any(map(operator.is_not, given[0], parameters)):
             flat = [np.ascontiguousarray(w).reshape(w.shape) for w in parameters]
-            given = self._given = parameters, flat, _Arrays(flat, [np.empty_like(w) for w in flat])
+            given = self._step_cache = parameters, flat, ArraysAdapter(flat, [np.empty_like(w) for w in flat])
         _, flat, target = given
         with np.errstate(all="ignore"):
             for w, moved, place in zip(parameters, flat, range(len(flat)), strict=True):
@@ -410,8 +418,8 @@ class Optimizer:
         """Forget the state, the step count and the net."""
         self.t = 0
         self.scalars = dict(type(self).scalars)
-        self._served = self._layout = self._training_weights = None
-        self._state, self._pieces = [], []
+        self._model = self._layout = self._training_weights = None
+        self._state, self._blocks = [], []
 
     def state_dict(self) -> dict[str, Any]:
         """A snapshot: the step count, the hyper-parameters that are numbers, and the state."""
@@ -437,21 +445,21 @@ class Optimizer:
             raise ValueError(f"this is not the state of {self!r}: its hyper-parameters are {sorted(state['hyper'])}.")
         if self._state and arrays:
             found, expected = ([{n: a.shape for n, a in each.items()} for each in s] for s in (arrays, self._state))
-            if found != expected and not self.again:
+            if found != expected and not self.reevaluate:
                 raise ValueError(f"this state does not fit the parameters: it has {found}, expected {expected}.")
-        elif not (self.again or self._by_shape()) and any(set(each) != set(self.state) for each in arrays):
+        elif not (self.reevaluate or self._by_shape()) and any(set(each) != set(self.state) for each in arrays):
             raise ValueError(f"this is not the state of {self!r}: it holds {[sorted(each) for each in arrays]}.")
         if not self._can_take(arrays, state["scalars"]):
             raise ValueError(f"this is not the state of {self!r}: its arrays do not go together.")
-        hyper = {name: self._legal(name, value) for name, value in state["hyper"].items()}
-        if any(self._turns(name, value) for name, value in hyper.items()):
+        hyper = {name: self._validated(name, value) for name, value in state["hyper"].items()}
+        if any(self._changes_state(name, value) for name, value in hyper.items()):
             raise ValueError(f"this is not the state of {self!r}: its hyper-parameters are {hyper}.")
         self.t = int(state["t"])
         self.hyper.update({name: value for name, value in hyper.items() if not callable(self.hyper[name])})
         self.scalars = dict(state["scalars"])
         self._training_weights = copy.deepcopy(state["training_weights"])
         # The pieces are made anew, at the next step, from these arrays.
-        self._state, self._layout, self._served = arrays, None, None
+        self._state, self._layout, self._model = arrays, None, None
 
     def _can_take(self, arrays: list[dict[str, Array]], scalars: dict[str, float]) -> bool:
         """Whether a state whose shapes nothing else decides is of one piece."""
@@ -501,12 +509,12 @@ class Optimizer:
         hyper = self.__dict__.get("hyper", {})
         if name in hyper:
             self._set(name, value)
-        elif hyper and (name in USUAL or self._meant(name)):
+        elif hyper and (name in USUAL or self._is_typo(name)):
             raise AttributeError(f"{type(self).__name__} has no {name!r} to set; it has {', '.join(hyper)}.")
         else:
             super().__setattr__(name, value)
 
-    def _meant(self, name: str) -> bool:
+    def _is_typo(self, name: str) -> bool:
         """Whether a name that means nothing is that of a hyper-parameter, but for a slip."""
         own = type(self).__module__ != __name__  # a rule of one's own may call its attributes what it likes
         if own or name.startswith("_") or name in self.__dict__ or hasattr(type(self), name):
@@ -520,8 +528,8 @@ class Optimizer:
         if taken and name not in self.hyper:
             raise ValueError(f"{name!r} means something else to every Optimizer: call the hyper-parameter otherwise.")
         scheduled = callable(value) and name not in COUNTS
-        value = value if scheduled else self._legal(name, value)
-        if name in self.hyper and self._turns(name, value):
+        value = value if scheduled else self._validated(name, value)
+        if name in self.hyper and self._changes_state(name, value):
             raise ValueError(
                 f"{type(self).__name__}: {name} decides which state is kept, and is {self.hyper[name]!r}: make another "
                 f"{type(self).__name__} with {name}={value!r}."
@@ -532,22 +540,22 @@ class Optimizer:
     def _by_shape(self) -> bool:
         return type(self).shapes is not Optimizer.shapes
 
-    def _turns(self, name: str, value: Any) -> bool:
+    def _changes_state(self, name: str, value: Any) -> bool:
         """Whether `name` can't be `value` with the state that there is."""
-        if name not in self.decides:
+        if name not in self.structural:
             return False
         before, after = (callable(each) or bool(np.any(each)) for each in (self.hyper[name], value))
         return before != after and (after or name in self.flags)
 
     def _at(self, name: str, value: Any, steps: int) -> Any:
-        return self._legal(name, value(steps)) if callable(value) else value
+        return self._validated(name, value(steps)) if callable(value) else value
 
-    def _legal(self, name: str, value: Any) -> Any:
+    def _validated(self, name: str, value: Any) -> Any:
         """`value`, if `name` may be that."""
         # A NumPy number would turn float32 arrays into float64: it becomes Python's here.
         value = value.item() if isinstance(value, (np.generic, np.ndarray)) and np.ndim(value) == 0 else value
         if isinstance(value, np.ndarray) and value.ndim == 1 and self.stackable and name not in self.flags:
-            return np.array([self._legal(name, each) for each in value.tolist()], np.float64)  # one for each copy
+            return np.array([self._validated(name, each) for each in value.tolist()], np.float64)  # one for each copy
         if name in self.flags:
             legal, good = "True or False", isinstance(value, bool)
         elif name in COUNTS:
@@ -572,7 +580,7 @@ class Optimizer:
         """ValueError if this optimizer serves something else than this net."""
         if "scalars" not in self.__dict__:  # set by __init__, as t, which a wrapper may have as a property
             raise TypeError(_not_initialised(self))
-        served = self._served
+        served = self._model
         copies = getattr(net, "copies", None)
         if copies is not None and not self.stackable:
             raise ValueError(f"{type(self).__name__} can't train a stack of copies: train the nets one after another.")
@@ -584,7 +592,7 @@ class Optimizer:
                 )
         if served is None or served is net:
             return
-        if isinstance(net, _Arrays) and isinstance(served, list):
+        if isinstance(net, ArraysAdapter) and isinstance(served, list):
             if served == net.kind:
                 return
             other = f"arrays of shapes {[shape for shape, _ in served]}"
@@ -594,7 +602,7 @@ class Optimizer:
             f"this {type(self).__name__} serves {other} and keeps its state: use another instance, or reset() this one."
         )
 
-    def _bind(self, net: Any) -> None:
+    def _build(self, net: Any) -> None:
         """Make the state for this net, and the pieces of its vectors that the rule runs over."""
         self.check(net)
         layout = net.layout
@@ -609,14 +617,14 @@ class Optimizer:
             every = [layout.slots[p.slot][0][p.span].reshape(p.shape) for p in layout.parameters]
         else:
             every = [w for w, _ in layout.slots]
-        self._take_state(every)
-        self._pieces = self._cut(layout)
+        self._init_state(every)
+        self._blocks = self._split(layout)
         self._gradients = layout.gradients
-        self._served, self._layout = net.kind if isinstance(net, _Arrays) else net, layout
+        self._model, self._layout = net.kind if isinstance(net, ArraysAdapter) else net, layout
         if not self._known and not is_ours(self.rule):
             self.__dict__["_move"] = self._watched_move
 
-    def _take_state(self, parameters: list[Array]) -> None:
+    def _init_state(self, parameters: list[Array]) -> None:
         """State for these arrays: what was loaded or is there already, else new."""
         shapes = [self.shapes(w.shape) for w in parameters]
         if not self._state:
@@ -630,14 +638,14 @@ class Optimizer:
             self._state = state  # last: where `start` is cut short, nothing was begun
         else:
             found = [{name: array.shape for name, array in each.items()} for each in self._state]
-            if found != shapes and not self.again:
+            if found != shapes and not self.reevaluate:
                 raise ValueError(
                     f"the state of this {type(self).__name__} is for {found}, the parameters need {shapes}."
                 )
             for w, each in zip(parameters, self._state, strict=True):  # one that was loaded may have another dtype
                 each.update({name: array.astype(w.dtype, copy=False) for name, array in each.items()})
 
-    def _cut(self, layout: Layout) -> list[Piece]:
+    def _split(self, layout: Layout) -> list[Piece]:
         """(w, g, *state) for all that may be moved: whole parameters, or blocks of the longest runs."""
         if self.whole_parameters:
             return [
@@ -645,7 +653,7 @@ class Optimizer:
                 for p, state in zip(layout.parameters, self._state, strict=True)
                 if p.movable
             ]
-        pieces = []
+        blocks = []
         total = sum(layout.slots[slot][0][..., span].size for slot, span in layout.runs)
         # What is larger than all caches streams through them, and needs some room beside the block.
         block_size = BLOCK if total < 64 * BLOCK else BLOCK * 3 // 4
@@ -655,13 +663,13 @@ class Optimizer:
             width = -(-(span.stop - span.start) // max(1, size // block_size))
             for at in range(span.start, span.stop, max(1, width)):
                 block = slice(at, min(at + width, span.stop))
-                pieces.append(tuple(a[..., block] for a in arrays))
-        self._over = threads.over if total >= WIDE else None
-        return pieces
+                blocks.append(tuple(a[..., block] for a in arrays))
+        self._parallel_for = threads.parallel_for if total >= WIDE else None
+        return blocks
 
     def _update(self, net: Any) -> None:
-        if net.layout is not self._layout or net is not self._served:
-            self._bind(net)
+        if net.layout is not self._layout or net is not self._model:
+            self._build(net)
         _refuse_overflow(self._gradients)
         self._move(net)
 
@@ -672,17 +680,17 @@ class Optimizer:
         t = self.t + 1
         numbers = self.numbers(t, **hyper)
         self.__dict__["t"] = t  # not through __setattr__, which looks for a hyper-parameter
-        move, pieces = self.rule, self._pieces
+        move, blocks = self.rule, self._blocks
         decays = isinstance(decay, np.ndarray) or decay != 0
         shrink = 1 - hyper["lr"] * decay if decays and self.decay_is == "decoupled" else None
         if self._copies is not None:
-            numbers = {name: self._column(value) for name, value in numbers.items()}
-            decay, shrink = self._column(decay), self._column(shrink)
+            numbers = {name: self._per_copy(value) for name, value in numbers.items()}
+            decay, shrink = self._per_copy(decay), self._per_copy(shrink)
         elif self._takes_arrays:
-            numbers = self._taken_up(numbers)
+            numbers = self._as_0d(numbers)
         coupled = decays and self.decay_is == "coupled"
         if type(self).survey is not Optimizer.survey:
-            numbers = self.survey(lambda: _decayed(pieces, decay) if coupled else pieces, numbers)
+            numbers = self.survey(lambda: _decayed(blocks, decay) if coupled else blocks, numbers)
         if decays:
 
             def move(w: Array, g: Array, *state: Array, **numbers: Any) -> None:
@@ -690,20 +698,20 @@ class Optimizer:
                     w *= shrink
                 self.rule(w, decay * w + g if coupled else g, *state, **numbers)
 
-        if self._over is not None:
-            self._over(functools.partial(move, **numbers), pieces)
+        if self._parallel_for is not None:
+            self._parallel_for(functools.partial(move, **numbers), blocks)
         else:
-            for piece in pieces:
+            for piece in blocks:
                 move(*piece, **numbers)
         if t % FLUSH == 0:
-            for _, _, *state in pieces:
+            for _, _, *state in blocks:
                 for array in state:
                     np.copyto(array, 0, where=np.abs(array) < np.finfo(array.dtype).tiny)
 
     def _watched_move(self, net: Any) -> None:
         """A step of a rule of one's own that is not yet known to move weights."""
         rule, name, moved = self.rule, type(self).__name__, []
-        before, weights = self.snapshot(), [w.copy() for w, *_ in self._pieces]
+        before, weights = self.snapshot(), [w.copy() for w, *_ in self._blocks]
 
         def watched(w: Array, g: Array, *state: Array, **numbers: Any) -> None:
             was = w.copy()
@@ -721,7 +729,7 @@ class Optimizer:
             type(self)._move(self, net)
         except Exception:
             self.restore(before)
-            _put([w for w, *_ in self._pieces], weights)
+            _copy_all([w for w, *_ in self._blocks], weights)
             raise
         finally:
             del self.__dict__["rule"]
@@ -736,7 +744,7 @@ class Optimizer:
                 stacklevel=2,
             )
 
-    def _taken_up(self, numbers: dict[str, Any]) -> dict[str, Any]:
+    def _as_0d(self, numbers: dict[str, Any]) -> dict[str, Any]:
         """The numbers of a step as arrays without axes, the same arrays each time."""
         taken, last = self._numbers, self._last_numbers
         for name, value in numbers.items():
@@ -747,7 +755,7 @@ class Optimizer:
         last.update(numbers)
         return taken
 
-    def _column(self, number: Any) -> Any:
+    def _per_copy(self, number: Any) -> Any:
         """One number for each copy in a stack as (S, 1), in the dtype of the weights."""
         if not isinstance(number, np.ndarray):
             return number
@@ -774,7 +782,7 @@ class Optimizer:
             return self._evaluation_weights() or [w.copy() for w in net.layout.weights]
         finally:
             self.restore(before)
-            _put(live, kept)
+            _copy_all(live, kept)
 
     def _has_rest(self) -> bool:
         """Whether an Accumulate, this one or within, has gradients that it has not applied yet."""
@@ -799,7 +807,7 @@ class Optimizer:
         return type(self).evaluation is not Optimizer.evaluation
 
     def _needs_value(self) -> bool:
-        return self.again or self.exact_gradient
+        return self.reevaluate or self.exact_gradient
 
     def _needs_exact_gradient(self) -> bool:
         return self.exact_gradient
@@ -807,12 +815,13 @@ class Optimizer:
     # Copies and pickles carry the state, not the net.
 
     def __getstate__(self) -> dict[str, Any]:
-        state = dict(self.__dict__, _served=None, _layout=None, _given=None, _pieces=[], _gradients=[], _over=None)
+        state = dict(self.__dict__, _model=None, _layout=None, _step_cache=None, _parallel_for=None)
+        state |= {"_blocks": [], "_gradients": []}
         state.pop("_move", None)
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
+        self.__dict__.update({FORMERLY.get(name, name): value for name, value in state.items()})
         # Arrays of its own: joblib gives memory maps, which may be read-only, or whose file a step would change.
         self._state = [{name: _owned(array) for name, array in each.items()} for each in self._state]
         self._show()
@@ -850,18 +859,18 @@ def _owned(array: Array) -> Array:
     return array if array.flags.owndata and array.flags.writeable else np.array(array)
 
 
-def _decayed(pieces: Iterable[Piece], decay: Any) -> Iterator[Piece]:
+def _decayed(blocks: Iterable[Piece], decay: Any) -> Iterator[Piece]:
     """The pieces with g + decay w in place of g; the gradient stays as its user knows it."""
-    for w, g, *state in pieces:
+    for w, g, *state in blocks:
         yield w, decay * w + g, *state
 
 
-def _put(arrays: Iterable[Array], values: Iterable[Array]) -> None:
+def _copy_all(arrays: Iterable[Array], values: Iterable[Array]) -> None:
     for array, value in zip(arrays, values, strict=True):
         np.copyto(array, value)
 
 
-def _squared(arrays: Iterable[Array]) -> float:
+def _sum_of_squares(arrays: Iterable[Array]) -> float:
     """The sum of the squares of all elements; in float64 where float32 would overflow."""
     total = 0.0
     for a in arrays:
@@ -907,7 +916,7 @@ def minimize(function: Callable[[Array], tuple[Any, Any]], x0: Any, optimizer: O
     x = x if x.dtype.kind == "f" else x.astype(np.float64)
     path = np.empty((steps + 1, *x.shape), x.dtype)
     path[0] = x
-    target = _Function(function, x)
+    target = FunctionAdapter(function, x)
     with np.errstate(all="ignore"):
         for place in range(1, steps + 1):
             optimizer(target, target)
@@ -929,7 +938,7 @@ class SGD(Optimizer):
     """
 
     flags = ("nesterov",)
-    decides = ("momentum",)
+    structural = ("momentum",)
 
     def __init__(
         self, lr: Any = 0.01, momentum: Any = 0.0, dampening: Any = 0.0, nesterov: bool = False, weight_decay: Any = 0.0
@@ -1027,7 +1036,7 @@ class Rprop(Optimizer):
         super().__init__(lr=lr, eta_minus=eta_minus, eta_plus=eta_plus, step_min=step_min, step_max=step_max)
 
     def start(self, w: Array, last: Array, s: Array) -> None:
-        s[...] = self.lr if self._copies is None else self._column(self.lr)
+        s[...] = self.lr if self._copies is None else self._per_copy(self.lr)
 
     @staticmethod
     def rule(
@@ -1091,7 +1100,7 @@ class RMSProp(Optimizer):
     """
 
     flags = ("epsilon_inside", "centered")
-    decides = ("momentum", "centered")
+    structural = ("momentum", "centered")
 
     def __init__(
         self,
@@ -1210,7 +1219,7 @@ class Adam(Optimizer):
 
     state: tuple[str, ...] = ("m", "v")
     flags = ("amsgrad",)
-    decides = ("amsgrad",)
+    structural = ("amsgrad",)
     as_arrays = True
 
     def __init__(
@@ -1494,7 +1503,7 @@ class Lion(Optimizer):
 
 def _trust(w: Array, u: Array, coefficient: float = 1.0, epsilon: float = 0.0) -> float:
     """coefficient |w| / (|u| + epsilon); 1 where either norm is 0."""
-    above, below = math.sqrt(_squared([w])), math.sqrt(_squared([u]))
+    above, below = math.sqrt(_sum_of_squares([w])), math.sqrt(_sum_of_squares([u]))
     return coefficient * above / (below + epsilon) if above and below else 1.0
 
 
@@ -1616,7 +1625,7 @@ class Adafactor(Optimizer):
         clip_threshold: float, weight_decay: float,
     ) -> None:  # fmt: skip
         epsilon1 = float(np.finfo(w.dtype).eps) if epsilon1 is None else epsilon1
-        rate *= max(epsilon2, math.sqrt(_squared([w]) / w.size))  # before the decay
+        rate *= max(epsilon2, math.sqrt(_sum_of_squares([w]) / w.size))  # before the decay
         w *= 1 - lr * weight_decay
         square = g * g
         if len(state) == 2:
@@ -1629,7 +1638,7 @@ class Adafactor(Optimizer):
             (v,) = state
             v += new * (square - v)
         u = g / np.sqrt(np.maximum(v, epsilon1 * epsilon1))
-        w -= rate / max(1.0, math.sqrt(_squared([u]) / u.size) / clip_threshold) * u
+        w -= rate / max(1.0, math.sqrt(_sum_of_squares([u]) / u.size) / clip_threshold) * u
 
 
 class Muon(Optimizer):
@@ -1683,7 +1692,7 @@ def orthogonal(x: Array, steps: int = 5) -> Array:
     """The matrix x with its singular values moved to about 1 (0.7 to 1.2), by Newton-Schulz steps; 0 stays 0."""
     tall = len(x) > x.shape[1]
     x = x.T if tall else x  # so that x x' is the smaller square
-    x = x / (math.sqrt(_squared([x])) + 1e-8)
+    x = x / (math.sqrt(_sum_of_squares([x])) + 1e-8)
     for _ in range(steps):
         a = x @ x.T
         x = 3.4445 * x + (-4.775 * a + 2.0315 * (a @ a)) @ x
@@ -1808,12 +1817,12 @@ class DoG(Optimizer):
     def start(self, w: Array, start_w: Array) -> None:
         start_w[...] = w
 
-    def survey(self, pieces: Callable[[], Iterable[Piece]], numbers: dict[str, Any]) -> dict[str, Any]:
+    def survey(self, blocks: Callable[[], Iterable[Piece]], numbers: dict[str, Any]) -> dict[str, Any]:
         far = length = square = 0.0
-        for w, g, start in pieces():
-            far += _squared([w - start])
-            length += _squared([start])
-            square += _squared([g])
+        for w, g, start in blocks():
+            far += _sum_of_squares([w - start])
+            length += _sum_of_squares([start])
+            square += _sum_of_squares([g])
         memory = self.scalars
         if self.t == 1:
             memory["distance"] = numbers["initial_distance"] * (1 + math.sqrt(length))
@@ -1863,14 +1872,14 @@ class Prodigy(Optimizer):
     def start(self, w: Array, start_w: Array, **others: Array) -> None:
         start_w[...] = w
 
-    def survey(self, pieces: Callable[[], Iterable[Piece]], numbers: dict[str, Any]) -> dict[str, Any]:
+    def survey(self, blocks: Callable[[], Iterable[Piece]], numbers: dict[str, Any]) -> dict[str, Any]:
         beta1, beta2, first = numbers["beta1"], numbers["beta2"], numbers["initial_distance"]
         memory = self.scalars
         d = memory["d"] = memory["d"] or first
         rate = d * numbers["lr"] * math.sqrt(1 - beta2**self.t) / (1 - beta1**self.t)
         fade = math.sqrt(beta2)
         along = total = 0.0
-        for w, g, start, m, v, s in pieces():
+        for w, g, start, m, v, s in blocks():
             along += float(g.dot(start - w))
             scaled = d * g
             m += (1 - beta1) * (scaled - m)
@@ -1912,8 +1921,8 @@ class PolyakSGD(Optimizer):
         super().backward(net, loss)
         self.value = _value(self, loss)
 
-    def survey(self, pieces: Callable[[], Iterable[Piece]], numbers: dict[str, Any]) -> dict[str, Any]:
-        square = _squared(g for _, g in pieces())
+    def survey(self, blocks: Callable[[], Iterable[Piece]], numbers: dict[str, Any]) -> dict[str, Any]:
+        square = _sum_of_squares(g for _, g in blocks())
         if square <= np.finfo(np.float64).eps:
             return {"lr": 0.0}
         return {"lr": min((self.value - numbers["minimum"]) / square, numbers["max_lr"])}
@@ -1942,7 +1951,7 @@ class LBFGS(Optimizer):
     state = ("y", "s", "direction", "last_g")
     scalars = {"iterations": 0, "length": 0.0, "scale": 1.0}  # noqa: RUF012
     stackable = False
-    again = True
+    reevaluate = True
     exact_gradient = True
 
     def __init__(
@@ -1975,11 +1984,11 @@ class LBFGS(Optimizer):
         _value(self, loss)
         self._loss = loss
 
-    def _take_state(self, parameters: list[Array]) -> None:
+    def _init_state(self, parameters: list[Array]) -> None:
         if not self._state:
             self._state = [{}]  # filled by the first iterations
 
-    def _cut(self, layout: Layout) -> list[Piece]:
+    def _split(self, layout: Layout) -> list[Piece]:
         last = self._state[0].get("last_g")
         other = self._layout is not None and self._layout.runs != layout.runs
         if other or (last is not None and last.size != sum(w.size for w in layout.weights)):
@@ -2016,8 +2025,8 @@ class LBFGS(Optimizer):
 
         def at(x: Array) -> tuple[float, Array]:
             """Loss and gradient of the same batch at the weights x."""
-            _put(weights, np.split(x, ends))
-            value = net.again(loss)
+            _copy_all(weights, np.split(x, ends))
+            value = net.reevaluate(loss)
             return value, np.concatenate(gradients)
 
         before = self.snapshot()
@@ -2027,10 +2036,10 @@ class LBFGS(Optimizer):
                 raise FloatingPointError("LBFGS met a loss that is not finite along its direction: nothing was moved.")
         except BaseException:
             self.restore(before)
-            _put(weights, np.split(start, ends))
+            _copy_all(weights, np.split(start, ends))
             raise
         self.t += 1
-        _put(weights, np.split(x, ends))
+        _copy_all(weights, np.split(x, ends))
 
     def _iterate(
         self, at: Callable[[Array], tuple[float, Array]], x: Array, value: float, g: Array, *, lr: float, history: int,
@@ -2241,8 +2250,8 @@ class Wrapper(Optimizer):
         self.optimizer.backward(net, loss)
 
     def _update(self, net: Any) -> None:
-        if net.layout is not self._layout or net is not self._served:
-            self._bind(net)
+        if net.layout is not self._layout or net is not self._model:
+            self._build(net)
         self._now()  # an illegal value is refused before anything moves
         self.around(net)
         self.t += 1
@@ -2267,11 +2276,11 @@ class Wrapper(Optimizer):
         super().check(net)
         self.optimizer.check(net)
 
-    def _bind(self, net: Any) -> None:
-        super()._bind(net)
-        self.optimizer._bind(net)
+    def _build(self, net: Any) -> None:
+        super()._build(net)
+        self.optimizer._build(net)
 
-    def _cut(self, layout: Layout) -> list[Piece]:
+    def _split(self, layout: Layout) -> list[Piece]:
         """(w, g, *state) of each run that may be moved."""
         return [
             tuple(a[span] for a in (*layout.slots[slot], *self._state[slot].values())) for slot, span in layout.runs
@@ -2291,7 +2300,7 @@ class Wrapper(Optimizer):
         return own or ("optimizer" in self.__dict__ and self.optimizer._shows_others())
 
     def _needs_value(self) -> bool:
-        return self.again or self.optimizer._needs_value()
+        return self.reevaluate or self.optimizer._needs_value()
 
     def _needs_exact_gradient(self) -> bool:
         return self.optimizer._needs_exact_gradient()
@@ -2368,11 +2377,11 @@ class Clip(Wrapper):
                 self.clipped = self.clipped or bool(g.max() > value or g.min() < -value)
                 np.clip(g, -value, value, out=g)
         if norm is not None:
-            length = math.sqrt(_squared(self._gradients))
+            length = math.sqrt(_sum_of_squares(self._gradients))
             if length == math.inf:  # a square may be beyond the dtype where the clipped one is not
                 top = float(max(max(g.max(), -g.min()) for g in self._gradients))
                 blocks = (g[at : at + BLOCK] / top for g in self._gradients for at in range(0, g.size, BLOCK))
-                length = top * math.sqrt(_squared(blocks))
+                length = top * math.sqrt(_sum_of_squares(blocks))
             scale = norm / (length + 1e-6)
             if scale < 1:
                 self.clipped = True
@@ -2401,14 +2410,14 @@ class Accumulate(Wrapper):
         _refuse_overflow(self._gradients)
         steps = self.hyper["steps"]
         self.scalars["calls"] += 1
-        for _, g, mean in self._pieces:
+        for _, g, mean in self._blocks:
             mean += g / steps
         if self.scalars["calls"] >= steps:
-            for _, g, mean in self._pieces:
+            for _, g, mean in self._blocks:
                 g[...] = mean
             self.optimizer._update(net)
             self.scalars["calls"] = 0
-            for _, _, mean in self._pieces:
+            for _, _, mean in self._blocks:
                 mean.fill(0)
 
     def _has_rest(self) -> bool:
@@ -2416,7 +2425,7 @@ class Accumulate(Wrapper):
 
     def _apply_rest(self, net: Any) -> None:
         if self.scalars["calls"]:
-            for _, g, mean in self._pieces:
+            for _, g, mean in self._blocks:
                 g[...] = mean * (self.hyper["steps"] / self.scalars["calls"])
             self.optimizer._update(net)
         if self.optimizer._has_rest():
@@ -2443,7 +2452,7 @@ class Average(Wrapper):
         self.optimizer._update(net)
         if self.updates > before:
             share = 1 - decay if before else 1.0
-            for w, _, average in self._pieces:
+            for w, _, average in self._blocks:
                 average += share * (w - average)
 
     def evaluation(self, w: Array, average: Array) -> Array | None:
@@ -2471,7 +2480,7 @@ class Lookahead(Wrapper):
         alpha, before = self._now()["alpha"], self.updates
         self.optimizer._update(net)
         if self.updates > before and self.updates % self.hyper["steps"] == 0:
-            for w, _, slow in self._pieces:
+            for w, _, slow in self._blocks:
                 slow += alpha * (w - slow)
                 w[...] = slow
 
@@ -2486,7 +2495,7 @@ class SAM(Wrapper):
     or `minimize`. Foret et al. 2020 (2010.01412), algorithm 1. Equals optax.contrib.sam.
     """
 
-    again = True
+    reevaluate = True
     changes_gradient = True
     ranges = {"rho": NOT_NEGATIVE}  # noqa: RUF012
 
@@ -2494,10 +2503,10 @@ class SAM(Wrapper):
         super().__init__(optimizer, rho=rho)
 
     def backward(self, net: Any, loss: Any) -> None:
-        self._bind(net)
+        self._build(net)
         rho = self._now()["rho"]
         self.optimizer.backward(net, loss)
-        length = math.sqrt(_squared(self._gradients))
+        length = math.sqrt(_sum_of_squares(self._gradients))
         if not 0 < length < math.inf:
             return  # nowhere to go, or `update` will say what is wrong
         weights = self._layout.weights
@@ -2506,9 +2515,9 @@ class SAM(Wrapper):
             with np.errstate(all="ignore"):
                 for w, g in zip(weights, self._gradients, strict=True):
                     w += rho / length * g
-                net.again(loss)
+                net.reevaluate(loss)
         finally:
-            _put(weights, kept)
+            _copy_all(weights, kept)
 
     def around(self, net: Any) -> None:
         self.optimizer._update(net)
@@ -2539,14 +2548,14 @@ class PerLayer(Optimizer):
         if len({id(each) for each in given}) < len(given):
             raise ValueError("PerLayer takes another instance for each pattern: one keeps the state of one part.")
         super().__init__()
-        self._parts = {pattern: _Part() for pattern in self.optimizers}
+        self._parts = {pattern: ParameterGroup() for pattern in self.optimizers}
 
-    def _each(self) -> Iterator[tuple[Optimizer, _Part]]:
+    def _each(self) -> Iterator[tuple[Optimizer, ParameterGroup]]:
         for pattern, optimizer in self.optimizers.items():
             if optimizer is not None:
                 yield optimizer, self._parts[pattern]
 
-    def _bind(self, net: Any) -> None:
+    def _build(self, net: Any) -> None:
         self.check(net)
         layout = net.layout
         if layout is self._layout:
@@ -2568,12 +2577,12 @@ class PerLayer(Optimizer):
         for pattern, part in self._parts.items():
             part.take(layout, chosen[pattern])
         for optimizer, part in self._each():
-            optimizer._bind(part)
-        self._served, self._layout = net.kind if isinstance(net, _Arrays) else net, layout
+            optimizer._build(part)
+        self._model, self._layout = net.kind if isinstance(net, ArraysAdapter) else net, layout
 
     def _update(self, net: Any) -> None:
-        if net.layout is not self._layout or net is not self._served:
-            self._bind(net)
+        if net.layout is not self._layout or net is not self._model:
+            self._build(net)
         for optimizer, part in self._each():  # all is checked before anything moves
             optimizer._now()
             _refuse_overflow(part.layout.gradients)
@@ -2598,10 +2607,10 @@ class PerLayer(Optimizer):
         try:
             for part, weights in shown:
                 if weights is not None:
-                    _put(part.layout.weights, weights)
+                    _copy_all(part.layout.weights, weights)
             return [w.copy() for w in all_weights]
         finally:
-            _put(all_weights, kept)
+            _copy_all(all_weights, kept)
 
     def _shows_others(self) -> bool:
         return any(optimizer._shows_others() for optimizer, _ in self._each())
@@ -2645,7 +2654,7 @@ class PerLayer(Optimizer):
         return {"optimizers": self.optimizers}
 
     def __getstate__(self) -> dict[str, Any]:
-        return dict(super().__getstate__(), _parts={pattern: _Part() for pattern in self.optimizers})
+        return dict(super().__getstate__(), _parts={pattern: ParameterGroup() for pattern in self.optimizers})
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(f"PerLayer has no {name!r}: ask one of its optimizers, optim.optimizers[pattern].")
@@ -2682,5 +2691,5 @@ __all__ = [
     "ASGD", "LAMB", "LARS", "LBFGS", "SAM", "SGD", "Accumulate", "AdaBelief", "Adadelta", "Adafactor", "Adagrad",
     "Adam", "AdamW", "Adamax", "Average", "Clip", "DoG", "Layout", "Lion", "Lookahead", "Momentum", "Muon", "NAdam",
     "Optimizer", "Parameter", "PerLayer", "PolyakSGD", "Prodigy", "RAdam", "RMSProp", "Rprop", "ScheduleFreeAdamW",
-    "ScheduleFreeSGD", "SignSGD", "Signum", "Wrapper", "Yogi", "merged", "minimize", "orthogonal",
+    "ScheduleFreeSGD", "SignSGD", "Signum", "Wrapper", "Yogi", "join", "minimize", "orthogonal",
 ]  # fmt: skip

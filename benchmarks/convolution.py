@@ -74,7 +74,7 @@ class Ours:
         store = layer._store
 
         def lent(function, *arguments):
-            store.taken, store.lending = 0, True
+            store.taken, store.reusing = 0, True
             function(*arguments)
 
         return {"forward": lambda: lent(layer.forward, x, True), "backward": lambda: lent(layer.backward, grad)}
@@ -100,7 +100,7 @@ class Ours:
         a = np.random.default_rng(0).standard_normal((1024, 1024), np.float32)
         outs = [np.empty_like(a) for _ in range(self.threads.workers())]
         with self.threads.single_blas() as single:
-            seconds = timed(lambda: self.threads.over(lambda out: a.dot(a, out), [(out,) for out in outs]), 8)
+            seconds = timed(lambda: self.threads.parallel_for(lambda out: a.dot(a, out), [(out,) for out in outs]), 8)
         return len(outs) * 2 * 1024**3 / seconds if single else 2 * 1024**3 / timed(lambda: a.dot(a, outs[0]), 8)
 
 

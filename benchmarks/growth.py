@@ -31,7 +31,7 @@ class Split:
 
     def __init__(self, net, rule, error):
         self.net, self.rule, self.error = net, rule, error
-        self.epoch = _data.Rows.epoch
+        self.epoch = _data.ArrayBatches.epoch
         self.watching = False
         self.clear()
 
@@ -68,13 +68,13 @@ class Split:
             while (batch := fetch(source)) is not None:
                 yield batch
 
-        _data.Rows.epoch = rows
+        _data.ArrayBatches.epoch = rows
         self.watching = True
 
     def leave(self):
         del self.net.forward, self.rule.backward, self.rule.update, self.error.backward
         self.error.__class__ = type(self.error).__base__
-        _data.Rows.epoch = self.epoch
+        _data.ArrayBatches.epoch = self.epoch
         self.watching = False
 
 

@@ -89,7 +89,7 @@ def on_surface(make, surface, budget, so_far):
     limit = min(budget, -so_far[0])
     try:
         while counted.calls < limit and counted.reached == math.inf:
-            x = optim.minimize(counted, x, rule, 4 if rule.again else 100)[-1]
+            x = optim.minimize(counted, x, rule, 4 if rule.reevaluate else 100)[-1]
     except FloatingPointError:
         pass  # the rate is too high
     solved, share = counted.reached <= budget, counted.lowest / counted.first
@@ -138,7 +138,7 @@ def on_digits(make, budget):
 
 def batches(net, rule, value, x, y, size, budget, **options):
     """Train until `budget` batches were evaluated; False if it diverges."""
-    each = rule.steps * 5 // 4 if rule.again else 1  # at most, a call
+    each = rule.steps * 5 // 4 if rule.reevaluate else 1  # at most, a call
     epochs = max(1, round(budget / each / math.ceil(len(x) / size)))
     try:
         net.train(x, y, optim=rule, loss=value, epochs=epochs, batch_size=size, verbose=False, **options)

@@ -177,8 +177,8 @@ def warp(x: Array, inverse: Array, shift: Array, fill: float = 0.0) -> Array:
         y[first:last] = _between(line(0), line(width + 2), down).reshape(last - first, height, width, channels)
 
     at_once = max(PIXELS // (height * width), 1)
-    pieces = [(first, min(first + at_once, n)) for first in range(0, n, at_once)]
-    threads.over(piece, pieces, 1 if x.size < WORTH_THREADS else None)
+    blocks = [(first, min(first + at_once, n)) for first in range(0, n, at_once)]
+    threads.parallel_for(piece, blocks, 1 if x.size < WORTH_THREADS else None)
     return y
 
 

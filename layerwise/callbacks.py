@@ -352,9 +352,9 @@ class CSVLogger:
         self._check(next(csv.reader(lines), None), header)
         if self.resumed:
             own = self._own_rows(lines, epoch)
-            again = {place for place in own if _epoch_of(lines[place]) >= epoch}
-            self.lines_before = own.start if own and own.stop == len(lines) else len(lines) - len(again)
-            lines = [line for place, line in enumerate(lines) if place not in again]
+            repeated = {place for place in own if _epoch_of(lines[place]) >= epoch}
+            self.lines_before = own.start if own and own.stop == len(lines) else len(lines) - len(repeated)
+            lines = [line for place, line in enumerate(lines) if place not in repeated]
         if "".join(lines) != text:
             with files.replaced(self.path) as file:
                 file.write("".join(lines).encode())

@@ -123,7 +123,7 @@ class Windowed(layers.Layer):
     def _shape_of(self, rows: Axis, columns: Axis, channels: int) -> Shape:
         return (rows.outputs, columns.outputs, channels) if self.axes == 2 else (rows.outputs, channels)
 
-    def _given(self, grad: Array) -> Array:
+    def _upstream(self, grad: Array) -> Array:
         return self._image(np.ascontiguousarray(grad, self.dtype))
 
 
@@ -206,7 +206,7 @@ class Conv2D(Convolution):
         return y
 
     def backward(self, grad: Array) -> Array | None:
-        x, grad = self.kept, self._given(grad)
+        x, grad = self.kept, self._upstream(grad)
         rows, columns = self._axes_on(x.shape[1:])
         kernels.weight_gradient(
             self._image(x), grad, self._kernel(self.w_gradient), rows, columns, self.gradients.get("b")
@@ -279,7 +279,7 @@ class DepthwiseConv2D(Convolution):
         return y
 
     def backward(self, grad: Array) -> Array | None:
-        x, grad = self.kept, self._given(grad)
+        x, grad = self.kept, self._upstream(grad)
         rows, columns = self._axes_on(x.shape[1:])
         kernels.channels_weight_gradient(self._repeated(x), grad, self._taps(self.w_gradient), rows, columns)
         if self.bias:
@@ -370,7 +370,7 @@ class ConvTranspose2D(Convolution):
         return y
 
     def backward(self, grad: Array) -> Array | None:
-        x, grad = self.kept, self._given(grad)
+        x, grad = self.kept, self._upstream(grad)
         rows, columns = self._axes_on(x.shape[1:])
         kernels.weight_gradient(grad, x, self.w_gradient, rows, columns)
         if self.bias:
@@ -415,20 +415,24 @@ class Pool(Windowed):
         y = self.empty((len(x), *self._shape_of(rows, columns, x.shape[-1])))
         self.kept = x, y
         image, result = self._image(x), self._image(y)
-        layers._in_parts(lambda first, last: self._pool(image[first:last], result[first:last], rows, columns), image)
+
+        def pool(first: int, last: int) -> None:
+            self._pool(image[first:last], result[first:last], rows, columns)
+
+        layers._parallel_rows(pool, image)
         return y
 
     def backward(self, grad: Array) -> Array:
         x, y = self.kept
         rows, columns = self._axes_on(x.shape[1:])
         x_gradient = self.empty(x.shape)
-        given, image, result, out = self._given(grad), self._image(x), self._image(y), self._image(x_gradient)
+        given, image, result, out = self._upstream(grad), self._image(x), self._image(y), self._image(x_gradient)
 
         def piece(first: int, last: int) -> None:
             part = slice(first, last)
             self._pool_backward(given[part], image[part], result[part], out[part], rows, columns)
 
-        layers._in_parts(piece, image)
+        layers._parallel_rows(piece, image)
         return x_gradient
 
     def _pool(self, x: Array, y: Array, rows: Axis, columns: Axis) -> None:

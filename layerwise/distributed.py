@@ -101,7 +101,7 @@ class DistributedRun(loop.Run):
     def over(self, rows: Any, unseen: Any, shuffle: bool, verbose: bool) -> Any:
         group = self.group
         self._follow(shuffle)
-        rows.part = functools.partial(_part, group, self.net.smallest_batch)
+        rows.part = functools.partial(_part, group, self.net.min_batch)
         if unseen is not None:
             unseen.part = functools.partial(_part, group, 1)
         with threads.alone():
@@ -191,18 +191,18 @@ class DistributedRun(loop.Run):
             return 0, 0.0, loss
         x, y, weight = batch
         store.taken = 0
-        store.lending = True
+        store.reusing = True
         try:
             pred = self.net.forward(x, True)
-            store.lending = self._ours
+            store.reusing = self._ours
             used = loss if weight is None else self._weighted
             value = loss(pred, y) if weight is None else used(pred, y, weight)
         finally:
-            store.lending = False
+            store.reusing = False
         n = len(x)
         count, share = loop.shares(loss, n, weight)
         sums.numbers[2:6] = n, count, share, value if summed else value * count
-        metered = loop.Totals(loss, self._chosen)
+        metered = loop.RunningMeans(loss, self._chosen)
         metered.add(value, pred, y, weight)
         for place, name in enumerate(self._chosen):
             sums.metrics[place] = metered.metrics[name], metered.shares[name]
@@ -210,10 +210,10 @@ class DistributedRun(loop.Run):
             np.multiply(array.reshape(-1), n, part)
         return n, count, used
 
-    def _look_at(self, unseen: Any) -> dict[str, Any]:
+    def _validate(self, unseen: Any) -> dict[str, Any]:
         return self.net._evaluated(unseen, self.loss, self._chosen, self.group.add_up)
 
-    def _agreed(self, ends: bool) -> bool:
+    def _all_reduce(self, ends: bool) -> bool:
         group = self.group
         ends, saves = group.comm.bcast((bool(ends), bool(self._to_save)))
         if saves and group.size > 1:  # ranks with more rows have drawn more numbers
@@ -227,7 +227,7 @@ class DistributedRun(loop.Run):
 
     def _agreed_after_epoch(self, ends: bool) -> bool:
         self.group.refuse_parted(self.net, self.step)
-        return self._agreed(ends)
+        return self._all_reduce(ends)
 
     def on_any_rank(self, flags: Array) -> Array:
         counts = flags.astype(np.float64)
@@ -291,8 +291,8 @@ class Distributed(optim.Wrapper):
         """It counts no steps of its own."""
 
     def _update(self, net: Any) -> None:
-        if net.layout is not self._layout or net is not self._served:
-            self._bind(net)
+        if net.layout is not self._layout or net is not self._model:
+            self._build(net)
         self.optimizer._update(net)
 
     def backward(self, net: Any, loss: Any) -> None:
@@ -383,7 +383,7 @@ class Distributed(optim.Wrapper):
         for leaf, frozen in zip(leaves, self.comm.bcast([leaf._frozen for leaf in leaves]), strict=True):
             if leaf._frozen != frozen:  # by the file that rank 0 goes on from
                 leaf.frozen = frozen
-        self._bind(net)
+        self._build(net)
         self.optimizer.prepare(net)
         if self.size == 1:
             return

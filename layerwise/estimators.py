@@ -326,7 +326,7 @@ class _Net(BaseEstimator):
         check_unmasked("X", x)
         net = self.net_
         if not head:  # of a copy that shares the weights
-            net = net._twin(net._store.for_reading())
+            net = net._inference_view(net._store.inference_view())
             net.layers = net.layers[:-1]
         x = validate_data(self, x, dtype=(np.float64, np.float32), reset=False)
         needed = np.int64 if net.integer_input else net.dtype

@@ -103,7 +103,7 @@ def _parts(total: int, most: int) -> list[Pair]:
     return [(total * k // count, total * (k + 1) // count) for k in range(count)]
 
 
-def _pieces(images: int, rows: int, window_rows: int, row_bytes: int) -> list[tuple[int, int, int, int]]:
+def _blocks(images: int, rows: int, window_rows: int, row_bytes: int) -> list[tuple[int, int, int, int]]:
     """(first image, last, first row, last) of pieces whose windows stay in the cache: a few images, or, where one is
     too large, some rows of one. `window_rows` windows are in a row of the output."""
     fit = max(CACHE // (window_rows * row_bytes), -(-FEWEST_ROWS // window_rows))
@@ -112,13 +112,13 @@ def _pieces(images: int, rows: int, window_rows: int, row_bytes: int) -> list[tu
     return [(*part, 0, rows) for part in _parts(images, fit // rows)]
 
 
-def _over(function: Callable[..., Any], pieces: Sequence[tuple[Any, ...]], work: float) -> None:
+def _parallel_for(function: Callable[..., Any], blocks: Sequence[tuple[Any, ...]], work: float) -> None:
     """Do every piece, in threads with BLAS in one each, where `work` is worth it."""
-    if work < WORTH_THREADS or len(pieces) < 2:
-        threads.over(function, pieces, 1)
+    if work < WORTH_THREADS or len(blocks) < 2:
+        threads.parallel_for(function, blocks, 1)
     else:
         with threads.single_blas() as single:
-            threads.over(function, pieces, None if single else 1)
+            threads.parallel_for(function, blocks, None if single else 1)
 
 
 def _padded(x: Array, rows: Axis, columns: Axis) -> Array:
@@ -211,8 +211,8 @@ def correlate(x: Array, w: Array, y: Array, rows: Axis, columns: Axis, b: Array 
             lines = part.reshape(-1, repeated.size)
             lines += repeated
 
-    pieces = _pieces(len(x), rows.outputs, columns.outputs, matrix.shape[1] * groups * w.itemsize)
-    _over(piece, pieces, y.size * matrix.shape[1])
+    blocks = _blocks(len(x), rows.outputs, columns.outputs, matrix.shape[1] * groups * w.itemsize)
+    _parallel_for(piece, blocks, y.size * matrix.shape[1])
 
 
 def transpose(grad: Array, w: Array, x: Array, rows: Axis, columns: Axis, b: Array | None = None) -> None:
@@ -264,7 +264,7 @@ def transpose(grad: Array, w: Array, x: Array, rows: Axis, columns: Axis, b: Arr
         part[...] = block[:, top:bottom, left:right]
 
     images = max(CACHE // (rows.outputs * line), 1)
-    _over(piece, _parts(len(x), images) if len(x) else [], grad.size * w[..., 0].size)
+    _parallel_for(piece, _parts(len(x), images) if len(x) else [], grad.size * w[..., 0].size)
 
 
 def weight_gradient(
@@ -277,14 +277,14 @@ def weight_gradient(
     groups = x.shape[3] // w_gradient.shape[2]
     gradient = _by_group(w_gradient, groups)
     row_bytes = gradient.shape[1] * groups * x.itemsize
-    pieces = _pieces(len(x), rows.outputs, columns.outputs, row_bytes)
+    blocks = _blocks(len(x), rows.outputs, columns.outputs, row_bytes)
     work = grad.size * gradient.shape[1]
     shares = 1 if work < WORTH_THREADS else max(2, min(8, 2**20 // gradient.size))
     totals = np.zeros((shares, *gradient.shape), x.dtype)
     bias = np.zeros((shares, grad.shape[3]), x.dtype)
 
-    def share(total: Array, b_total: Array, pieces: list[tuple[int, int, int, int]]) -> None:
-        for first, last, top, bottom in pieces:
+    def share(total: Array, b_total: Array, blocks: list[tuple[int, int, int, int]]) -> None:
+        for first, last, top, bottom in blocks:
             part = grad[first:last, top:bottom]
             block = _columns(x[first:last], rows.part(top, bottom), columns, groups)
             product = lend("product", total.shape, total.dtype)
@@ -292,8 +292,8 @@ def weight_gradient(
             if b_gradient is not None:
                 b_total += column_sums(part)
 
-    own = [pieces[len(pieces) * k // shares : len(pieces) * (k + 1) // shares] for k in range(shares)]
-    _over(share, list(zip(totals, bias, own, strict=True)), work)
+    own = [blocks[len(blocks) * k // shares : len(blocks) * (k + 1) // shares] for k in range(shares)]
+    _parallel_for(share, list(zip(totals, bias, own, strict=True)), work)
     np.add.reduce(totals, 0, out=gradient)
     if b_gradient is not None:
         np.add.reduce(bias, 0, out=b_gradient)
@@ -332,7 +332,7 @@ def correlate_channels(x: Array, w: Array, y: Array, rows: Axis, columns: Axis, 
         if b is not None:
             out += np.tile(b, columns.outputs).reshape(out.shape[2:])
 
-    layers._in_parts(piece, x)
+    layers._parallel_rows(piece, x)
 
 
 def channels_weight_gradient(x: Array, grad: Array, w_gradient: Array, rows: Axis, columns: Axis) -> None:
@@ -347,6 +347,6 @@ def channels_weight_gradient(x: Array, grad: Array, w_gradient: Array, rows: Axi
             sums = np.einsum("br...,br...->...", lines[:, :, i, j], part)
             np.add.reduce(sums.reshape(columns.outputs, -1), 0, out=total[i, j, 0])
 
-    pieces = [(totals[k], len(x) * k // shares, len(x) * (k + 1) // shares) for k in range(shares)]
-    threads.over(share, pieces, 1 if shares == 1 else None)
+    blocks = [(totals[k], len(x) * k // shares, len(x) * (k + 1) // shares) for k in range(shares)]
+    threads.parallel_for(share, blocks, 1 if shares == 1 else None)
     np.add.reduce(totals, 0, out=w_gradient)

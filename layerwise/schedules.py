@@ -56,7 +56,7 @@ class Schedule:
 
     def __post_init__(self) -> None:
         for name, value in self.config().items():
-            object.__setattr__(self, name, self._legal(name, value))
+            object.__setattr__(self, name, self._validated(name, value))
 
     def __call__(self, step: int) -> float:
         """The value for the next step when `step` have been taken."""
@@ -87,7 +87,7 @@ class Schedule:
         axes.locator_params(axis="x", integer=True)
         return figure
 
-    def _legal(self, name: str, value: Any) -> Any:
+    def _validated(self, name: str, value: Any) -> Any:
         """`value` as a Python number, a tuple or a schedule, if the argument `name` may be that."""
         if value is None and name in OPTIONAL:
             return None

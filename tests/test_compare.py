@@ -191,7 +191,7 @@ def test_an_own_loss_and_an_own_optimizer():
 
     def descend(lr):
         def step(net, loss):
-            net.sweep(loss)
+            net.backpropagate(loss)
             net.vector[...] -= lr * net.gradient
 
         return step

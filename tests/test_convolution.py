@@ -225,7 +225,7 @@ def assert_close(found, expected):
 @pytest.fixture
 def two_threads(monkeypatch):
     """Two threads, whatever the machine; the names of those that helped the first."""
-    seen, over = set(), threads.over
+    seen, over = set(), threads.parallel_for
 
     def noting(function, pieces, count=None):
         def noted(*piece):

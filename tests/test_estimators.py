@@ -375,7 +375,7 @@ def test_hyper_parameters_within_a_wrapper():
 
 def test_a_function_as_optimizer():
     def plain(net, loss):
-        net.sweep(loss)
+        net.backpropagate(loss)
         net.vector[...] -= 0.1 * net.gradient
 
     clf = NetClassifier(**{**ONCE, "optim": plain, "max_iter": 30}).fit(X, LABELS)

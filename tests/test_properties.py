@@ -329,7 +329,7 @@ ELEMENTWISE = [
     and not issubclass(getattr(optim, name), optim.Wrapper)
     and getattr(optim, name) not in (optim.Optimizer, optim.PerLayer)
     and not getattr(optim, name).whole_parameters
-    and not getattr(optim, name).again
+    and not getattr(optim, name).reevaluate
     and getattr(optim, name).survey is optim.Optimizer.survey
 ]
 

@@ -177,7 +177,7 @@ def test_a_mistake_in_every_rule_is_planted():
 def test_a_step_counted_for_each_parameter_is_seen():
     class EachCounts(optim.Adam):
         def _move(self, net):
-            for piece in self._pieces:
+            for piece in self._blocks:
                 self.t += 1
                 self.rule(*piece, **self.numbers(self.t, lr=0.03, beta1=0.8, beta2=0.95, epsilon=1e-2, amsgrad=False))
 

@@ -29,14 +29,14 @@ SCRATCH = {  # of any training
     "_versions": "where stamps come from",
     "pool": "memory to be written over",
     "taken": "the place in that memory",
-    "_sweep_of": "what backward needs, found anew",
+    "_backward_plan_of": "what backward needs, found anew",
 }
 UNSAVED = {  # of a net's file: `load` gives a net that predicts the same, not a training
     "optim": "of the training, in the file of a Checkpoint",
     "loss": "of the training, in the file of a Checkpoint",
     "_shuffle": "random numbers of the training",
     "_rngs": "random numbers of the training",
-    "drew_from": "random numbers of the training",
+    "rng_state": "random numbers of the training",
     "gradient": "of the last step",
     "_gradient": "of the last step",
     "gradients": "of the last step",

@@ -26,9 +26,9 @@ def test_every_piece_is_done_once():
     def mark(place, by):
         done[place] += by
 
-    threads.over(mark, [(place, place + 1) for place in range(11)])
+    threads.parallel_for(mark, [(place, place + 1) for place in range(11)])
     np.testing.assert_array_equal(done, np.arange(1, 12))
-    threads.over(mark, [])
+    threads.parallel_for(mark, [])
 
 
 @pytest.mark.parametrize("bad", [0, 5, 9])
@@ -41,7 +41,7 @@ def test_an_error_in_any_thread_comes_out_when_all_are_done(bad):
         done.append(place)
 
     with pytest.raises(ValueError, match=f"piece {bad}"):
-        threads.over(work, [(place,) for place in range(10)])
+        threads.parallel_for(work, [(place,) for place in range(10)])
     other = range(5) if bad >= 5 else range(5, 10)  # the half of the other thread
     assert set(other) <= set(done)
 
@@ -49,7 +49,7 @@ def test_an_error_in_any_thread_comes_out_when_all_are_done(bad):
 def test_numpy_warns_in_no_thread():
     out = np.ones(2)
     with np.errstate(all="ignore"):
-        threads.over(lambda place: np.divide(1.0, np.zeros(1), out=out[place : place + 1]), [(0,), (1,)])
+        threads.parallel_for(lambda place: np.divide(1.0, np.zeros(1), out=out[place : place + 1]), [(0,), (1,)])
     assert np.isinf(out).all()
 
 
@@ -84,7 +84,7 @@ def test_a_rule_gives_the_same_bits_in_threads(make, monkeypatch):
         for step in range(3):
             net.gradient[...] = np.random.default_rng(step).standard_normal(net.parameter_count)
             rule.update(net)
-        assert (rule._over is None) == (net is alone)
+        assert (rule._parallel_for is None) == (net is alone)
         rule = copy.deepcopy(rule)  # goes on after a copy
     np.testing.assert_array_equal(alone.vector, shared.vector)
 

@@ -142,9 +142,9 @@ def test_a_batch_that_is_evaluated_again_weighs_the_same(rule):
 
     def again(net, loss):
         first, gradient = loss.value, None
-        net.sweep(loss)
+        net.backpropagate(loss)
         gradient = net.gradient.copy()
-        assert net.again(loss) == first
+        assert net.reevaluate(loss) == first
         np.testing.assert_array_equal(net.gradient, gradient)
 
     again.lr = 0  # nothing moves

@@ -353,11 +353,11 @@ def test_sam_looks_from_where_it_is_worst(snapshot):
     error(net(X), Y)
     rule(net, error)
     error(other(X), Y)
-    other.sweep(error)
+    other.backpropagate(error)
     start, g = other.vector.copy(), other.gradient.copy()
     other.vector[...] += 0.4 * g / np.sqrt((g * g).sum())
     error(other(X), Y)
-    other.sweep(error)
+    other.backpropagate(error)
     np.testing.assert_allclose(net.vector, start - 0.2 * other.gradient, rtol=1e-13, atol=1e-15)
 
 
@@ -418,7 +418,7 @@ def test_biases_without_decay():
     w, b, error = optim.AdamW(weight_decay=0.5), optim.AdamW(weight_decay=0.0), loss.MSE()
     for _ in range(3):
         error(by_hand(X, training=True), Y)
-        by_hand.sweep(error)
+        by_hand.backpropagate(error)
         w.step([by_hand[0].w, by_hand[2].w], [by_hand[0].w_gradient, by_hand[2].w_gradient])
         b.step([by_hand[0].b, by_hand[2].b], [by_hand[0].b_gradient, by_hand[2].b_gradient])
     np.testing.assert_allclose(net.vector, by_hand.vector, rtol=1e-11, atol=1e-13)

@@ -404,7 +404,7 @@ class Comparison:
         if not common.size:
             raise ValueError(f"these comparisons have no rate in common: {self.lrs.tolist()} and {other.lrs.tolist()}.")
         sides = ((self, other, labels[0]), (other, self, labels[1]))
-        parts = [_Part(one, common, _renamed(one, another, label)) for one, another, label in sides]
+        parts = [_Share(one, common, _renamed(one, another, label)) for one, another, label in sides]
         names = [name for part in parts for name in part.names.values()]
         if len(set(names)) < len(names):
             raise ValueError(f"both have the same names, {names}: give labels that tell them apart.")
@@ -419,7 +419,7 @@ class Comparison:
         )
 
 
-class _Part(NamedTuple):
+class _Share(NamedTuple):
     """One side of two comparisons laid over each other."""
 
     comparison: Comparison

@@ -326,7 +326,7 @@ def _size(place: Place) -> int:
     return math.prod(place.shape) * place.dtype.itemsize
 
 
-def _pieces(array: Array) -> Iterator[memoryview]:
+def _chunks(array: Array) -> Iterator[memoryview]:
     """The bytes of an array in C order, as many at a time as stay in the cache. They are the array's own where it is
     contiguous, or where each of its rows is, as in a stack of nets; else those of a copy."""
     if array.flags.c_contiguous:
@@ -349,11 +349,11 @@ def _through(array: Array, do: Callable[[memoryview], Any]) -> int:
         check = zlib.crc32(piece, check)
 
     done = None
-    for piece in _pieces(array):
+    for piece in _chunks(array):
         if done is None:
             do(piece)
         else:
-            threads.over(operator.call, [(do, piece), (add, done)])
+            threads.parallel_for(operator.call, [(do, piece), (add, done)])
         done = piece
     if done is not None:
         add(done)

@@ -241,8 +241,8 @@ class _Reader:
             if name in hyper and callable(each):
                 self._schedule(f"{place}.{name}", each)
             elif name in hyper and not self.state:
-                structural = name in value.decides  # whether it is 0 decides which state there is
-                self.found[f"{place}.{name}"] = "0" if structural and not np.any(each) else "a number"
+                is_structural = name in value.structural  # whether it is 0 decides which state there is
+                self.found[f"{place}.{name}"] = "0" if is_structural and not np.any(each) else "a number"
             else:
                 self.read(f"{place}.{name}", each)
         held = dict(getattr(value, "__dict__", {}))

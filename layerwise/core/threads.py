@@ -39,23 +39,23 @@ def _cores() -> int:
     return max(1, min([cores, *(int(number) for number in asked if number.isdigit())]))
 
 
-def over(function: Callable[..., Any], pieces: Sequence[tuple[Any, ...]], threads: int | None = None) -> None:
+def parallel_for(function: Callable[..., Any], blocks: Sequence[tuple[Any, ...]], threads: int | None = None) -> None:
     """Call function(*piece) for every piece, in as many threads as `workers()` says, or `threads`.
 
     Each thread does a contiguous part of the pieces, in order. What a piece raises is raised here, when all are done.
     """
-    count = min(threads or workers(), len(pieces))
+    count = min(threads or workers(), len(blocks))
     if count < 2 or getattr(_here, "helps", False):
-        for piece in pieces:
-            function(*piece)
+        for block in blocks:
+            function(*block)
         return
-    bounds = [len(pieces) * k // count for k in range(count + 1)]
+    bounds = [len(blocks) * k // count for k in range(count + 1)]
     done: SimpleQueue[BaseException | None] = SimpleQueue()
     for inbox, (first, last) in zip(_helpers(count - 1), itertools.pairwise(bounds[1:]), strict=True):
-        inbox.put((function, pieces[first:last], done))
+        inbox.put((function, blocks[first:last], done))
     try:
-        for piece in pieces[: bounds[1]]:
-            function(*piece)
+        for block in blocks[: bounds[1]]:
+            function(*block)
     finally:
         failed = [error for _ in range(count - 1) if (error := done.get()) is not None]
     if failed:
@@ -80,15 +80,15 @@ def _help(inbox: SimpleQueue[Any]) -> None:
     _here.helps = True
     np.seterr(all="ignore")  # of this thread alone; the caller looks at what comes out
     while True:
-        function, pieces, done = inbox.get()
+        function, blocks, done = inbox.get()
         error = None
         try:
-            for piece in pieces:
-                function(*piece)
+            for block in blocks:
+                function(*block)
         except BaseException as raised:  # it is raised again where the work was asked for
             error = raised
         done.put(error)
-        del function, pieces, done, error  # nothing is kept alive while it waits
+        del function, blocks, done, error  # nothing is kept alive while it waits
 
 
 @functools.cache

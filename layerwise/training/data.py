@@ -62,7 +62,7 @@ def target_dtype(y: Array, output: tuple[int, ...], dtype: np.dtype) -> Any:
     return np.int64 if y.dtype.kind in "iu" and y.shape[1:] != output else dtype
 
 
-class Rows:
+class ArrayBatches:
     """Arrays of equal length, handed out in batches, in an order that is new each epoch.
 
     What is not in memory (a memory map) is converted and checked batch by batch, its y by `check_real` too; arrays
@@ -162,7 +162,7 @@ class Rows:
         return rows
 
 
-class Stream:
+class IterableBatches:
     """Batches from an iterable of (x, y) or (x, y, sample_weight), each checked as it comes, with its number."""
 
     def __init__(self, data: Any, check: Callable[[Any, int], Batch], epochs: int, steps: int | None) -> None:

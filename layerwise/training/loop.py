@@ -35,7 +35,7 @@ class DivergenceError(ArithmeticError):
     history: Any = None
 
 
-def in_stack(store: Any, rows: Any, *arrays: Any) -> list[Any]:
+def broadcast_to_copies(store: Any, rows: Any, *arrays: Any) -> list[Any]:
     """Arrays of rows that all copies share, as arrays of the stack (S, N, ...): views."""
     if getattr(rows, "of_each_copy", False):
         return list(arrays)
@@ -109,7 +109,7 @@ def is_summed(loss: Any) -> bool:
     return getattr(loss, "reduction", "mean") != "mean"
 
 
-class Totals:
+class RunningMeans:
     """Sums over the batches of an epoch; their means are over samples. A weighted batch adds the value that
     WeightedLoss gives."""
 
@@ -153,7 +153,7 @@ class Totals:
         return means
 
 
-class StackTotals(Totals):
+class StackRunningMeans(RunningMeans):
     """The same of a stack: an array (S,) for each number."""
 
     def add(self, value: Any, pred: Array, y: Array, weight: Array | None) -> None:
@@ -181,7 +181,7 @@ class StackTotals(Totals):
         return means
 
 
-class Watcher:
+class CallbackAdapter:
     """A callback of either form, called in one way."""
 
     def __init__(self, callback: Any) -> None:
@@ -293,7 +293,7 @@ class _FirstSteps:
 class Run:
     """One call of `train`, as callbacks see it: net, optim, loss, history, epoch and step (both finished)."""
 
-    _totals = Totals
+    _totals = RunningMeans
     pauses = True  # a training that a TimeLimit ends within an epoch goes on from there
     draws_of_ranks: list[Any] | None = None  # where several processes train one net, their generators at a checkpoint
 
@@ -303,7 +303,7 @@ class Run:
         optim: Any,
         loss: Any,
         chosen: dict[str, Any],
-        watchers: list[Watcher],
+        watchers: list[CallbackAdapter],
         epochs: int,
         history: Any,
     ) -> None:
@@ -420,7 +420,7 @@ class Run:
             yield
         finally:
             net.training = False
-            net._store.lending, net._store.pool = False, []
+            net._store.reusing, net._store.pool = False, []
             if ours:
                 loss._trusted = False
                 del loss.empty
@@ -438,7 +438,7 @@ class Run:
         skip, stopped, at_first = 0, False, self.step
         if self.resumed is not None:
             skip, stopped = self.resumed["batches"], self.resumed["stopped"]
-            stopped = stopped and self._agreed(self._stays_ended(self.resumed.get("ended_by")))
+            stopped = stopped and self._all_reduce(self._stays_ended(self.resumed.get("ended_by")))
             if stopped and not skip:
                 return
         for _ in range(self.epoch, self.epochs):
@@ -474,7 +474,7 @@ class Run:
             logs = totals.means()
             if unseen is not None:
                 with self._evaluation(self.net):
-                    logs |= {f"val_{k}": v for k, v in self._look_at(unseen).items()}
+                    logs |= {f"val_{k}": v for k, v in self._validate(unseen).items()}
             logs["seconds"] = time.perf_counter() - began
             snapshot.take()
             self.epoch += 1
@@ -519,35 +519,35 @@ class Run:
     def _finite(self) -> bool:
         return bool(np.isfinite(self.net.vector).all())
 
-    def _look_at(self, unseen: Any) -> dict[str, Any]:
+    def _validate(self, unseen: Any) -> dict[str, Any]:
         """The validation."""
         return self.net._evaluated(unseen, self.loss, self._chosen)
 
-    def _agreed(self, ends: bool) -> bool:
+    def _all_reduce(self, ends: bool) -> bool:
         """What the callbacks say; where several processes train one net, what is done in all of them."""
         return ends
 
     def _agreed_after_epoch(self, ends: bool) -> bool:
-        return self._agreed(ends)
+        return self._all_reduce(ends)
 
     def on_any_rank(self, flags: Array) -> Array:
         """Which of these are True, of several processes that train one net in any of them."""
         return flags
 
-    def _steps(self, epoch: Iterator[_data.Batch], totals: Totals) -> bool:
+    def _steps(self, epoch: Iterator[_data.Batch], totals: RunningMeans) -> bool:
         """The steps of one epoch; True if a callback ends the training."""
         net, loss, optim, store, bar = self.net, self.loss, self._apply, self.net._store, self._bar
         interrupt, steppers, clock = self._interrupt, self._steppers, time.perf_counter
         for x, y, weight in epoch:
             store.taken = 0
-            store.lending = True
+            store.reusing = True
             try:
                 pred = net.forward(x, True)
-                store.lending = self._ours
+                store.reusing = self._ours
                 used = loss if weight is None else self._weighted
                 value = loss(pred, y) if weight is None else used(pred, y, weight)
             finally:
-                store.lending = False
+                store.reusing = False
             if not math.isfinite(value):
                 self._batch = x, y
                 raise DivergenceError(self._where(f"the loss is {value}", self.step + 1))
@@ -566,7 +566,7 @@ class Run:
         """What the callbacks do after a step; True if one ends the training."""
         ended_by = [watcher for watcher in steppers if _ends(watcher.step(self))]
         self.ended_by += [watcher.name for watcher in ended_by]
-        ends = self._agreed(bool(ended_by))
+        ends = self._all_reduce(bool(ended_by))
         pauses = self.pauses and all(getattr(watcher.callback, "pauses", False) for watcher in ended_by)
         if ended_by and pauses and hasattr(self._rows, "bounds"):
             self._paused = _resume.state_of(self, False)
@@ -623,23 +623,23 @@ class StackRun(Run):
     `history.diverged` marks those that stopped, (S,).
     """
 
-    _totals = StackTotals
+    _totals = StackRunningMeans
 
-    def _steps(self, epoch: Iterator[_data.Batch], totals: Totals) -> bool:
+    def _steps(self, epoch: Iterator[_data.Batch], totals: RunningMeans) -> bool:
         net, loss, optim, store, bar = self.net, self.loss, self.optim, self.net._store, self._bar
         weights, gradient = net.vector, net.gradient
         if net.stopped is None:
             net.stopped = np.zeros(len(weights), bool)
         stopped = self.history.diverged = net.stopped
         for batch in epoch:
-            x, y, weight = in_stack(store, self._rows, *batch)
-            store.taken, store.lending = 0, True
+            x, y, weight = broadcast_to_copies(store, self._rows, *batch)
+            store.taken, store.reusing = 0, True
             try:
                 pred = net.forward(x, True)
                 used = loss if weight is None else self._weighted
                 value = used(pred, y, weight, copies=net.copies)
             finally:
-                store.lending = False
+                store.reusing = False
             totals.add(value, pred, y, weight)
             optim.backward(net, used)
             squares = np.einsum("sp,sp->s", gradient, gradient)
@@ -667,6 +667,15 @@ class StackRun(Run):
 
 
 __all__ = [
-    "DivergenceError", "Run", "StackRun", "StackTotals", "Totals", "Watcher", "WeightedLoss", "in_stack", "is_summed",
-    "shares", "value_of",
+    "CallbackAdapter",
+    "DivergenceError",
+    "Run",
+    "RunningMeans",
+    "StackRun",
+    "StackRunningMeans",
+    "WeightedLoss",
+    "broadcast_to_copies",
+    "is_summed",
+    "shares",
+    "value_of",
 ]  # fmt: skip

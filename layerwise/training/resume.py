@@ -177,7 +177,7 @@ def check(state: dict[str, Any], run: Any, rows: Any, validated: bool, net: Any,
         )
     check_arrays(net, state["arrays"], path)
     lead = () if net.copies is None else (net.copies,)
-    whole = (*lead, sum(math.prod(shape) for leaf in net.leaves() for shape, _ in leaf._declared.values()))
+    whole = (*lead, sum(math.prod(shape) for leaf in net.leaves() for shape, _ in leaf._specs.values()))
     weights = state["weights"]
     if not _is_array(weights, whole, net.dtype):
         raise ModelFileError(f"{path} has weights of shape {np.shape(weights)}, this net {whole}: build the same net.")
@@ -250,7 +250,7 @@ def check_arrays(net: Any, arrays: dict[str, Any], path: Any) -> None:
         f"{leaf.path}.{name}": shape
         for leaf in net.leaves()
         for name, shape in (
-            *((name, (*lead, *shape)) for name, (shape, _) in leaf._declared.items()),
+            *((name, (*lead, *shape)) for name, (shape, _) in leaf._specs.items()),
             *((name, value.shape) for name, value in leaf.buffers.items()),
         )
     }
@@ -319,7 +319,7 @@ def restore_outside(state: dict[str, Any], run: Any) -> None:
         run.rows.data.load_state_dict(state["data"])
 
 
-class Before:
+class Rollback:
     """A net and its optimizer before a training goes on from a file, to go back to where the file does not fit."""
 
     def __init__(self, net: Any, optim: Any) -> None:

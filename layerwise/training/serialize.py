@@ -31,7 +31,7 @@ def described(value: Any, functions: dict[str, Any], depth: int = 0) -> Any:
                 f"self.{missing[0]}, or write config()."
             )
         told = {"type": name, "arguments": {k: described(v, functions, depth + 1) for k, v in _config(value).items()}}
-        frozen = not value.parts() and value._frozen
+        frozen = not value.children() and value._frozen
         which = getattr(value, "stopped", None)  # of a stack
         stopped = {} if which is None else {"stopped": which.tolist()}
         return told | ({"own": True} if own else {}) | ({"frozen": True} if frozen else {}) | stopped
@@ -126,7 +126,7 @@ def named(custom: Any) -> dict[str, Any]:
     return dict(custom or {})
 
 
-class Maker:
+class Deserializer:
     """Layers from their descriptions: classes by name from the table of layers or from `custom`, nothing else."""
 
     def __init__(self, custom: dict[str, Any]) -> None:
@@ -183,4 +183,4 @@ class Maker:
         )
 
 
-__all__ = ["Maker", "described", "of_header", "seedless"]
+__all__ = ["Deserializer", "described", "of_header", "seedless"]
