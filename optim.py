@@ -30,11 +30,23 @@ import math
 import operator
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, dataclass_transform
 
 import numpy as np
 
 from layerwise.core import habits, threads
+from layerwise.core.hyper import (
+    COUNTS,
+    NOT_NEGATIVE,
+    OPTIONAL,
+    RANGES,
+    USUAL,
+    Field,
+    Hyper,
+    Signature,
+    bound,
+    declare,
+)  # fmt: skip
 
 # Names in pickles of earlier versions, of attributes and of a class.
 FORMERLY = {
@@ -65,25 +77,6 @@ WIDE = 1_000_000
 # that are 0 (the weights of pixels that are always black) would stay there for ever, and arithmetic on such numbers
 # is ten times slower: it took half of Adam's time on MNIST.
 FLUSH = 64
-
-# What each hyper-parameter may be: lowest, highest, and which of the two it may equal.
-POSITIVE = (0, math.inf, "()")
-NOT_NEGATIVE = (0, math.inf, "[)")
-FRACTION = (0, 1, "[)")
-RANGES: dict[str, tuple[float, float, str]] = {
-    **dict.fromkeys(("beta", "beta1", "beta2", "rho", "momentum", "decay"), FRACTION),
-    **dict.fromkeys(("dampening", "alpha"), (0, 1, "[]")),
-    **dict.fromkeys(("norm", "value", "initial_distance", "step_min", "step_max"), POSITIVE),
-    "eta_minus": (0, 1, "()"),
-    "eta_plus": (1, math.inf, "()"),
-    "beta2_decay": (-math.inf, 0, "(]"),
-    "clip_threshold": (1, math.inf, "[)"),
-    "minimum": (-math.inf, math.inf, "()"),
-}  # all others: NOT_NEGATIVE
-# Names that people set; one that a rule does not have is refused, not kept beside it.
-USUAL = ("lr", "learning_rate", "momentum", "beta", "beta1", "beta2", "betas", "eps", "epsilon", "weight_decay")
-COUNTS = ("steps", "history")  # integers from 1
-OPTIONAL = ("epsilon1", "norm", "value")  # may be None
 
 
 # What they run over ------------------------------------------------------------------------------------------
@@ -207,22 +200,7 @@ class _Foreign:
         raise AttributeError(f"{kind.__name__} has no {self.name!r}: write {way}.")
 
 
-class _Hyper:
-    """A hyper-parameter as an attribute of its class: reading gives the present value. An instance's own attribute of
-    that name goes before it."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __get__(self, rule: Any, kind: Any = None) -> Any:
-        if rule is None:
-            return self
-        hyper = rule.__dict__.get("hyper", {})
-        if self.name not in hyper:
-            raise AttributeError(f"{type(rule).__name__} has no {self.name!r}; it has {', '.join(hyper) or 'none'}.")
-        return rule._at(self.name, hyper[self.name], rule.t)
-
-
+@dataclass_transform()
 class Optimizer:
     """The base of every rule: backpropagation, the sweep over the parameters, the state and the step count.
 
@@ -240,7 +218,8 @@ class Optimizer:
     scalars: dict[str, float] = {}  # noqa: RUF012 (copied for each instance): name -> value at the start
     ranges: dict[str, tuple[float, float, str]] = {}  # noqa: RUF012 (never changed): where others than RANGES
     decay_is = "coupled"  # or "decoupled", or "own": the rule takes weight_decay as a number
-    flags: tuple[str, ...] = ()  # hyper-parameters that are True or False
+    fields: ClassVar[dict[str, Any]] = {}  # hyper-parameter -> default, of a class that declares them
+    flags: ClassVar[tuple[str, ...]] = ()  # those that are True or False
     structural: tuple[str, ...] = ()  # hyper-parameters that decide which state there is, by being 0 or False
     whole_parameters = False
     exact_gradient = False  # makes sense only with the gradient of the loss itself, as it is
@@ -256,16 +235,23 @@ class Optimizer:
     _still_steps = 0  # of a rule of one's own: how many steps have moved nothing
     _known = False  # and whether that was looked at long enough
 
-    def __new__(cls, *args: Any, **hyper: Any) -> Any:
-        if hyper:
-            habits.check_arguments("optimizer", cls.__name__, cls.__init__, hyper)
+    __signature__ = Signature()
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        declare(cls, Optimizer)
+
+    def __new__(cls, *args: Any, **given: Any) -> Any:
+        if given and not given.keys() <= cls.fields.keys():
+            habits.check_arguments("optimizer", cls.__name__, cls.__init__, given, cls.fields)
         # What is read before `check` can tell that a rule of one's own did not call super().__init__().
         rule: Any = super().__new__(cls)
         rule.__dict__.update(hyper={}, _step_cache=None, _model=None, _layout=None)
         return rule
 
-    def __init__(self, **hyper: Any) -> None:
-        for name in hyper:  # a rule of one's own may have set it already: self.lr = lr
+    def __init__(self, *values: Any, **named: Any) -> None:
+        given = bound(type(self), values, named)
+        for name in given:  # a rule of one's own may have set it already: self.lr = lr
             self.__dict__.pop(name, None)
         self.t = 0  # steps taken
         self.hyper = {}
@@ -284,11 +270,15 @@ class Optimizer:
         self._takes_arrays = False
         self._parallel_for: Any = None  # what runs a function over many pieces in threads, where there is enough to do
         self._scheduled: tuple[str, ...] = ()
-        for name, value in hyper.items():
+        for name, value in given.items():
             self._set(name, value)
         self._show()
+        self.__post_init__()
 
     # What a rule writes.
+
+    def __post_init__(self) -> None:
+        """Called when the hyper-parameters are there: for a `state` that depends on them."""
 
     def numbers(self, t: int, **hyper: Any) -> dict[str, Any]:
         """The numbers that `rule` takes at step t, from the hyper-parameters of that step."""
@@ -502,8 +492,8 @@ class Optimizer:
         # Not by __getattr__: a class that has one reads all its attributes in three times the time.
         for name in (*USUAL, *self.hyper):
             found = next((vars(each)[name] for each in type(self).__mro__ if name in vars(each)), None)
-            if found is None or (name in self.hyper and not isinstance(found, (_Hyper, property))):
-                setattr(type(self), name, _Hyper(name))
+            if found is None or (name in self.hyper and not isinstance(found, (Field, property))):
+                setattr(type(self), name, Field(name))
 
     def __setattr__(self, name: str, value: Any) -> None:
         hyper = self.__dict__.get("hyper", {})
@@ -524,7 +514,7 @@ class Optimizer:
         return bool(difflib.get_close_matches(name.lower(), self.hyper, cutoff=0.85))
 
     def _set(self, name: str, value: Any) -> None:
-        taken = name in self.__dict__ or not isinstance(getattr(Optimizer, name, _Hyper(name)), _Hyper)
+        taken = name in self.__dict__ or not isinstance(getattr(Optimizer, name, Field(name)), Field)
         if taken and name not in self.hyper:
             raise ValueError(f"{name!r} means something else to every Optimizer: call the hyper-parameter otherwise.")
         scheduled = callable(value) and name not in COUNTS
@@ -537,6 +527,10 @@ class Optimizer:
         self.hyper[name] = value
         self._scheduled = tuple(name for name, value in self.hyper.items() if callable(value))
 
+    def uses(self, name: str) -> bool:
+        """Whether a hyper-parameter is something else than 0 or False, at some step at least."""
+        return _is_used(self.hyper[name])
+
     def _by_shape(self) -> bool:
         return type(self).shapes is not Optimizer.shapes
 
@@ -544,10 +538,10 @@ class Optimizer:
         """Whether `name` can't be `value` with the state that there is."""
         if name not in self.structural:
             return False
-        before, after = (callable(each) or bool(np.any(each)) for each in (self.hyper[name], value))
+        before, after = _is_used(self.hyper[name]), _is_used(value)
         return before != after and (after or name in self.flags)
 
-    def _at(self, name: str, value: Any, steps: int) -> Any:
+    def _resolve(self, name: str, value: Any, steps: int) -> Any:
         return self._validated(name, value(steps)) if callable(value) else value
 
     def _validated(self, name: str, value: Any) -> Any:
@@ -675,7 +669,7 @@ class Optimizer:
 
     def _move(self, net: Any) -> None:
         """One step of every piece."""
-        hyper = self._now()
+        hyper = self._current()
         decay = 0 if self.decay_is == "own" else hyper.pop("weight_decay", 0)
         t = self.t + 1
         numbers = self.numbers(t, **hyper)
@@ -791,11 +785,11 @@ class Optimizer:
     def _apply_rest(self, net: Any) -> None:
         """The step of those gradients."""
 
-    def _now(self) -> dict[str, Any]:
+    def _current(self) -> dict[str, Any]:
         """The hyper-parameters of the step to come; ValueError for a schedule that gives an illegal one."""
         hyper = self.hyper.copy()
         for name in self._scheduled:
-            hyper[name] = self._at(name, hyper[name], self.t)
+            hyper[name] = self._resolve(name, hyper[name], self.t)
         return hyper
 
     @property
@@ -834,6 +828,10 @@ class Optimizer:
 
 for _name in ("zero_grad", "param_groups", "apply_gradients"):
     setattr(Optimizer, _name, _Foreign(_name))
+
+
+def _is_used(value: Any) -> bool:
+    return callable(value) or bool(np.any(value))
 
 
 def is_ours(thing: Any) -> bool:
@@ -937,14 +935,16 @@ class SGD(Optimizer):
     there is no state, and neither dampening nor nesterov does anything.
     """
 
-    flags = ("nesterov",)
+    lr: Hyper = 0.01
+    momentum: Hyper = 0.0
+    dampening: Hyper = 0.0
+    nesterov: bool = False
+    weight_decay: Hyper = 0.0
+
     structural = ("momentum",)
 
-    def __init__(
-        self, lr: Any = 0.01, momentum: Any = 0.0, dampening: Any = 0.0, nesterov: bool = False, weight_decay: Any = 0.0
-    ) -> None:
-        super().__init__(lr=lr, momentum=momentum, dampening=dampening, nesterov=nesterov, weight_decay=weight_decay)
-        self.state = ("b",) if callable(momentum) or np.any(momentum) else ()
+    def __post_init__(self) -> None:
+        self.state = ("b",) if self.uses("momentum") else ()
 
     def numbers(self, t: int, dampening: float, **rest: Any) -> dict[str, Any]:
         return dict(rest, dampening=dampening if t > 1 else 0)
@@ -970,11 +970,12 @@ class Momentum(Optimizer):
     SGD(momentum=beta) only when lr changes.
     """
 
-    state = ("v",)
-    flags = ("nesterov",)
+    lr: Hyper = 0.01
+    beta: Hyper = 0.9
+    nesterov: bool = False
+    weight_decay: Hyper = 0.0
 
-    def __init__(self, lr: Any = 0.01, beta: Any = 0.9, nesterov: bool = False, weight_decay: Any = 0.0) -> None:
-        super().__init__(lr=lr, beta=beta, nesterov=nesterov, weight_decay=weight_decay)
+    state = ("v",)
 
     @staticmethod
     def rule(w: Array, g: Array, v: Array, *, lr: float, beta: float, nesterov: bool) -> None:
@@ -990,8 +991,7 @@ class SignSGD(Optimizer):
     Bernstein et al. 2018 (1802.04434), algorithm 1. Equals optax.sign_sgd.
     """
 
-    def __init__(self, lr: Any = 0.001) -> None:
-        super().__init__(lr=lr)
+    lr: Hyper = 0.001
 
     @staticmethod
     def rule(w: Array, g: Array, *, lr: float) -> None:
@@ -1007,10 +1007,10 @@ class Signum(Optimizer):
     Bernstein et al. 2018 (1802.04434), algorithm 2. Equals optax's ema, scale_by_sign and learning rate chained.
     """
 
-    state = ("m",)
+    lr: Hyper = 0.001
+    beta: Hyper = 0.9
 
-    def __init__(self, lr: Any = 0.001, beta: Any = 0.9) -> None:
-        super().__init__(lr=lr, beta=beta)
+    state = ("m",)
 
     @staticmethod
     def rule(w: Array, g: Array, m: Array, *, lr: float, beta: float) -> None:
@@ -1028,12 +1028,13 @@ class Rprop(Optimizer):
     s starts at lr. Riedmiller and Braun 1993, without stepping back. Equals torch.optim.Rprop.
     """
 
-    state = ("last", "s")
+    lr: Hyper = 0.01
+    eta_minus: Hyper = 0.5
+    eta_plus: Hyper = 1.2
+    step_min: Hyper = 1e-6
+    step_max: Hyper = 50.0
 
-    def __init__(
-        self, lr: Any = 0.01, eta_minus: Any = 0.5, eta_plus: Any = 1.2, step_min: Any = 1e-6, step_max: Any = 50.0
-    ) -> None:
-        super().__init__(lr=lr, eta_minus=eta_minus, eta_plus=eta_plus, step_min=step_min, step_max=step_max)
+    state = ("last", "s")
 
     def start(self, w: Array, last: Array, s: Array) -> None:
         s[...] = self.lr if self._copies is None else self._per_copy(self.lr)
@@ -1060,13 +1061,14 @@ class ASGD(Optimizer):
     the step before.
     """
 
+    lr: Hyper = 0.01
+    lambd: Hyper = 1e-4
+    alpha: Hyper = 0.75
+    t0: Hyper = 1e6
+    weight_decay: Hyper = 0.0
+
     state = ("a",)
     ranges = {"alpha": NOT_NEGATIVE}  # noqa: RUF012
-
-    def __init__(
-        self, lr: Any = 0.01, lambd: Any = 1e-4, alpha: Any = 0.75, t0: Any = 1e6, weight_decay: Any = 0.0
-    ) -> None:
-        super().__init__(lr=lr, lambd=lambd, alpha=alpha, t0=t0, weight_decay=weight_decay)
 
     def start(self, w: Array, a: Array) -> None:
         a[...] = w  # for a layer that is thawed late: the first step copies the others
@@ -1099,24 +1101,18 @@ class RMSProp(Optimizer):
     2013 (1308.0850). Equals optax.rmsprop and Keras; epsilon_inside=False equals torch.optim.RMSprop.
     """
 
-    flags = ("epsilon_inside", "centered")
+    lr: Hyper = 0.01
+    beta: Hyper = 0.9
+    epsilon: Hyper = 1e-10
+    weight_decay: Hyper = 0.0
+    epsilon_inside: bool = True
+    momentum: Hyper = 0.0
+    centered: bool = False
+
     structural = ("momentum", "centered")
 
-    def __init__(
-        self,
-        lr: Any = 0.01,
-        beta: Any = 0.9,
-        epsilon: Any = 1e-10,
-        weight_decay: Any = 0.0,
-        epsilon_inside: bool = True,
-        momentum: Any = 0.0,
-        centered: bool = False,
-    ) -> None:
-        super().__init__(
-            lr=lr, beta=beta, epsilon=epsilon, weight_decay=weight_decay, epsilon_inside=epsilon_inside,
-            momentum=momentum, centered=centered,
-        )  # fmt: skip
-        self.state = ("v", *("a",) * bool(centered), *("b",) * bool(callable(momentum) or np.any(momentum)))
+    def __post_init__(self) -> None:
+        self.state = ("v", *("a",) * self.uses("centered"), *("b",) * self.uses("momentum"))
 
     @staticmethod
     def rule(
@@ -1147,23 +1143,13 @@ class Adagrad(Optimizer):
     Duchi, Hazan and Singer 2011, JMLR 12. Equals torch.optim.Adagrad.
     """
 
-    state = ("s",)
+    lr: Hyper = 0.01
+    epsilon: Hyper = 1e-10
+    weight_decay: Hyper = 0.0
+    lr_decay: Hyper = 0.0
+    initial_accumulator: Hyper = 0.0
 
-    def __init__(
-        self,
-        lr: Any = 0.01,
-        epsilon: Any = 1e-10,
-        weight_decay: Any = 0.0,
-        lr_decay: Any = 0.0,
-        initial_accumulator: Any = 0.0,
-    ) -> None:
-        super().__init__(
-            lr=lr,
-            epsilon=epsilon,
-            weight_decay=weight_decay,
-            lr_decay=lr_decay,
-            initial_accumulator=initial_accumulator,
-        )
+    state = ("s",)
 
     def start(self, w: Array, s: Array) -> None:
         s.fill(self.initial_accumulator)
@@ -1188,10 +1174,12 @@ class Adadelta(Optimizer):
     Zeiler 2012 (1212.5701), algorithm 1, lr = 1. Equals torch.optim.Adadelta.
     """
 
-    state = ("v", "u")
+    lr: Hyper = 1.0
+    rho: Hyper = 0.9
+    epsilon: Hyper = 1e-6
+    weight_decay: Hyper = 0.0
 
-    def __init__(self, lr: Any = 1.0, rho: Any = 0.9, epsilon: Any = 1e-6, weight_decay: Any = 0.0) -> None:
-        super().__init__(lr=lr, rho=rho, epsilon=epsilon, weight_decay=weight_decay)
+    state = ("v", "u")
 
     @staticmethod
     def rule(w: Array, g: Array, v: Array, u: Array, *, lr: float, rho: float, epsilon: float) -> None:
@@ -1217,22 +1205,19 @@ class Adam(Optimizer):
     root of the v that is not corrected: in step t it is epsilon = epsilon_hat / sqrt(1 - beta2^t) here.
     """
 
+    lr: Hyper = 0.01
+    beta1: Hyper = 0.9
+    beta2: Hyper = 0.999
+    epsilon: Hyper = 1e-8
+    weight_decay: Hyper = 0.0
+    amsgrad: bool = False
+
     state: tuple[str, ...] = ("m", "v")
-    flags = ("amsgrad",)
     structural = ("amsgrad",)
     as_arrays = True
 
-    def __init__(
-        self,
-        lr: Any = 0.01,
-        beta1: Any = 0.9,
-        beta2: Any = 0.999,
-        epsilon: Any = 1e-8,
-        weight_decay: Any = 0.0,
-        amsgrad: bool = False,
-    ) -> None:
-        super().__init__(lr=lr, beta1=beta1, beta2=beta2, epsilon=epsilon, weight_decay=weight_decay, amsgrad=amsgrad)
-        if amsgrad:
+    def __post_init__(self) -> None:
+        if self.amsgrad:
             self.state = ("m", "v", "largest")
 
     def numbers(self, t: int, lr: float, beta1: float, beta2: float, epsilon: float, amsgrad: bool) -> dict[str, Any]:
@@ -1262,18 +1247,14 @@ class AdamW(Adam):
     Loshchilov and Hutter 2017 (1711.05101), algorithm 2. Equals torch.optim.AdamW.
     """
 
-    decay_is = "decoupled"
+    lr: Hyper = 0.001
+    beta1: Hyper = 0.9
+    beta2: Hyper = 0.999
+    epsilon: Hyper = 1e-8
+    weight_decay: Hyper = 0.01
+    amsgrad: bool = False
 
-    def __init__(
-        self,
-        lr: Any = 0.001,
-        beta1: Any = 0.9,
-        beta2: Any = 0.999,
-        epsilon: Any = 1e-8,
-        weight_decay: Any = 0.01,
-        amsgrad: bool = False,
-    ) -> None:
-        super().__init__(lr, beta1, beta2, epsilon, weight_decay, amsgrad)
+    decay_is = "decoupled"
 
 
 class Adamax(Optimizer):
@@ -1286,12 +1267,13 @@ class Adamax(Optimizer):
     Kingma and Ba 2014 (1412.6980), algorithm 2. Equals torch.optim.Adamax.
     """
 
-    state = ("m", "u")
+    lr: Hyper = 0.002
+    beta1: Hyper = 0.9
+    beta2: Hyper = 0.999
+    epsilon: Hyper = 1e-8
+    weight_decay: Hyper = 0.0
 
-    def __init__(
-        self, lr: Any = 0.002, beta1: Any = 0.9, beta2: Any = 0.999, epsilon: Any = 1e-8, weight_decay: Any = 0.0
-    ) -> None:
-        super().__init__(lr=lr, beta1=beta1, beta2=beta2, epsilon=epsilon, weight_decay=weight_decay)
+    state = ("m", "u")
 
     def numbers(self, t: int, lr: float, beta1: float, **rest: Any) -> dict[str, Any]:
         return dict(rest, lr=lr / (1 - beta1**t), beta1=beta1)
@@ -1316,21 +1298,15 @@ class NAdam(Optimizer):
     Dozat 2016. Equals torch.optim.NAdam; momentum_decay=1 equals Keras.
     """
 
+    lr: Hyper = 0.002
+    beta1: Hyper = 0.9
+    beta2: Hyper = 0.999
+    epsilon: Hyper = 1e-8
+    weight_decay: Hyper = 0.0
+    momentum_decay: Hyper = 0.004
+
     state = ("m", "v")
     scalars = {"product": 1.0}  # noqa: RUF012
-
-    def __init__(
-        self,
-        lr: Any = 0.002,
-        beta1: Any = 0.9,
-        beta2: Any = 0.999,
-        epsilon: Any = 1e-8,
-        weight_decay: Any = 0.0,
-        momentum_decay: Any = 0.004,
-    ) -> None:
-        super().__init__(
-            lr=lr, beta1=beta1, beta2=beta2, epsilon=epsilon, weight_decay=weight_decay, momentum_decay=momentum_decay
-        )
 
     def numbers(
         self, t: int, lr: float, beta1: float, beta2: float, epsilon: float, momentum_decay: float
@@ -1364,12 +1340,13 @@ class RAdam(Optimizer):
     with beta2 <= 2/3 it is never rectified.
     """
 
-    state = ("m", "v")
+    lr: Hyper = 0.001
+    beta1: Hyper = 0.9
+    beta2: Hyper = 0.999
+    epsilon: Hyper = 1e-8
+    weight_decay: Hyper = 0.0
 
-    def __init__(
-        self, lr: Any = 0.001, beta1: Any = 0.9, beta2: Any = 0.999, epsilon: Any = 1e-8, weight_decay: Any = 0.0
-    ) -> None:
-        super().__init__(lr=lr, beta1=beta1, beta2=beta2, epsilon=epsilon, weight_decay=weight_decay)
+    state = ("m", "v")
 
     def numbers(self, t: int, lr: float, beta1: float, beta2: float, epsilon: float) -> dict[str, Any]:
         lr, c2 = lr / (1 - beta1**t), 1 - beta2**t
@@ -1400,20 +1377,14 @@ class AdaBelief(Optimizer):
     Zhuang et al. 2020 (2010.07468), algorithm 2. Equals optax.adabelief.
     """
 
-    state = ("m", "v")
+    lr: Hyper = 0.001
+    beta1: Hyper = 0.9
+    beta2: Hyper = 0.999
+    epsilon: Hyper = 1e-16
+    weight_decay: Hyper = 0.0
+    epsilon_root: Hyper = 1e-16
 
-    def __init__(
-        self,
-        lr: Any = 0.001,
-        beta1: Any = 0.9,
-        beta2: Any = 0.999,
-        epsilon: Any = 1e-16,
-        weight_decay: Any = 0.0,
-        epsilon_root: Any = 1e-16,
-    ) -> None:
-        super().__init__(
-            lr=lr, beta1=beta1, beta2=beta2, epsilon=epsilon, weight_decay=weight_decay, epsilon_root=epsilon_root
-        )
+    state = ("m", "v")
 
     def numbers(self, t: int, lr: float, beta1: float, beta2: float, **rest: Any) -> dict[str, Any]:
         return dict(rest, lr=lr / (1 - beta1**t), beta1=beta1, beta2=beta2, c2=1 - beta2**t)
@@ -1441,21 +1412,14 @@ class Yogi(Optimizer):
     Equals optax.yogi.
     """
 
-    state = ("m", "v")
+    lr: Hyper = 0.01
+    beta1: Hyper = 0.9
+    beta2: Hyper = 0.999
+    epsilon: Hyper = 1e-3
+    weight_decay: Hyper = 0.0
+    initial_accumulator: Hyper = 1e-6
 
-    def __init__(
-        self,
-        lr: Any = 0.01,
-        beta1: Any = 0.9,
-        beta2: Any = 0.999,
-        epsilon: Any = 1e-3,
-        weight_decay: Any = 0.0,
-        initial_accumulator: Any = 1e-6,
-    ) -> None:
-        super().__init__(
-            lr=lr, beta1=beta1, beta2=beta2, epsilon=epsilon, weight_decay=weight_decay,
-            initial_accumulator=initial_accumulator,
-        )  # fmt: skip
+    state = ("m", "v")
 
     def start(self, w: Array, m: Array, v: Array) -> None:
         m.fill(self.initial_accumulator)
@@ -1485,11 +1449,13 @@ class Lion(Optimizer):
     Decoupled decay. Chen et al. 2023 (2302.06675), program 1. Equals optax.lion.
     """
 
+    lr: Hyper = 0.0001
+    beta1: Hyper = 0.9
+    beta2: Hyper = 0.99
+    weight_decay: Hyper = 0.001
+
     state = ("m",)
     decay_is = "decoupled"
-
-    def __init__(self, lr: Any = 0.0001, beta1: Any = 0.9, beta2: Any = 0.99, weight_decay: Any = 0.001) -> None:
-        super().__init__(lr=lr, beta1=beta1, beta2=beta2, weight_decay=weight_decay)
 
     @staticmethod
     def rule(w: Array, g: Array, m: Array, *, lr: float, beta1: float, beta2: float) -> None:
@@ -1516,15 +1482,16 @@ class LAMB(Optimizer):
     m and v as Adam's. You et al. 2019 (1904.00962), algorithm 2. Equals optax.lamb.
     """
 
+    lr: Hyper = 0.001
+    beta1: Hyper = 0.9
+    beta2: Hyper = 0.999
+    epsilon: Hyper = 1e-6
+    weight_decay: Hyper = 0.0
+
     state = ("m", "v")
     whole_parameters = True
     stackable = False
     decay_is = "own"
-
-    def __init__(
-        self, lr: Any = 0.001, beta1: Any = 0.9, beta2: Any = 0.999, epsilon: Any = 1e-6, weight_decay: Any = 0.0
-    ) -> None:
-        super().__init__(lr=lr, beta1=beta1, beta2=beta2, epsilon=epsilon, weight_decay=weight_decay)
 
     def numbers(self, t: int, beta1: float, beta2: float, **rest: Any) -> dict[str, Any]:
         return dict(rest, beta1=beta1, beta2=beta2, c1=1 - beta1**t, c2=1 - beta2**t)
@@ -1550,24 +1517,16 @@ class LARS(Optimizer):
     The decay counts in |g|. You, Gitman and Ginsburg 2017 (1708.03888), algorithm 1. Equals optax.lars.
     """
 
+    lr: Hyper = 0.1
+    momentum: Hyper = 0.9
+    weight_decay: Hyper = 0.0
+    trust_coefficient: Hyper = 0.001
+    epsilon: Hyper = 0.0
+    nesterov: bool = False
+
     state = ("v",)
-    flags = ("nesterov",)
     whole_parameters = True
     stackable = False
-
-    def __init__(
-        self,
-        lr: Any = 0.1,
-        momentum: Any = 0.9,
-        weight_decay: Any = 0.0,
-        trust_coefficient: Any = 0.001,
-        epsilon: Any = 0.0,
-        nesterov: bool = False,
-    ) -> None:
-        super().__init__(
-            lr=lr, momentum=momentum, weight_decay=weight_decay, trust_coefficient=trust_coefficient, epsilon=epsilon,
-            nesterov=nesterov,
-        )  # fmt: skip
 
     @staticmethod
     def rule(
@@ -1592,24 +1551,17 @@ class Adafactor(Optimizer):
     Shazeer and Stern 2018 (1804.04235), algorithm 4. Equals torch.optim.Adafactor.
     """
 
+    lr: Hyper = 0.01
+    beta2_decay: Hyper = -0.8
+    epsilon1: Hyper = None
+    epsilon2: Hyper = 1e-3
+    clip_threshold: Hyper = 1.0
+    weight_decay: Hyper = 0.0
+
     state = ("row", "column", "v")
     whole_parameters = True
     stackable = False
     decay_is = "own"
-
-    def __init__(
-        self,
-        lr: Any = 0.01,
-        beta2_decay: Any = -0.8,
-        epsilon1: Any = None,
-        epsilon2: Any = 1e-3,
-        clip_threshold: Any = 1.0,
-        weight_decay: Any = 0.0,
-    ) -> None:
-        super().__init__(
-            lr=lr, beta2_decay=beta2_decay, epsilon1=epsilon1, epsilon2=epsilon2, clip_threshold=clip_threshold,
-            weight_decay=weight_decay,
-        )  # fmt: skip
 
     def shapes(self, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
         if len(shape) < 2:
@@ -1653,16 +1605,16 @@ class Muon(Optimizer):
     Decoupled decay. Jordan 2024. Equals optax.contrib.muon with adam_weight_decay=weight_decay.
     """
 
+    lr: Hyper = 0.02
+    beta: Hyper = 0.95
+    nesterov: bool = True
+    weight_decay: Hyper = 0.0
+    steps: int = 5
+
     state = ("m", "v")
-    flags = ("nesterov",)
     whole_parameters = True
     stackable = False
     decay_is = "decoupled"
-
-    def __init__(
-        self, lr: Any = 0.02, beta: Any = 0.95, nesterov: bool = True, weight_decay: Any = 0.0, steps: int = 5
-    ) -> None:
-        super().__init__(lr=lr, beta=beta, nesterov=nesterov, weight_decay=weight_decay, steps=steps)
 
     def shapes(self, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
         return dict.fromkeys(("m",) if len(shape) == 2 else ("m", "v"), shape)
@@ -1723,14 +1675,15 @@ class ScheduleFreeSGD(Optimizer):
     optax's c is that of the following step, whose lr it takes for the largest so far.
     """
 
+    lr: Hyper = 1.0
+    beta: Hyper = 0.9
+    weight_decay: Hyper = 0.0
+
     state: tuple[str, ...] = ("z",)
     stackable = False
     scalars = {"largest": 0.0, "sum": 0.0}  # noqa: RUF012
     ranges = {"beta": (0, 1, "()"), "beta1": (0, 1, "()")}  # noqa: RUF012
     _last: tuple[Any, int, float] = (None, 0, 0.0)  # whose, at which step, and beta
-
-    def __init__(self, lr: Any = 1.0, beta: Any = 0.9, weight_decay: Any = 0.0) -> None:
-        super().__init__(lr=lr, beta=beta, weight_decay=weight_decay)
 
     def start(self, w: Array, **state: Array) -> None:
         state["z"][...] = w
@@ -1746,7 +1699,7 @@ class ScheduleFreeSGD(Optimizer):
         state, t, beta = self._last
         if state is not self._state or t != self.t:  # it was loaded, or put back
             name = "beta" if "beta" in self.hyper else "beta1"
-            beta = self._at(name, self.hyper[name], max(self.t - 1, 0))
+            beta = self._resolve(name, self.hyper[name], max(self.t - 1, 0))
         if following is not None:
             self._last = self._state, self.t + 1, following
         return beta
@@ -1773,13 +1726,15 @@ class ScheduleFreeAdamW(ScheduleFreeSGD):
     ScheduleFreeSGD.
     """
 
+    fields: ClassVar = {}  # not those of ScheduleFreeSGD: its beta is beta1 here
+    lr: Hyper = 0.0025
+    beta1: Hyper = 0.9
+    beta2: Hyper = 0.999
+    epsilon: Hyper = 1e-8
+    weight_decay: Hyper = 0.0
+
     state = ("z", "v")
     decay_is = "own"
-
-    def __init__(
-        self, lr: Any = 0.0025, beta1: Any = 0.9, beta2: Any = 0.999, epsilon: Any = 1e-8, weight_decay: Any = 0.0
-    ) -> None:
-        Optimizer.__init__(self, lr=lr, beta1=beta1, beta2=beta2, epsilon=epsilon, weight_decay=weight_decay)
 
     def numbers(self, t: int, lr: float, beta1: float, beta2: float, **rest: Any) -> dict[str, Any]:
         both = {"last": self.last(beta1), "beta1": beta1, "beta2": beta2, "c2": 1 - beta2**t}
@@ -1805,14 +1760,14 @@ class DoG(Optimizer):
     Norms over the whole net. Ivgi, Hinder and Carmon 2023 (2302.12022). Equals optax.contrib.dog.
     """
 
+    lr: Hyper = 1.0
+    epsilon: Hyper = 1e-8
+    weight_decay: Hyper = 0.0
+    initial_distance: Hyper = 1e-6
+
     state = ("start_w",)
     stackable = False
     scalars = {"distance": 0.0, "sum": 0.0}  # noqa: RUF012
-
-    def __init__(
-        self, lr: Any = 1.0, epsilon: Any = 1e-8, weight_decay: Any = 0.0, initial_distance: Any = 1e-6
-    ) -> None:
-        super().__init__(lr=lr, epsilon=epsilon, weight_decay=weight_decay, initial_distance=initial_distance)
 
     def start(self, w: Array, start_w: Array) -> None:
         start_w[...] = w
@@ -1850,24 +1805,17 @@ class Prodigy(Optimizer):
     gradients move nothing.
     """
 
+    lr: Hyper = 1.0
+    beta1: Hyper = 0.9
+    beta2: Hyper = 0.999
+    epsilon: Hyper = 1e-8
+    weight_decay: Hyper = 0.0
+    initial_distance: Hyper = 1e-6
+
     state = ("start_w", "m", "v", "s")
     stackable = False
     scalars = {"d": 0.0, "r": 0.0}  # noqa: RUF012
     decay_is = "own"
-
-    def __init__(
-        self,
-        lr: Any = 1.0,
-        beta1: Any = 0.9,
-        beta2: Any = 0.999,
-        epsilon: Any = 1e-8,
-        weight_decay: Any = 0.0,
-        initial_distance: Any = 1e-6,
-    ) -> None:
-        super().__init__(
-            lr=lr, beta1=beta1, beta2=beta2, epsilon=epsilon, weight_decay=weight_decay,
-            initial_distance=initial_distance,
-        )  # fmt: skip
 
     def start(self, w: Array, start_w: Array, **others: Array) -> None:
         start_w[...] = w
@@ -1910,11 +1858,13 @@ class PolyakSGD(Optimizer):
     2020 (2002.10542). Equals optax.polyak_sgd; a gradient with |g|^2 <= 2.2e-16 moves nothing.
     """
 
+    max_lr: Hyper = 1.0
+    minimum: Hyper = 0.0
+
     stackable = False
     exact_gradient = True
 
-    def __init__(self, max_lr: Any = 1.0, minimum: Any = 0.0) -> None:
-        super().__init__(max_lr=max_lr, minimum=minimum)
+    def __post_init__(self) -> None:
         self.value = math.nan
 
     def backward(self, net: Any, loss: Any) -> None:
@@ -2017,7 +1967,7 @@ class LBFGS(Optimizer):
         self.scalars, self._state = scalars.copy(), [dict(each) for each in state] or [{}]
 
     def _move(self, net: Any) -> None:
-        hyper = self._now()
+        hyper = self._current()
         layout, loss = self._layout, self._loss
         weights, gradients = layout.weights, layout.gradients
         start = np.concatenate(weights)
@@ -2217,8 +2167,9 @@ class Wrapper(Optimizer):
 
     stackable = False
     changes_gradient = False
+    optimizer: Optimizer
 
-    def __init__(self, optimizer: Optimizer, **hyper: Any) -> None:
+    def __init__(self, optimizer: Optimizer, *values: Any, **named: Any) -> None:
         if not isinstance(optimizer, Optimizer):
             hint = f": write {optimizer.__name__}()" if isinstance(optimizer, type) else ""
             raise TypeError(
@@ -2240,7 +2191,7 @@ class Wrapper(Optimizer):
                 f"a net can show one: leave one of them out."
             )
         self.optimizer = optimizer
-        super().__init__(**hyper)
+        super().__init__(*values, **named)
 
     def around(self, net: Any) -> None:
         """Act, and call `self.optimizer._update(net)`."""
@@ -2252,7 +2203,7 @@ class Wrapper(Optimizer):
     def _update(self, net: Any) -> None:
         if net.layout is not self._layout or net is not self._model:
             self._build(net)
-        self._now()  # an illegal value is refused before anything moves
+        self._current()  # an illegal value is refused before anything moves
         self.around(net)
         self.t += 1
 
@@ -2268,9 +2219,9 @@ class Wrapper(Optimizer):
         finally:
             del inner["_update"]
 
-    def _now(self) -> dict[str, Any]:
-        self.optimizer._now()
-        return super()._now()
+    def _current(self) -> dict[str, Any]:
+        self.optimizer._current()
+        return super()._current()
 
     def check(self, net: Any) -> None:
         super().check(net)
@@ -2359,12 +2310,14 @@ class Clip(Wrapper):
     Keras go without the 1e-6. ValueError if neither is given. `clipped` tells whether the last step was.
     """
 
+    norm: Hyper = None
+    value: Hyper = None
+
     changes_gradient = True
 
-    def __init__(self, optimizer: Optimizer, norm: Any = None, value: Any = None) -> None:
-        if norm is None and value is None:
+    def __post_init__(self) -> None:
+        if self.hyper["norm"] is None and self.hyper["value"] is None:
             raise ValueError("Clip needs norm, value or both: Clip(optimizer, norm=1.0).")
-        super().__init__(optimizer, norm=norm, value=value)
         self.clipped = False
 
     def around(self, net: Any) -> None:
@@ -2399,12 +2352,11 @@ class Accumulate(Wrapper):
     The schedules within count steps, not calls.
     """
 
+    steps: int
+
     state = ("mean",)
     scalars = {"calls": 0}  # noqa: RUF012
     changes_gradient = True
-
-    def __init__(self, optimizer: Optimizer, steps: int) -> None:
-        super().__init__(optimizer, steps=steps)
 
     def around(self, net: Any) -> None:
         _refuse_overflow(self._gradients)
@@ -2439,16 +2391,15 @@ class Average(Wrapper):
     torch.optim.swa_utils.AveragedModel with get_ema_multi_avg_fn(decay).
     """
 
-    state = ("average",)
+    decay: Hyper
 
-    def __init__(self, optimizer: Optimizer, decay: Any) -> None:
-        super().__init__(optimizer, decay=decay)
+    state = ("average",)
 
     def start(self, w: Array, average: Array) -> None:
         average[...] = w  # for a layer that is thawed late: the first step copies the others
 
     def around(self, net: Any) -> None:
-        decay, before = self._at("decay", self.hyper["decay"], self.t), self.updates
+        decay, before = self._resolve("decay", self.hyper["decay"], self.t), self.updates
         self.optimizer._update(net)
         if self.updates > before:
             share = 1 - decay if before else 1.0
@@ -2468,16 +2419,16 @@ class Lookahead(Wrapper):
     Equals optax.lookahead.
     """
 
-    state = ("slow",)
+    steps: int = 5
+    alpha: Hyper = 0.5
 
-    def __init__(self, optimizer: Optimizer, steps: int = 5, alpha: Any = 0.5) -> None:
-        super().__init__(optimizer, steps=steps, alpha=alpha)
+    state = ("slow",)
 
     def start(self, w: Array, slow: Array) -> None:
         slow[...] = w
 
     def around(self, net: Any) -> None:
-        alpha, before = self._now()["alpha"], self.updates
+        alpha, before = self._current()["alpha"], self.updates
         self.optimizer._update(net)
         if self.updates > before and self.updates % self.hyper["steps"] == 0:
             for w, _, slow in self._blocks:
@@ -2495,16 +2446,15 @@ class SAM(Wrapper):
     or `minimize`. Foret et al. 2020 (2010.01412), algorithm 1. Equals optax.contrib.sam.
     """
 
+    rho: Hyper = 0.05
+
     reevaluate = True
     changes_gradient = True
     ranges = {"rho": NOT_NEGATIVE}  # noqa: RUF012
 
-    def __init__(self, optimizer: Optimizer, rho: Any = 0.05) -> None:
-        super().__init__(optimizer, rho=rho)
-
     def backward(self, net: Any, loss: Any) -> None:
         self._build(net)
-        rho = self._now()["rho"]
+        rho = self._current()["rho"]
         self.optimizer.backward(net, loss)
         length = math.sqrt(_sum_of_squares(self._gradients))
         if not 0 < length < math.inf:
@@ -2584,7 +2534,7 @@ class PerLayer(Optimizer):
         if net.layout is not self._layout or net is not self._model:
             self._build(net)
         for optimizer, part in self._each():  # all is checked before anything moves
-            optimizer._now()
+            optimizer._current()
             _refuse_overflow(part.layout.gradients)
         for optimizer, part in self._each():
             optimizer._update(part)

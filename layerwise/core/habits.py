@@ -174,14 +174,19 @@ def missing(module: str, name: str, known: Iterable[str]) -> AttributeError:
     return AttributeError(f"module {module!r} has no attribute {name!r}{f': write {way}.' if way else ''}", name=name)
 
 
-def check_arguments(kind: str, what: str, function: Callable[..., Any], given: Iterable[str]) -> None:
-    """TypeError, with what to write, for arguments that a function does not take and that are a habit or a slip."""
+def check_arguments(
+    kind: str, what: str, function: Callable[..., Any], given: Iterable[str], known: Iterable[str] = ()
+) -> None:
+    """TypeError, with what to write, for arguments that a function does not take and that are a habit or a slip.
+
+    `known` are the names that it takes, where they are not those of its code.
+    """
     code = getattr(function, "__code__", None)
-    if code is None or code.co_flags & 0x08:  # **others
+    if code is None or (code.co_flags & 0x08 and not known):  # **others
         return
     import difflib  # only for what is wrong: it takes a millisecond
 
-    names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    names = (*code.co_varnames[: code.co_argcount + code.co_kwonlyargcount], *known)
     for name in given:
         if name not in names:
             close = difflib.get_close_matches(name, names[1:], 1)
