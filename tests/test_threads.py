@@ -67,7 +67,7 @@ def test_blas_is_in_one_thread_within_and_as_before_after():
 
 @pytest.mark.parametrize(("variable", "said", "expected"), [("OMP_NUM_THREADS", "1", 1), ("OMP_NUM_THREADS", "", None)])
 def test_the_number_of_threads_follows_the_environment(variable, said, expected):
-    script = "from layerwise import threads; print(threads.workers())"
+    script = "from layerwise.core import threads; print(threads.workers())"
     environment = {k: v for k, v in os.environ.items() if not k.endswith("NUM_THREADS")} | {variable: said}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
     assert int(done.stdout) == (expected or len(os.sched_getaffinity(0)))
