@@ -1,7 +1,6 @@
 """Optimizers: callables `optim(net, loss)` that run backpropagation and apply an update rule to every parameter.
 
 In this file, in this order:
-  what they run over     Layout and its kin
   the base               Optimizer, minimize
   plain descent          SGD, Momentum, SignSGD, Signum, Rprop, ASGD
   scaled by the past     RMSProp, Adagrad, Adadelta
@@ -25,34 +24,63 @@ from __future__ import annotations
 import contextlib
 import copy
 import fnmatch
-import functools
 import math
 import operator
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, dataclass_transform
+from types import MethodType
+from typing import TYPE_CHECKING, Any, ClassVar, dataclass_transform
 
 import numpy as np
 
-from layerwise.core import habits, threads
-from layerwise.core.hyper import (
-    COUNTS,
-    NOT_NEGATIVE,
-    OPTIONAL,
-    RANGES,
-    USUAL,
-    Field,
-    Hyper,
-    Signature,
-    bound,
-    declare,
-)  # fmt: skip
+from layerwise.core import habits
+from layerwise.core.blocks import (
+    BLOCK,
+    FLUSH,
+    Block,
+    Numbers,
+    copy_all,
+    coupled,
+    decoupled,
+    flush,
+    in_threads,
+    refuse_overflow,
+    run,
+    segments,
+    split,
+    sum_of_squares,
+    watched_move,
+    whole_parameters,
+    with_decay,
+)
+from layerwise.core.hyper import NOT_NEGATIVE, USUAL, Hyper, Hyperparameters, is_ours
+from layerwise.core.layout import (
+    ArraysAdapter,
+    FunctionAdapter,
+    Layout,
+    ListAdapter,
+    Parameter,
+    ParameterGroup,
+    check_lists,
+    join,
+    refuse_another,
+)
+from layerwise.core.linesearch import strong_wolfe
+from layerwise.core.state import (
+    Copyable,
+    allocate,
+    describe,
+    evaluation_weights,
+    find_evaluation_weights,
+    fit_state,
+    put_back,
+    read_state,
+    show_evaluation_weights,
+    show_training_weights,
+    take_snapshot,
+)
 
-# Names in pickles of earlier versions, of attributes and of a class.
-FORMERLY = {
-    "_served": "_model", "_given": "_step_cache", "_pieces": "_blocks", "_over": "_parallel_for",
-    "_Part": "ParameterGroup",
-}  # fmt: skip
+# Names in pickles of earlier versions.
+FORMERLY = {"_Part": "ParameterGroup"}
 
 
 def __getattr__(name: str) -> Any:
@@ -62,147 +90,14 @@ def __getattr__(name: str) -> Any:
 
 
 Array = np.ndarray
-Piece = tuple[Array, ...]  # w, g and the state arrays, of one shape unless the rule takes whole parameters
-
-# Elements of a block. A rule makes several passes over what it is given: in blocks, all but the first find
-# their data in the cache, and plain array notation is as fast as hand-placed `out=`: from this size on, NumPy
-# writes the result of an expression over a temporary array of it.
-BLOCK = 65_536
-
-# From so many elements on, the blocks are shared among threads. Below, what threads save is lost again, to handing
-# over and to those of BLAS, which stay awake for a while after the matrix products.
-WIDE = 1_000_000
-
-# Every so many steps, what has faded below the smallest normal number in the state becomes 0. A mean of gradients
-# that are 0 (the weights of pixels that are always black) would stay there for ever, and arithmetic on such numbers
-# is ten times slower: it took half of Adam's time on MNIST.
-FLUSH = 64
-
-
-# What they run over ------------------------------------------------------------------------------------------
-
-
-class Parameter(NamedTuple):
-    """Where one parameter lies, and the names that it goes by."""
-
-    slot: int
-    span: slice
-    shape: tuple[int, ...]
-    movable: bool
-    names: tuple[str, ...]
-
-
-class Layout(NamedTuple):
-    """The parameters and gradients of a net (or of a part, or a list of arrays), as an optimizer sees them.
-
-    slots       (w, g), one-dimensional and contiguous, each with state of its own: of a net one pair, its vectors;
-                of a stack of S nets, (S, P)
-    runs        (slot, span), the longest runs that may be moved
-    parameters  every single one
-    """
-
-    slots: list[tuple[Array, Array]]
-    runs: list[tuple[int, slice]]
-    parameters: list[Parameter]
-
-    @property
-    def gradients(self) -> list[Array]:
-        """What may be moved, its gradients: views."""
-        return [self.slots[slot][1][..., span] for slot, span in self.runs]
-
-    @property
-    def weights(self) -> list[Array]:
-        """What may be moved: views."""
-        return [self.slots[slot][0][..., span] for slot, span in self.runs]
-
-
-def join(parameters: Iterable[Parameter]) -> list[tuple[int, slice]]:
-    """The spans of these parameters, neighbours joined."""
-    runs: list[tuple[int, slice]] = []
-    for slot, span, *_ in parameters:
-        if runs and runs[-1] == (slot, slice(runs[-1][1].start, span.start)):
-            runs[-1] = slot, slice(runs[-1][1].start, span.stop)
-        else:
-            runs.append((slot, span))
-    return runs
-
-
-class ParameterGroup:
-    """Some of the parameters of a net, for one of several optimizers."""
-
-    def __init__(self) -> None:
-        self.training = True
-        self.layout: Any = None
-
-    def take(self, whole: Layout, chosen: list[Parameter]) -> None:
-        spans = join(chosen)
-        slots = [tuple(each[..., span] for each in whole.slots[slot]) for slot, span in spans]
-        parameters = []
-        for p in chosen:
-            place = next(
-                k for k, (slot, span) in enumerate(spans) if slot == p.slot and span.start <= p.span.start < span.stop
-            )
-            shift = spans[place][1].start
-            parameters.append(p._replace(slot=place, span=slice(p.span.start - shift, p.span.stop - shift)))
-        self.layout = Layout(slots, join(p for p in parameters if p.movable), parameters)  # type: ignore[arg-type]
-
-
-class ArraysAdapter:
-    """A list of arrays in place of a net."""
-
-    training = False
-
-    def __init__(self, parameters: list[Array], gradients: list[Array]) -> None:
-        slots = [(w.reshape(-1), g.reshape(-1)) for w, g in zip(parameters, gradients, strict=True)]
-        places = [Parameter(k, slice(0, w.size), w.shape, True, (str(k),)) for k, w in enumerate(parameters)]
-        self.layout = Layout(slots, join(places), places)
-        self.kind = [(w.shape, w.dtype) for w in parameters]
-
-
-class FunctionAdapter(ArraysAdapter):
-    """A function of x, (value, gradient), in place of a net and of its loss at once."""
-
-    training = True
-
-    def __init__(self, function: Callable[[Array], tuple[Any, Any]], x: Array) -> None:
-        self.function = function
-        self.x = x
-        self.gradient = np.zeros_like(x)
-        super().__init__([x], [self.gradient])
-        self.value = math.nan
-
-    def reevaluate(self, loss: Any) -> float:
-        found = self.function(self.x.copy())  # it may keep what it is given, or write into it
-        if not isinstance(found, tuple) or len(found) != 2:
-            raise TypeError(f"minimize takes a function of x that returns (value, gradient), this one gives {found!r}.")
-        value, gradient = found[0], np.asarray(found[1])
-        if gradient.shape != self.x.shape:
-            raise ValueError(f"the gradient has shape {gradient.shape}, expected that of x, {self.x.shape}.")
-        self.gradient[...] = gradient
-        self.value = float(value)
-        return self.value
-
-    def backpropagate(self, loss: Any) -> None:
-        self.reevaluate(loss)
 
 
 # The base ----------------------------------------------------------------------------------------------------
 
 
-class _Foreign:
-    """An attribute that optimizers have elsewhere: as layers.Foreign, which this file does not know."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __get__(self, rule: Any, kind: Any = None) -> Any:
-        way = habits.OPTIMIZER[self.name]
-        raise AttributeError(f"{kind.__name__} has no {self.name!r}: write {way}.")
-
-
 @dataclass_transform()
-class Optimizer:
-    """The base of every rule: backpropagation, the sweep over the parameters, the state and the step count.
+class Optimizer(Hyperparameters, Copyable):
+    """The base of every rule: backpropagation, one step of every parameter, the state and the step count.
 
     A rule names its state arrays in `state` and writes `rule(w, g, *state, **numbers)`, which changes w and the
     state in place, never g, and returns nothing. It is elementwise and runs on blocks of the net's one vector; with
@@ -216,63 +111,31 @@ class Optimizer:
 
     state: tuple[str, ...] = ()  # names of the arrays that it keeps for each parameter
     scalars: dict[str, float] = {}  # noqa: RUF012 (copied for each instance): name -> value at the start
-    ranges: dict[str, tuple[float, float, str]] = {}  # noqa: RUF012 (never changed): where others than RANGES
     decay_is = "coupled"  # or "decoupled", or "own": the rule takes weight_decay as a number
-    fields: ClassVar[dict[str, Any]] = {}  # hyper-parameter -> default, of a class that declares them
-    flags: ClassVar[tuple[str, ...]] = ()  # those that are True or False
-    structural: tuple[str, ...] = ()  # hyper-parameters that decide which state there is, by being 0 or False
     whole_parameters = False
     exact_gradient = False  # makes sense only with the gradient of the loss itself, as it is
-    stackable = True  # serves a stack of nets, (S, P), too: its hyper-parameters may then be arrays of S
-    # The numbers reach the rule as arrays without axes, which NumPy takes up in half the time of Python's floats: for a
-    # rule that does no arithmetic among them, where float32 would round it.
-    as_arrays = False
+    as_arrays = False  # takes its numbers as 0-d arrays, and does no arithmetic among them: float32 would round it
     reevaluate = False  # evaluates net and loss, or a function, more than once a step
     outermost = False  # goes around all others, and nothing around it
 
-    t: int
-    hyper: dict[str, Any]
-    _still_steps = 0  # of a rule of one's own: how many steps have moved nothing
-    _known = False  # and whether that was looked at long enough
-
-    __signature__ = Signature()
-
-    def __init_subclass__(cls, **arguments: Any) -> None:
-        super().__init_subclass__(**arguments)
-        declare(cls, Optimizer)
-
-    def __new__(cls, *args: Any, **given: Any) -> Any:
-        if given and not given.keys() <= cls.fields.keys():
-            habits.check_arguments("optimizer", cls.__name__, cls.__init__, given, cls.fields)
-        # What is read before `check` can tell that a rule of one's own did not call super().__init__().
-        rule: Any = super().__new__(cls)
-        rule.__dict__.update(hyper={}, _step_cache=None, _model=None, _layout=None)
-        return rule
+    _model: Any = None  # the net, or the shapes and dtypes of a list of arrays
+    _layout: Any = None  # what the blocks were made for
+    _step_cache: Any = None  # the list of arrays that `step` was given last
+    _still_steps = 0  # of a user's rule: how many steps have moved nothing
+    _known = False  # and whether it was watched for long enough
 
     def __init__(self, *values: Any, **named: Any) -> None:
-        given = bound(type(self), values, named)
-        for name in given:  # a rule of one's own may have set it already: self.lr = lr
-            self.__dict__.pop(name, None)
+        given = self._bound(values, named)
         self.t = 0  # steps taken
-        self.hyper = {}
         self.scalars = dict(type(self).scalars)
-        self._step_cache: Any = None  # the last list of arrays that `step` was given, and what was made for it
-        self._model: Any = None  # the net, or the shapes and dtypes of a list of arrays
-        self._layout: Any = None  # what the pieces were made for
-        self._state: list[dict[str, Array]] = []  # of each slot, or with whole_parameters of each parameter
-        self._blocks: list[Piece] = []
+        self._model = self._layout = self._step_cache = None
+        self._state: list[dict[str, Array]] = []  # of each vector, or with whole_parameters of each parameter
+        self._blocks: list[Block] = []
         self._gradients: list[Array] = []
-        self._copies: int | None = None  # of the stack that it serves
-        self._dtype: Any = np.dtype("float32")
-        self._training_weights: list[Array] | None = None  # of each slot, while the net shows the evaluation weights
-        self._numbers: dict[str, Array] = {}  # those of the last step, if it `_takes_arrays`
-        self._last_numbers: dict[str, Any] = {}  # what they were made from
-        self._takes_arrays = False
-        self._parallel_for: Any = None  # what runs a function over many pieces in threads, where there is enough to do
-        self._scheduled: tuple[str, ...] = ()
-        for name, value in given.items():
-            self._set(name, value)
-        self._show()
+        self._training_weights: list[Array] | None = None  # of each vector, while the net shows the evaluation weights
+        self._numbers: Any = None  # how the rule gets its numbers
+        self._parallel_for: Any = None  # what runs the rule over many blocks in threads, where there is enough to do
+        self._set_all(given)
         self.__post_init__()
 
     # What a rule writes.
@@ -293,8 +156,8 @@ class Optimizer:
         def rule(w: Array, g: Array, *state: Array, **numbers: Any) -> None:
             raise TypeError("a rule is rule(w, g, *state, **numbers), changing w and the state in place: write it.")
 
-    def survey(self, blocks: Callable[[], Iterable[Piece]], numbers: dict[str, Any]) -> dict[str, Any]:
-        """The numbers, where they depend on all parameters and gradients at once; `pieces()` goes over them."""
+    def survey(self, blocks: Callable[[], Iterable[Block]], numbers: dict[str, Any]) -> dict[str, Any]:
+        """The numbers, where they depend on all parameters and gradients at once; `blocks()` goes over them."""
         return numbers
 
     def shapes(self, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
@@ -332,39 +195,16 @@ class Optimizer:
         """Called when every layer of the net is built, before a training's first forward pass; by hand, before a
         loop of one's own. Puts the training weights back where the evaluation weights are shown."""
         self._build(net)
-        kept, self._training_weights = self._training_weights, None
-        if kept is None:
-            return
-        # What is shown is worked out from what was trained; weights that someone has changed since are left alone.
-        now = [w.copy() for w in net.layout.weights]
-        _copy_all(net.layout.weights, (kept[slot][span] for slot, span in net.layout.runs))
-        shown = self._shown(net)
-        if shown is None or not all(map(np.array_equal, now, shown)):
-            _copy_all(net.layout.weights, now)
+        show_training_weights(self, net)
 
     def finish(self, net: Any) -> None:
         """Called at the end of a training: the net shows the evaluation weights from here on."""
         self._build(net)
-        shown = self._shown(net)
-        if shown is not None and self._training_weights is None:
-            self._training_weights = [w.copy() for w, _ in net.layout.slots]
-            _copy_all(net.layout.weights, shown)
+        show_evaluation_weights(self, net)
 
-    @contextlib.contextmanager
-    def evaluation_weights(self, net: Any) -> Iterator[None]:
+    def evaluation_weights(self, net: Any) -> contextlib.AbstractContextManager[None]:
         """`with optim.evaluation_weights(net):` shows the weights that the rule means to be used."""
-        self._build(net)
-        shown = None if self._training_weights is not None else self._shown(net)
-        if shown is None:
-            yield
-            return
-        weights = net.layout.weights
-        kept = [w.copy() for w in weights]
-        try:
-            _copy_all(weights, shown)
-            yield
-        finally:
-            _copy_all(weights, kept)
+        return evaluation_weights(self, net)
 
     def step(self, parameters: Sequence[Array] | None = None, gradients: Sequence[Any] | None = None) -> None:
         """One step of a list of arrays, in place, without a net; the state is kept by place in the list.
@@ -372,37 +212,14 @@ class Optimizer:
         ValueError for lists of different length, other shapes than before, or a gradient of another shape;
         TypeError for a bare array, for parameters that can't be changed in place, and for a rule that evaluates again.
         """
-        if parameters is None or gradients is None:
-            raise TypeError(
-                "step takes lists of arrays, step([w], [g]). After value = loss(pred, y), optim(net, loss) goes "
-                "through the net backwards and makes the step."
-            )
-        if self._needs_value():
+        if self._needs_value() and not (parameters is None or gradients is None):
             raise TypeError(f"{type(self).__name__} asks for the loss itself: give it a net, or use minimize.")
-        if isinstance(parameters, np.ndarray):
-            raise TypeError("step takes lists of arrays, one for each parameter: step([w], [g]).")
-        parameters, gradients = list(parameters), [np.asarray(g) for g in gradients]
-        shapes, found = [np.shape(w) for w in parameters], [g.shape for g in gradients]
-        if shapes != found:
-            raise ValueError(f"step takes a gradient for each parameter: shapes {shapes}, got {found}.")
-        for w in parameters:
-            if not isinstance(w, np.ndarray) or w.dtype.kind != "f" or not w.flags.writeable:
-                raise TypeError("step changes its parameters in place: they are writeable arrays of floats.")
-        given = self._step_cache
-        if given is None or len(given[0]) != len(parameters) or any(map(operator.is_not, given[0], parameters)):
-            flat = [np.ascontiguousarray(w).reshape(w.shape) for w in parameters]
-            given = self._step_cache = parameters, flat, ArraysAdapter(flat, [np.empty_like(w) for w in flat])
-        _, flat, target = given
-        with np.errstate(all="ignore"):
-            for w, moved, place in zip(parameters, flat, range(len(flat)), strict=True):
-                if moved is not w:
-                    moved[...] = w
-                # A copy of the gradient: what wraps a rule changes it.
-                target.layout.slots[place][1][...] = gradients[place].reshape(-1)
-        self.update(target)
-        for w, moved in zip(parameters, flat, strict=True):
-            if moved is not w:
-                w[...] = moved
+        parameters, gradients = check_lists(parameters, gradients)
+        if self._step_cache is None or not self._step_cache.serves(parameters):
+            self._step_cache = ListAdapter(parameters)
+        self._step_cache.read(gradients)
+        self.update(self._step_cache)
+        self._step_cache.write()
 
     def reset(self) -> None:
         """Forget the state, the step count and the net."""
@@ -413,370 +230,105 @@ class Optimizer:
 
     def state_dict(self) -> dict[str, Any]:
         """A snapshot: the step count, the hyper-parameters that are numbers, and the state."""
-        return {
-            "rule": type(self).__name__,
-            "t": self.t,
-            "hyper": {name: value for name, value in self.hyper.items() if not callable(value)},
-            "scalars": dict(self.scalars),
-            "state": [{name: array.copy() for name, array in each.items()} for each in self._state],
-            "training_weights": copy.deepcopy(self._training_weights),
-        }
+        return describe(self)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a snapshot; schedules stay as they are. ValueError, and nothing changes, if it does not fit."""
-        if not isinstance(state, dict) or set(state) != set(self.state_dict()):
-            raise ValueError(f"this is not the state of {self!r}: take what its state_dict() gives.")
-        if state["rule"] != type(self).__name__:
-            raise ValueError(f"this is not the state of {self!r}, but of {state['rule']!r}.")
-        if not _is_sound(state):
-            raise ValueError(f"this is not the state of {self!r}: it holds what is no number and no array of numbers.")
-        arrays = [{name: np.array(array) for name, array in each.items()} for each in state["state"]]
-        if not set(state["hyper"]) <= set(self.hyper) or set(state["scalars"]) != set(self.scalars):
-            raise ValueError(f"this is not the state of {self!r}: its hyper-parameters are {sorted(state['hyper'])}.")
-        if self._state and arrays:
-            found, expected = ([{n: a.shape for n, a in each.items()} for each in s] for s in (arrays, self._state))
-            if found != expected and not self.reevaluate:
-                raise ValueError(f"this state does not fit the parameters: it has {found}, expected {expected}.")
-        elif not (self.reevaluate or self._by_shape()) and any(set(each) != set(self.state) for each in arrays):
-            raise ValueError(f"this is not the state of {self!r}: it holds {[sorted(each) for each in arrays]}.")
-        if not self._can_take(arrays, state["scalars"]):
-            raise ValueError(f"this is not the state of {self!r}: its arrays do not go together.")
-        hyper = {name: self._validated(name, value) for name, value in state["hyper"].items()}
-        if any(self._changes_state(name, value) for name, value in hyper.items()):
-            raise ValueError(f"this is not the state of {self!r}: its hyper-parameters are {hyper}.")
+        arrays, hyper = read_state(self, state)
         self.t = int(state["t"])
         self.hyper.update({name: value for name, value in hyper.items() if not callable(self.hyper[name])})
         self.scalars = dict(state["scalars"])
         self._training_weights = copy.deepcopy(state["training_weights"])
-        # The pieces are made anew, at the next step, from these arrays.
+        # The blocks are made anew, at the next step, from these arrays.
         self._state, self._layout, self._model = arrays, None, None
-
-    def _can_take(self, arrays: list[dict[str, Array]], scalars: dict[str, float]) -> bool:
-        """Whether a state whose shapes nothing else decides is of one piece."""
-        return True
 
     def snapshot(self, into: Any = None) -> Any:
         """The state of this moment, to `restore`; written over an earlier snapshot where one is given."""
-        if into is None or into[2] is not self._state:
-            live: list[Any] = [a if a.base is None else a.base for each in self._state for a in each.values()]
-            pairs = [(np.empty_like(array), array) for array in {id(each): each for each in live}.values()]
-        else:
-            pairs = into[3]
-        for kept, array in pairs:
-            kept[...] = array  # np.copyto takes three times as long on small arrays
-        return self.t, self.scalars.copy(), self._state, pairs
+        return take_snapshot(self, into)
 
     def restore(self, snapshot: Any) -> None:
         """Back to the state of a snapshot of this instance."""
-        self.t, scalars, state, pairs = snapshot
-        if state is not self._state:
-            self._layout = None  # the pieces are of other arrays
-        self.scalars, self._state = scalars.copy(), state
-        for kept, live in pairs:
-            np.copyto(live, kept)
+        put_back(self, snapshot)
 
     def config(self) -> dict[str, Any]:
         """The arguments that make such an optimizer."""
         return dict(self.hyper)
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.config().items())})"
-
-    # A hyper-parameter reads as its present value; setting one checks it.
-
-    if TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> Any: ...
-
-    def _show(self) -> None:
-        # Not by __getattr__: a class that has one reads all its attributes in three times the time.
-        for name in (*USUAL, *self.hyper):
-            found = next((vars(each)[name] for each in type(self).__mro__ if name in vars(each)), None)
-            if found is None or (name in self.hyper and not isinstance(found, (Field, property))):
-                setattr(type(self), name, Field(name))
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        hyper = self.__dict__.get("hyper", {})
-        if name in hyper:
-            self._set(name, value)
-        elif hyper and (name in USUAL or self._is_typo(name)):
-            raise AttributeError(f"{type(self).__name__} has no {name!r} to set; it has {', '.join(hyper)}.")
-        else:
-            super().__setattr__(name, value)
-
-    def _is_typo(self, name: str) -> bool:
-        """Whether a name that means nothing is that of a hyper-parameter, but for a slip."""
-        own = type(self).__module__ != __name__  # a rule of one's own may call its attributes what it likes
-        if own or name.startswith("_") or name in self.__dict__ or hasattr(type(self), name):
-            return False
-        import difflib  # of use after a slip alone
-
-        return bool(difflib.get_close_matches(name.lower(), self.hyper, cutoff=0.85))
-
-    def _set(self, name: str, value: Any) -> None:
-        taken = name in self.__dict__ or not isinstance(getattr(Optimizer, name, Field(name)), Field)
-        if taken and name not in self.hyper:
-            raise ValueError(f"{name!r} means something else to every Optimizer: call the hyper-parameter otherwise.")
-        scheduled = callable(value) and name not in COUNTS
-        value = value if scheduled else self._validated(name, value)
-        if name in self.hyper and self._changes_state(name, value):
-            raise ValueError(
-                f"{type(self).__name__}: {name} decides which state is kept, and is {self.hyper[name]!r}: make another "
-                f"{type(self).__name__} with {name}={value!r}."
-            )
-        self.hyper[name] = value
-        self._scheduled = tuple(name for name, value in self.hyper.items() if callable(value))
-
-    def uses(self, name: str) -> bool:
-        """Whether a hyper-parameter is something else than 0 or False, at some step at least."""
-        return _is_used(self.hyper[name])
-
-    def _by_shape(self) -> bool:
-        return type(self).shapes is not Optimizer.shapes
-
-    def _changes_state(self, name: str, value: Any) -> bool:
-        """Whether `name` can't be `value` with the state that there is."""
-        if name not in self.structural:
-            return False
-        before, after = _is_used(self.hyper[name]), _is_used(value)
-        return before != after and (after or name in self.flags)
-
-    def _resolve(self, name: str, value: Any, steps: int) -> Any:
-        return self._validated(name, value(steps)) if callable(value) else value
-
-    def _validated(self, name: str, value: Any) -> Any:
-        """`value`, if `name` may be that."""
-        # A NumPy number would turn float32 arrays into float64: it becomes Python's here.
-        value = value.item() if isinstance(value, (np.generic, np.ndarray)) and np.ndim(value) == 0 else value
-        if isinstance(value, np.ndarray) and value.ndim == 1 and self.stackable and name not in self.flags:
-            return np.array([self._validated(name, each) for each in value.tolist()], np.float64)  # one for each copy
-        if name in self.flags:
-            legal, good = "True or False", isinstance(value, bool)
-        elif name in COUNTS:
-            legal, good = "a positive integer", isinstance(value, int) and not isinstance(value, bool) and value > 0
-        elif value is None and name in OPTIONAL:
-            return None
-        else:
-            low, high, brackets = self.ranges.get(name) or RANGES.get(name, NOT_NEGATIVE)
-            legal = f"a number in {brackets[0]}{low:g}, {high:g}{brackets[1]}"
-            good = isinstance(value, (int, float)) and not isinstance(value, bool)
-            good = good and (
-                low < value < high or (value == low and brackets[0] == "[") or (value == high and brackets[1] == "]")
-            )
-        if not good:
-            hint = " The net is given to train, not to its optimizer." if isinstance(value, (dict, list, tuple)) else ""
-            raise ValueError(f"{type(self).__name__}: {name} is {legal}, got {value!r:.200}.{hint}")
-        return value
-
-    # The sweep.
+    # From the net to the rule.
 
     def check(self, net: Any) -> None:
         """ValueError if this optimizer serves something else than this net."""
         if "scalars" not in self.__dict__:  # set by __init__, as t, which a wrapper may have as a property
             raise TypeError(_not_initialised(self))
-        served = self._model
-        copies = getattr(net, "copies", None)
-        if copies is not None and not self.stackable:
-            raise ValueError(f"{type(self).__name__} can't train a stack of copies: train the nets one after another.")
-        for name, value in self.hyper.items():
-            if isinstance(value, np.ndarray) and len(value) != copies:
-                raise ValueError(
-                    f"{type(self).__name__}: {name} is an array of {len(value)}, one for each of as many copies; the "
-                    f"net has {copies or 'none'}."
-                )
-        if served is None or served is net:
-            return
-        if isinstance(net, ArraysAdapter) and isinstance(served, list):
-            if served == net.kind:
-                return
-            other = f"arrays of shapes {[shape for shape, _ in served]}"
-        else:
-            other = "arrays given to step()" if isinstance(served, list) else "another net"
-        raise ValueError(
-            f"this {type(self).__name__} serves {other} and keeps its state: use another instance, or reset() this one."
-        )
+        self._check_copies(getattr(net, "copies", None))
+        refuse_another(self, net)
 
     def _build(self, net: Any) -> None:
-        """Make the state for this net, and the pieces of its vectors that the rule runs over."""
+        """Make the state for this net, and the blocks of its vectors that the rule runs over."""
         self.check(net)
         layout = net.layout
         if layout is self._layout:
             return
-        first = layout.slots[0][0] if layout.slots else np.empty(0)
-        self._copies, self._dtype = len(first) if first.ndim == 2 else None, first.dtype
-        # In a list of arrays of several dtypes, each gets the numbers as they are.
-        self._takes_arrays = self.as_arrays and all(w.dtype == first.dtype for w, _ in layout.slots)
-        self._numbers, self._last_numbers = {}, {}
+        self._numbers = Numbers(layout, self.as_arrays)
         if self.whole_parameters:
-            every = [layout.slots[p.slot][0][p.span].reshape(p.shape) for p in layout.parameters]
+            self._init_state([layout.slots[p.slot][0][p.span].reshape(p.shape) for p in layout.parameters])
         else:
-            every = [w for w, _ in layout.slots]
-        self._init_state(every)
+            self._init_state([w for w, _ in layout.slots])
         self._blocks = self._split(layout)
         self._gradients = layout.gradients
         self._model, self._layout = net.kind if isinstance(net, ArraysAdapter) else net, layout
-        if not self._known and not is_ours(self.rule):
-            self.__dict__["_move"] = self._watched_move
+        if not self._known and not is_ours(self.rule, Optimizer):
+            self.__dict__["_move"] = MethodType(watched_move, self)
 
     def _init_state(self, parameters: list[Array]) -> None:
         """State for these arrays: what was loaded or is there already, else new."""
-        shapes = [self.shapes(w.shape) for w in parameters]
-        if not self._state:
-            state = [_zeros(each, w.dtype) for w, each in zip(parameters, shapes, strict=True)]
-            for w, each in zip(parameters, state, strict=True):
-                if self.start(w, **each) is not None:  # type: ignore[func-returns-value]
-                    raise TypeError(
-                        f"{type(self).__name__}.start returns a value: it fills the state in place, as s[...] = w "
-                        f"does, and returns nothing."
-                    )
-            self._state = state  # last: where `start` is cut short, nothing was begun
+        if self._state:
+            fit_state(self, parameters)
         else:
-            found = [{name: array.shape for name, array in each.items()} for each in self._state]
-            if found != shapes and not self.reevaluate:
-                raise ValueError(
-                    f"the state of this {type(self).__name__} is for {found}, the parameters need {shapes}."
-                )
-            for w, each in zip(parameters, self._state, strict=True):  # one that was loaded may have another dtype
-                each.update({name: array.astype(w.dtype, copy=False) for name, array in each.items()})
+            self._state = allocate(self, parameters)
 
-    def _split(self, layout: Layout) -> list[Piece]:
-        """(w, g, *state) for all that may be moved: whole parameters, or blocks of the longest runs."""
+    def _by_shape(self) -> bool:
+        return type(self).shapes is not Optimizer.shapes
+
+    def _can_take(self, arrays: list[dict[str, Array]], scalars: dict[str, float]) -> bool:
+        """Whether a state whose shapes nothing else decides is of one piece."""
+        return True
+
+    def _split(self, layout: Layout) -> list[Block]:
+        """(w, g, *state) for all that may be moved: whole parameters, or blocks of the longest segments."""
         if self.whole_parameters:
-            return [
-                (*(each[p.span].reshape(p.shape) for each in layout.slots[p.slot]), *state.values())
-                for p, state in zip(layout.parameters, self._state, strict=True)
-                if p.movable
-            ]
-        blocks = []
-        total = sum(layout.slots[slot][0][..., span].size for slot, span in layout.runs)
-        # What is larger than all caches streams through them, and needs some room beside the block.
-        block_size = BLOCK if total < 64 * BLOCK else BLOCK * 3 // 4
-        for slot, span in layout.runs:
-            arrays = (*layout.slots[slot], *self._state[slot].values())
-            size = arrays[0][..., span].size
-            width = -(-(span.stop - span.start) // max(1, size // block_size))
-            for at in range(span.start, span.stop, max(1, width)):
-                block = slice(at, min(at + width, span.stop))
-                blocks.append(tuple(a[..., block] for a in arrays))
-        self._parallel_for = threads.parallel_for if total >= WIDE else None
-        return blocks
+            return whole_parameters(layout, self._state)
+        self._parallel_for = in_threads(layout)
+        return split(layout, self._state)
 
     def _update(self, net: Any) -> None:
         if net.layout is not self._layout or net is not self._model:
             self._build(net)
-        _refuse_overflow(self._gradients)
+        refuse_overflow(self._gradients)
         self._move(net)
 
     def _move(self, net: Any) -> None:
-        """One step of every piece."""
-        hyper = self._current()
+        """One step of every block."""
+        hyper, rule, blocks = self._current(), self.rule, self._blocks
         decay = 0 if self.decay_is == "own" else hyper.pop("weight_decay", 0)
-        t = self.t + 1
-        numbers = self.numbers(t, **hyper)
+        t, added = self.t + 1, None
+        numbers = self._numbers(self.numbers(t, **hyper))
         self.__dict__["t"] = t  # not through __setattr__, which looks for a hyper-parameter
-        move, blocks = self.rule, self._blocks
-        decays = isinstance(decay, np.ndarray) or decay != 0
-        shrink = 1 - hyper["lr"] * decay if decays and self.decay_is == "decoupled" else None
-        if self._copies is not None:
-            numbers = {name: self._per_copy(value) for name, value in numbers.items()}
-            decay, shrink = self._per_copy(decay), self._per_copy(shrink)
-        elif self._takes_arrays:
-            numbers = self._as_0d(numbers)
-        coupled = decays and self.decay_is == "coupled"
+        if isinstance(decay, np.ndarray) or decay != 0:
+            if self.decay_is == "decoupled":
+                rule = decoupled(rule, self._numbers.per_copy(1 - hyper["lr"] * decay))
+            else:
+                added = self._numbers.per_copy(decay)
+                rule = coupled(rule, added)
         if type(self).survey is not Optimizer.survey:
-            numbers = self.survey(lambda: _decayed(blocks, decay) if coupled else blocks, numbers)
-        if decays:
-
-            def move(w: Array, g: Array, *state: Array, **numbers: Any) -> None:
-                if shrink is not None:
-                    w *= shrink
-                self.rule(w, decay * w + g if coupled else g, *state, **numbers)
-
-        if self._parallel_for is not None:
-            self._parallel_for(functools.partial(move, **numbers), blocks)
-        else:
-            for piece in blocks:
-                move(*piece, **numbers)
+            numbers = self.survey(lambda: blocks if added is None else with_decay(blocks, added), numbers)
+        run(rule, blocks, numbers, self._parallel_for)
         if t % FLUSH == 0:
-            for _, _, *state in blocks:
-                for array in state:
-                    np.copyto(array, 0, where=np.abs(array) < np.finfo(array.dtype).tiny)
-
-    def _watched_move(self, net: Any) -> None:
-        """A step of a rule of one's own that is not yet known to move weights."""
-        rule, name, moved = self.rule, type(self).__name__, []
-        before, weights = self.snapshot(), [w.copy() for w, *_ in self._blocks]
-
-        def watched(w: Array, g: Array, *state: Array, **numbers: Any) -> None:
-            was = w.copy()
-            returned = rule(w, g, *state, **numbers)
-            if returned is not None:
-                raise TypeError(
-                    f"{name}.rule returns {type(returned).__name__}, and nobody reads it: a rule changes w and the "
-                    f"state in place, as w -= lr * g does, and returns nothing."
-                )
-            if g.any() and np.any(numbers.get("lr", 1)):
-                moved.append(not np.array_equal(w, was))
-
-        self.__dict__["rule"] = watched
-        try:
-            type(self)._move(self, net)
-        except Exception:
-            self.restore(before)
-            _copy_all([w for w, *_ in self._blocks], weights)
-            raise
-        finally:
-            del self.__dict__["rule"]
-        self._still_steps += bool(moved) and not any(moved)
-        if any(moved) or self._still_steps == 2:
-            self._known = True
-            del self.__dict__["_move"]
-        if self._still_steps == 2:
-            warnings.warn(
-                f"{name} has left all weights as they are in two steps, although their gradients are not 0: a rule "
-                f"changes w in place, as w -= lr * g does; w = w - lr * g makes another array.",
-                stacklevel=2,
-            )
-
-    def _as_0d(self, numbers: dict[str, Any]) -> dict[str, Any]:
-        """The numbers of a step as arrays without axes, the same arrays each time."""
-        taken, last = self._numbers, self._last_numbers
-        for name, value in numbers.items():
-            if name not in taken:
-                taken[name] = np.empty((), self._dtype)
-            if last.get(name) != value:
-                taken[name][()] = value
-        last.update(numbers)
-        return taken
-
-    def _per_copy(self, number: Any) -> Any:
-        """One number for each copy in a stack as (S, 1), in the dtype of the weights."""
-        if not isinstance(number, np.ndarray):
-            return number
-        return number.astype(self._dtype)[:, None]
+            flush(blocks)
 
     def _evaluation_weights(self) -> list[Array] | None:
         """The evaluation weights of all that may be moved, or None where they are the training weights."""
-        if self.t == 0 or self._layout is None:
-            return None
-        if not self._shows_others():
-            return None
-        whole = [self.evaluation(w, **state) for (w, _), state in zip(self._layout.slots, self._state, strict=True)]
-        return [each[..., span].copy() for slot, span in self._layout.runs if (each := whole[slot]) is not None] or None
-
-    def _shown(self, net: Any) -> list[Array] | None:
-        """The evaluation weights as they are once the rest of an Accumulate is applied; the rest is kept for later."""
-        if not self._has_rest():
-            return self._evaluation_weights()
-        before, live = self.snapshot(), [*net.layout.weights, *net.layout.gradients]
-        kept = [array.copy() for array in live]
-        try:
-            with np.errstate(all="ignore"):
-                self._apply_rest(net)
-            return self._evaluation_weights() or [w.copy() for w in net.layout.weights]
-        finally:
-            self.restore(before)
-            _copy_all(live, kept)
+        return find_evaluation_weights(self) if self.t and self._layout is not None and self._shows_others() else None
 
     def _has_rest(self) -> bool:
         """Whether an Accumulate, this one or within, has gradients that it has not applied yet."""
@@ -784,13 +336,6 @@ class Optimizer:
 
     def _apply_rest(self, net: Any) -> None:
         """The step of those gradients."""
-
-    def _current(self) -> dict[str, Any]:
-        """The hyper-parameters of the step to come; ValueError for a schedule that gives an illegal one."""
-        hyper = self.hyper.copy()
-        for name in self._scheduled:
-            hyper[name] = self._resolve(name, hyper[name], self.t)
-        return hyper
 
     @property
     def updates(self) -> int:
@@ -806,87 +351,15 @@ class Optimizer:
     def _needs_exact_gradient(self) -> bool:
         return self.exact_gradient
 
-    # Copies and pickles carry the state, not the net.
 
-    def __getstate__(self) -> dict[str, Any]:
-        state = dict(self.__dict__, _model=None, _layout=None, _step_cache=None, _parallel_for=None)
-        state |= {"_blocks": [], "_gradients": []}
-        state.pop("_move", None)
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update({FORMERLY.get(name, name): value for name, value in state.items()})
-        # Arrays of its own: joblib gives memory maps, which may be read-only, or whose file a step would change.
-        self._state = [{name: _owned(array) for name, array in each.items()} for each in self._state]
-        self._show()
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        other = memo[id(self)] = object.__new__(type(self))
-        other.__setstate__(copy.deepcopy(self.__getstate__(), memo))
-        return other
-
-
-for _name in ("zero_grad", "param_groups", "apply_gradients"):
-    setattr(Optimizer, _name, _Foreign(_name))
-
-
-def _is_used(value: Any) -> bool:
-    return callable(value) or bool(np.any(value))
-
-
-def is_ours(thing: Any) -> bool:
-    """Whether a class or a function is of this library, not of its user."""
-    return str(getattr(thing, "__module__", "")).partition(".")[0] in ("layerwise", __name__)
+for _name in habits.OPTIMIZER:
+    setattr(Optimizer, _name, habits.ForeignAttribute(_name, habits.OPTIMIZER))
 
 
 def _not_initialised(rule: Any) -> str:
     inner = "optimizer, ..." if isinstance(rule, Wrapper) else "lr=lr, ..."
     name = type(rule).__name__
     return f"{name}.__init__ does not call super().__init__({inner}), which takes the hyper-parameters: call it there."
-
-
-def _zeros(shapes: dict[str, tuple[int, ...]], dtype: np.dtype) -> dict[str, Array]:
-    """State arrays of these shapes; those of one shape lie in one block, which a snapshot copies at once."""
-    if len(set(shapes.values())) != 1:
-        return {name: np.zeros(shape, dtype) for name, shape in shapes.items()}
-    return dict(zip(shapes, np.zeros((len(shapes), *next(iter(shapes.values()))), dtype), strict=True))
-
-
-def _owned(array: Array) -> Array:
-    """The array, or a copy where its memory is something else's."""
-    return array if array.flags.owndata and array.flags.writeable else np.array(array)
-
-
-def _decayed(blocks: Iterable[Piece], decay: Any) -> Iterator[Piece]:
-    """The pieces with g + decay w in place of g; the gradient stays as its user knows it."""
-    for w, g, *state in blocks:
-        yield w, decay * w + g, *state
-
-
-def _copy_all(arrays: Iterable[Array], values: Iterable[Array]) -> None:
-    for array, value in zip(arrays, values, strict=True):
-        np.copyto(array, value)
-
-
-def _sum_of_squares(arrays: Iterable[Array]) -> float:
-    """The sum of the squares of all elements; in float64 where float32 would overflow."""
-    total = 0.0
-    for a in arrays:
-        flat = a.reshape(-1)
-        square = float(flat.dot(flat))
-        total += square if math.isfinite(square) else float(np.sum(np.square(flat, dtype=np.float64)))
-    return total
-
-
-def _refuse_overflow(gradients: Sequence[Array]) -> None:
-    """FloatingPointError unless all gradients and their squares are finite."""
-    for g in gradients:
-        # The sum of the squares tells in one pass; it can overflow where no square does, so look again then.
-        if not math.isfinite(g.dot(g) if g.ndim == 1 else np.vdot(g, g)) and not np.isfinite(np.square(g)).all():
-            raise FloatingPointError(
-                f"a gradient, or its square, is not finite (the largest is {np.abs(g).max():g}): nothing was moved. "
-                f"A lower learning rate, or Clip, keeps it in range."
-            )
 
 
 def _value(rule: Optimizer, loss: Any) -> float:
@@ -1037,7 +510,7 @@ class Rprop(Optimizer):
     state = ("last", "s")
 
     def start(self, w: Array, last: Array, s: Array) -> None:
-        s[...] = self.lr if self._copies is None else self._per_copy(self.lr)
+        s[...] = self._numbers.per_copy(self.lr)
 
     @staticmethod
     def rule(
@@ -1469,7 +942,7 @@ class Lion(Optimizer):
 
 def _trust(w: Array, u: Array, coefficient: float = 1.0, epsilon: float = 0.0) -> float:
     """coefficient |w| / (|u| + epsilon); 1 where either norm is 0."""
-    above, below = math.sqrt(_sum_of_squares([w])), math.sqrt(_sum_of_squares([u]))
+    above, below = math.sqrt(sum_of_squares([w])), math.sqrt(sum_of_squares([u]))
     return coefficient * above / (below + epsilon) if above and below else 1.0
 
 
@@ -1577,7 +1050,7 @@ class Adafactor(Optimizer):
         clip_threshold: float, weight_decay: float,
     ) -> None:  # fmt: skip
         epsilon1 = float(np.finfo(w.dtype).eps) if epsilon1 is None else epsilon1
-        rate *= max(epsilon2, math.sqrt(_sum_of_squares([w]) / w.size))  # before the decay
+        rate *= max(epsilon2, math.sqrt(sum_of_squares([w]) / w.size))  # before the decay
         w *= 1 - lr * weight_decay
         square = g * g
         if len(state) == 2:
@@ -1590,7 +1063,7 @@ class Adafactor(Optimizer):
             (v,) = state
             v += new * (square - v)
         u = g / np.sqrt(np.maximum(v, epsilon1 * epsilon1))
-        w -= rate / max(1.0, math.sqrt(_sum_of_squares([u]) / u.size) / clip_threshold) * u
+        w -= rate / max(1.0, math.sqrt(sum_of_squares([u]) / u.size) / clip_threshold) * u
 
 
 class Muon(Optimizer):
@@ -1644,7 +1117,7 @@ def orthogonal(x: Array, steps: int = 5) -> Array:
     """The matrix x with its singular values moved to about 1 (0.7 to 1.2), by Newton-Schulz steps; 0 stays 0."""
     tall = len(x) > x.shape[1]
     x = x.T if tall else x  # so that x x' is the smaller square
-    x = x / (math.sqrt(_sum_of_squares([x])) + 1e-8)
+    x = x / (math.sqrt(sum_of_squares([x])) + 1e-8)
     for _ in range(steps):
         a = x @ x.T
         x = 3.4445 * x + (-4.775 * a + 2.0315 * (a @ a)) @ x
@@ -1772,12 +1245,12 @@ class DoG(Optimizer):
     def start(self, w: Array, start_w: Array) -> None:
         start_w[...] = w
 
-    def survey(self, blocks: Callable[[], Iterable[Piece]], numbers: dict[str, Any]) -> dict[str, Any]:
+    def survey(self, blocks: Callable[[], Iterable[Block]], numbers: dict[str, Any]) -> dict[str, Any]:
         far = length = square = 0.0
         for w, g, start in blocks():
-            far += _sum_of_squares([w - start])
-            length += _sum_of_squares([start])
-            square += _sum_of_squares([g])
+            far += sum_of_squares([w - start])
+            length += sum_of_squares([start])
+            square += sum_of_squares([g])
         memory = self.scalars
         if self.t == 1:
             memory["distance"] = numbers["initial_distance"] * (1 + math.sqrt(length))
@@ -1820,7 +1293,7 @@ class Prodigy(Optimizer):
     def start(self, w: Array, start_w: Array, **others: Array) -> None:
         start_w[...] = w
 
-    def survey(self, blocks: Callable[[], Iterable[Piece]], numbers: dict[str, Any]) -> dict[str, Any]:
+    def survey(self, blocks: Callable[[], Iterable[Block]], numbers: dict[str, Any]) -> dict[str, Any]:
         beta1, beta2, first = numbers["beta1"], numbers["beta2"], numbers["initial_distance"]
         memory = self.scalars
         d = memory["d"] = memory["d"] or first
@@ -1871,8 +1344,8 @@ class PolyakSGD(Optimizer):
         super().backward(net, loss)
         self.value = _value(self, loss)
 
-    def survey(self, blocks: Callable[[], Iterable[Piece]], numbers: dict[str, Any]) -> dict[str, Any]:
-        square = _sum_of_squares(g for _, g in blocks())
+    def survey(self, blocks: Callable[[], Iterable[Block]], numbers: dict[str, Any]) -> dict[str, Any]:
+        square = sum_of_squares(g for _, g in blocks())
         if square <= np.finfo(np.float64).eps:
             return {"lr": 0.0}
         return {"lr": min((self.value - numbers["minimum"]) / square, numbers["max_lr"])}
@@ -1938,7 +1411,7 @@ class LBFGS(Optimizer):
         if not self._state:
             self._state = [{}]  # filled by the first iterations
 
-    def _split(self, layout: Layout) -> list[Piece]:
+    def _split(self, layout: Layout) -> list[Block]:
         last = self._state[0].get("last_g")
         other = self._layout is not None and self._layout.runs != layout.runs
         if other or (last is not None and last.size != sum(w.size for w in layout.weights)):
@@ -1975,7 +1448,7 @@ class LBFGS(Optimizer):
 
         def at(x: Array) -> tuple[float, Array]:
             """Loss and gradient of the same batch at the weights x."""
-            _copy_all(weights, np.split(x, ends))
+            copy_all(weights, np.split(x, ends))
             value = net.reevaluate(loss)
             return value, np.concatenate(gradients)
 
@@ -1986,10 +1459,10 @@ class LBFGS(Optimizer):
                 raise FloatingPointError("LBFGS met a loss that is not finite along its direction: nothing was moved.")
         except BaseException:
             self.restore(before)
-            _copy_all(weights, np.split(start, ends))
+            copy_all(weights, np.split(start, ends))
             raise
         self.t += 1
-        _copy_all(weights, np.split(x, ends))
+        copy_all(weights, np.split(x, ends))
 
     def _iterate(
         self, at: Callable[[Array], tuple[float, Array]], x: Array, value: float, g: Array, *, lr: float, history: int,
@@ -2014,7 +1487,7 @@ class LBFGS(Optimizer):
             if slope > -tolerance_change:
                 break
             if self.line_search:
-                value, g, length, evaluations = _strong_wolfe(
+                value, g, length, evaluations = strong_wolfe(
                     at, x, length, d, value, g, slope, tolerance_change, limit - used
                 )
                 used += evaluations
@@ -2063,96 +1536,6 @@ class LBFGS(Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         return dict(super().__getstate__(), _loss=None)
-
-
-class _Point(NamedTuple):
-    """A point of the line that is searched: how far, the value, the gradient, and its slope along the line."""
-
-    t: float
-    value: float
-    g: Array
-    slope: float
-
-
-def _cubic(a: _Point, b: _Point, low: float, high: float) -> float:
-    """Where the cubic through two points and their slopes is lowest, held within [low, high]: eq. 3.59."""
-    if a.t == b.t:
-        return (low + high) / 2
-    d1 = a.slope + b.slope - 3 * (a.value - b.value) / (a.t - b.t)
-    square = d1 * d1 - a.slope * b.slope
-    if not square >= 0:
-        return (low + high) / 2
-    d2 = math.sqrt(square)
-    if a.t > b.t:
-        a, b = b, a
-    above, below = b.slope + d2 - d1, b.slope - a.slope + 2 * d2
-    if below == 0:  # straight: down it goes, as far as it may
-        return high if above < 0 else low if above > 0 else (low + high) / 2
-    return min(max(b.t - (b.t - a.t) * (above / below), low), high)
-
-
-def _strong_wolfe(
-    at: Callable[[Array], tuple[float, Array]], x: Array, t: float, d: Array, value: float, g: Array, slope: float,
-    tolerance: float, limit: int, c1: float = 1e-4, c2: float = 0.9,
-) -> tuple[float, Array, float, int]:  # fmt: skip
-    """A length t along d with a value low enough and a slope flat enough: (value, gradient, t, evaluations)."""
-
-    def point(t: float) -> _Point:
-        value, g = at(x + t * d)
-        return _Point(t, value, g, float(g.dot(d)))
-
-    def too_high(p: _Point) -> bool:
-        return p.value > value + c1 * p.t * slope
-
-    def flat(p: _Point) -> bool:
-        return abs(p.slope) <= -c2 * slope
-
-    origin = _Point(0.0, value, g, slope)
-    before, here = origin, point(t)
-    tried = 0  # beyond the first
-    bracket: list[_Point] = []
-    while tried < limit and not bracket:  # go out until a minimum lies between two points
-        if too_high(here) or (tried > 1 and here.value >= before.value):
-            bracket = [before, here]
-        elif flat(here):
-            return here.value, here.g, here.t, tried + 1
-        elif here.slope >= 0:
-            bracket = [before, here]
-        else:
-            following = _cubic(before, here, here.t + 0.01 * (here.t - before.t), here.t * 10)
-            before, here = here, point(following)
-            tried += 1
-    if not bracket or tried == limit:
-        bracket = [origin, here]
-    stuck = False
-    low, high = (0, 1) if bracket[0].value <= bracket[1].value else (1, 0)
-    while tried < limit:  # close in
-        left, right = sorted(p.t for p in bracket)
-        if (right - left) * float(np.abs(d).max()) < tolerance:
-            break
-        t = _cubic(bracket[0], bracket[1], left, right)
-        margin = 0.1 * (right - left)
-        if min(right - t, t - left) >= margin:
-            stuck = False
-        elif stuck or t >= right or t <= left:  # twice in a row so near to an end: move inside
-            t = right - margin if abs(t - right) < abs(t - left) else left + margin
-            stuck = False
-        else:
-            stuck = True
-        here = point(t)
-        tried += 1
-        if too_high(here) or here.value >= bracket[low].value:
-            bracket[high] = here
-            low, high = (0, 1) if bracket[0].value <= bracket[1].value else (1, 0)
-        else:
-            if flat(here):
-                bracket[low] = here
-                break
-            if here.slope * (bracket[high].t - bracket[low].t) >= 0:
-                bracket[high] = bracket[low]
-            bracket[low] = here
-    best = bracket[low]
-    return best.value, best.g, best.t, tried + 1
 
 
 # Around any of them ------------------------------------------------------------------------------------------
@@ -2231,11 +1614,9 @@ class Wrapper(Optimizer):
         super()._build(net)
         self.optimizer._build(net)
 
-    def _split(self, layout: Layout) -> list[Piece]:
-        """(w, g, *state) of each run that may be moved."""
-        return [
-            tuple(a[span] for a in (*layout.slots[slot], *self._state[slot].values())) for slot, span in layout.runs
-        ]
+    def _split(self, layout: Layout) -> list[Block]:
+        """(w, g, *state) of each segment that may be moved."""
+        return segments(layout, self._state)
 
     @property
     def updates(self) -> int:
@@ -2323,18 +1704,18 @@ class Clip(Wrapper):
     def around(self, net: Any) -> None:
         norm, value = self.norm, self.value
         if not all(math.isfinite(g.dot(g)) or np.isfinite(g).all() for g in self._gradients):
-            _refuse_overflow(self._gradients)
+            refuse_overflow(self._gradients)
         self.clipped = False
         if value is not None:
             for g in self._gradients:
                 self.clipped = self.clipped or bool(g.max() > value or g.min() < -value)
                 np.clip(g, -value, value, out=g)
         if norm is not None:
-            length = math.sqrt(_sum_of_squares(self._gradients))
+            length = math.sqrt(sum_of_squares(self._gradients))
             if length == math.inf:  # a square may be beyond the dtype where the clipped one is not
                 top = float(max(max(g.max(), -g.min()) for g in self._gradients))
                 blocks = (g[at : at + BLOCK] / top for g in self._gradients for at in range(0, g.size, BLOCK))
-                length = top * math.sqrt(_sum_of_squares(blocks))
+                length = top * math.sqrt(sum_of_squares(blocks))
             scale = norm / (length + 1e-6)
             if scale < 1:
                 self.clipped = True
@@ -2359,7 +1740,7 @@ class Accumulate(Wrapper):
     changes_gradient = True
 
     def around(self, net: Any) -> None:
-        _refuse_overflow(self._gradients)
+        refuse_overflow(self._gradients)
         steps = self.hyper["steps"]
         self.scalars["calls"] += 1
         for _, g, mean in self._blocks:
@@ -2456,7 +1837,7 @@ class SAM(Wrapper):
         self._build(net)
         rho = self._current()["rho"]
         self.optimizer.backward(net, loss)
-        length = math.sqrt(_sum_of_squares(self._gradients))
+        length = math.sqrt(sum_of_squares(self._gradients))
         if not 0 < length < math.inf:
             return  # nowhere to go, or `update` will say what is wrong
         weights = self._layout.weights
@@ -2467,7 +1848,7 @@ class SAM(Wrapper):
                     w += rho / length * g
                 net.reevaluate(loss)
         finally:
-            _copy_all(weights, kept)
+            copy_all(weights, kept)
 
     def around(self, net: Any) -> None:
         self.optimizer._update(net)
@@ -2535,7 +1916,7 @@ class PerLayer(Optimizer):
             self._build(net)
         for optimizer, part in self._each():  # all is checked before anything moves
             optimizer._current()
-            _refuse_overflow(part.layout.gradients)
+            refuse_overflow(part.layout.gradients)
         for optimizer, part in self._each():
             optimizer._update(part)
         self.t += 1
@@ -2557,10 +1938,10 @@ class PerLayer(Optimizer):
         try:
             for part, weights in shown:
                 if weights is not None:
-                    _copy_all(part.layout.weights, weights)
+                    copy_all(part.layout.weights, weights)
             return [w.copy() for w in all_weights]
         finally:
-            _copy_all(all_weights, kept)
+            copy_all(all_weights, kept)
 
     def _shows_others(self) -> bool:
         return any(optimizer._shows_others() for optimizer, _ in self._each())
@@ -2615,22 +1996,6 @@ class PerLayer(Optimizer):
                 f"PerLayer has no {name!r}: set it on one of its optimizers, optim.optimizers[pattern]."
             )
         super().__setattr__(name, value)
-
-
-def _is_sound(state: dict[str, Any]) -> Any:
-    """Whether a state holds the kinds of things that `state_dict` puts there: files may hold anything."""
-    t, arrays, shown = state["t"], state["state"], state["training_weights"]
-    return (
-        isinstance(t, (int, np.integer))
-        and 0 <= t < 2**63
-        and all(isinstance(state[name], dict) for name in ("hyper", "scalars"))
-        and all(np.ndim(each) == 0 and np.asarray(each).dtype.kind in "fiu" for each in state["scalars"].values())
-        and isinstance(arrays, (list, tuple))
-        and all(isinstance(each, dict) for each in arrays)
-        and all(np.asarray(array).dtype.kind in "fiu" for each in arrays for array in each.values())
-        and (shown is None or isinstance(shown, (list, tuple)))
-        and all(isinstance(array, np.ndarray) and array.dtype.kind == "f" for array in shown or ())
-    )
 
 
 def _fits(pattern: str, name: str) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import optim
+from layerwise.core import linesearch
 
 GOLDEN = np.load(Path(__file__).parent / "reference" / "line_search.npz")
 
@@ -35,7 +35,7 @@ def test_the_line_search_is_pytorchs():
         at = along(functools.partial(curve, c), u)
         start, g = at(np.zeros(2))
         d = np.array(d)
-        found = optim._strong_wolfe(at, np.zeros(2), t, d, start, g, float(g @ d), tolerance, int(limit))
+        found = linesearch.strong_wolfe(at, np.zeros(2), t, d, start, g, float(g @ d), tolerance, int(limit))
         assert found[0] == pytest.approx(value, rel=1e-9, abs=1e-12), c
         assert found[2] == pytest.approx(length, rel=1e-7), c
         assert found[3] == evaluations, c
@@ -45,19 +45,19 @@ def test_the_line_search_is_pytorchs():
 def test_the_cubic_is_pytorchs():
     rows = [GOLDEN[name].tolist() for name in ("points", "bounds", "inside")]
     for (*a, t, value, slope), bounds, inside in zip(*rows, strict=True):
-        assert optim._cubic(point(*a), point(t, value, slope), *bounds) == pytest.approx(inside, rel=1e-9)
+        assert linesearch.cubic(point(*a), point(t, value, slope), *bounds) == pytest.approx(inside, rel=1e-9)
 
 
 def point(t, value, slope):
-    return optim._Point(t, value, np.array([slope]), slope)
+    return linesearch.Point(t, value, np.array([slope]), slope)
 
 
 def test_a_cubic_that_is_a_line_goes_down_as_far_as_it_may():
-    assert optim._cubic(point(0.0, 1.0, -2.0), point(1.0, -1.0, -2.0), 2.0, 6.0) == 6
-    assert optim._cubic(point(0.0, 1.0, 2.0), point(1.0, 3.0, 2.0), 2.0, 6.0) == 2
-    assert optim._cubic(point(0.0, 1.0, 0.0), point(1.0, 1.0, 0.0), 2.0, 6.0) == 4
+    assert linesearch.cubic(point(0.0, 1.0, -2.0), point(1.0, -1.0, -2.0), 2.0, 6.0) == 6
+    assert linesearch.cubic(point(0.0, 1.0, 2.0), point(1.0, 3.0, 2.0), 2.0, 6.0) == 2
+    assert linesearch.cubic(point(0.0, 1.0, 0.0), point(1.0, 1.0, 0.0), 2.0, 6.0) == 4
 
 
 def test_a_cubic_that_points_do_not_decide_is_halved():
-    assert optim._cubic(point(1.0, 0.0, -1.0), point(1.0, 0.0, -1.0), 2.0, 6.0) == 4
-    assert optim._cubic(point(0.0, 0.0, -1.0), point(1.0, math.nan, -1.0), 2.0, 6.0) == 4
+    assert linesearch.cubic(point(1.0, 0.0, -1.0), point(1.0, 0.0, -1.0), 2.0, 6.0) == 4
+    assert linesearch.cubic(point(0.0, 0.0, -1.0), point(1.0, math.nan, -1.0), 2.0, 6.0) == 4

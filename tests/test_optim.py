@@ -14,6 +14,7 @@ import layers
 import loss
 import optim
 from layerwise import datasets
+from layerwise.core import blocks
 
 STREAMED = [case for case in cases() if case.kind is None]
 
@@ -208,7 +209,7 @@ def test_ten_million_parameters_with_adam_take_two_vectors_and_some_blocks():
     net = held([np.ones((2500, 4000), np.float32)], "float32")
     net.gradient.fill(0.5)
     rule = optim.Adam(weight_decay=0.1)
-    assert peak_beside(net, rule) <= 2 * 4 * size + 10 * 4 * optim.BLOCK
+    assert peak_beside(net, rule) <= 2 * 4 * size + 10 * 4 * blocks.BLOCK
     assert net[0].w[0, 0] != 1
 
 
@@ -229,7 +230,7 @@ def test_state_and_blocks_and_no_more(case):
     peak = peak_beside(net, rule)
     kept = sum(a.nbytes for each in rules_within(rule) for state in each.state_dict()["state"] for a in state.values())
     assert kept in [4 * size * k for k in range(6)]
-    assert peak <= kept + 12 * 4 * optim.BLOCK
+    assert peak <= kept + 12 * 4 * blocks.BLOCK
 
 
 # A rule of one's own --------------------------------------------------------------------------------------------------
@@ -271,7 +272,7 @@ def test_a_rule_of_ones_own_does_all_that_ours_do(monkeypatch):
     rule = PowerSign(lr=Scheduled([0.05]), beta=0.8, weight_decay=0.1)
     for gradients in stream:
         rule.step(listed, gradients)
-    monkeypatch.setattr(optim, "BLOCK", 3)
+    monkeypatch.setattr(blocks, "BLOCK", 3)
     net, clipped = held(start), optim.Clip(PowerSign(lr=0.05, beta=0.8, weight_decay=0.1), norm=1e9)
     for t, gradients in enumerate(stream):
         give(net, gradients)

@@ -13,6 +13,7 @@ import layers
 import loss
 import model
 import optim
+from layerwise.core import blocks as core_blocks
 from layerwise.gradcheck import gradcheck
 
 few = settings(max_examples=60, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
@@ -344,16 +345,16 @@ def test_an_elementwise_rule_does_not_see_how_the_parameters_are_split(name, siz
     w = rng.standard_normal(size).astype(np.float32)
     whole, parts, blocks = [w.copy()], [part.copy() for part in np.split(w, cuts)], [w.copy()]
     rules = [getattr(optim, name)() for _ in range(3)]
-    before = optim.BLOCK
+    before = core_blocks.BLOCK
     for _ in range(4):
         g = rng.standard_normal(size).astype(np.float32)
         rules[0].step(whole, [g])
         rules[1].step(parts, np.split(g, cuts))
-        optim.BLOCK = block
+        core_blocks.BLOCK = block
         try:
             rules[2].step(blocks, [g])
         finally:
-            optim.BLOCK = before
+            core_blocks.BLOCK = before
     np.testing.assert_array_equal(np.concatenate(parts), whole[0])
     np.testing.assert_array_equal(blocks[0], whole[0])
 

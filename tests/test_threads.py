@@ -11,7 +11,7 @@ import threadpoolctl
 
 import layers
 import optim
-from layerwise.core import threads
+from layerwise.core import blocks, threads
 
 
 @pytest.fixture(autouse=True)
@@ -75,10 +75,10 @@ def test_the_number_of_threads_follows_the_environment(variable, said, expected)
 
 @pytest.mark.parametrize("make", [optim.Adam, lambda: optim.AdamW(weight_decay=0.1), lambda: optim.SGD(0.1, 0.9)])
 def test_a_rule_gives_the_same_bits_in_threads(make, monkeypatch):
-    monkeypatch.setattr(optim, "BLOCK", 100)
+    monkeypatch.setattr(blocks, "BLOCK", 100)
     alone, shared = (layers.Model([layers.Linear(30), layers.Linear(40)], seed=0) for _ in range(2))
     for net, wide in ((alone, 10**9), (shared, 0)):
-        monkeypatch.setattr(optim, "WIDE", wide)
+        monkeypatch.setattr(blocks, "WIDE", wide)
         net.build((20,))
         rule = make()
         for step in range(3):

@@ -158,6 +158,16 @@ ARGUMENTS = {
 }  # fmt: skip
 
 
+class ForeignAttribute:
+    """An attribute that things of this kind have in other frameworks. Reading it says what to write here."""
+
+    def __init__(self, name: str, table: dict[str, str]) -> None:
+        self.name, self.table = name, table
+
+    def __get__(self, thing: Any, kind: Any = None) -> Any:
+        raise AttributeError(f"{kind.__name__} has no {self.name!r}: write {self.table[self.name]}.")
+
+
 def instead(module: str, name: str, known: Iterable[str]) -> str | None:
     """What to write for a name that a module does not have; None where no habit is known."""
     if name in MODULES[module]:

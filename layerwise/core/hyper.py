@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import inspect
 import math
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+import numpy as np
+
+from layerwise.core import habits
 
 # A number, a schedule, or, for a stack of nets, an array with a number for each.
 Hyper = Annotated[Any, "a hyper-parameter"]
@@ -76,8 +80,6 @@ def bound(kind: Any, values: tuple[Any, ...], named: dict[str, Any]) -> dict[str
         return named
     if not fields:
         raise TypeError(f"{call} takes hyper-parameters by name, lr=0.01, got {values!r:.100}.")
-    if not fields:
-        raise TypeError(f"{call} takes hyper-parameters by name, lr=0.01, got {values!r:.100}.")
     if len(values) > len(fields):
         raise TypeError(f"{call} takes at most {len(fields)} hyper-parameters, {', '.join(fields)}, got {len(values)}.")
     given = dict(zip(fields, values, strict=False))
@@ -114,6 +116,168 @@ class Signature:
         return inspect.Signature([*before, *made], return_annotation="None")
 
 
+class Hyperparameters:
+    """What an optimizer knows of its hyper-parameters: checks when they are set, and schedules resolved when read.
+
+    `_root` is the class that takes this in: names that mean something to it are no names of hyper-parameters.
+    """
+
+    ranges: dict[str, tuple[float, float, str]] = {}  # noqa: RUF012 (never changed): where others than RANGES
+    fields: ClassVar[dict[str, Any]] = {}  # hyper-parameter -> default, of a class that declares them
+    flags: ClassVar[tuple[str, ...]] = ()  # those that are True or False
+    structural: tuple[str, ...] = ()  # hyper-parameters that decide which state there is, by being 0 or False
+    stackable = True  # serves a stack of nets, (S, P), too: its hyper-parameters may then be arrays of S
+
+    t: int
+    hyper: dict[str, Any]
+    _scheduled: tuple[str, ...] = ()  # the names of those that are schedules
+    _root: ClassVar[type]
+
+    __signature__ = Signature()
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        if Hyperparameters in cls.__bases__:
+            cls._root = cls
+        else:
+            declare(cls, cls._root)
+
+    def __new__(cls, *args: Any, **given: Any) -> Any:
+        if given and not given.keys() <= cls.fields.keys():
+            habits.check_arguments("optimizer", cls.__name__, cls.__init__, given, cls.fields)
+        made: Any = super().__new__(cls)
+        made.__dict__["hyper"] = {}
+        return made
+
+    def _bound(self, values: tuple[Any, ...], named: dict[str, Any]) -> dict[str, Any]:
+        """The arguments of the constructor by the names of their fields."""
+        given = bound(type(self), values, named)
+        for name in given:  # a rule of the user's own may have set it already: self.lr = lr
+            self.__dict__.pop(name, None)
+        self.hyper = {}
+        return given
+
+    def _set_all(self, given: dict[str, Any]) -> None:
+        """Check each of them and keep it."""
+        for name, value in given.items():
+            self._set(name, value)
+        self._show()
+
+    if TYPE_CHECKING:  # a hyper-parameter reads as its present value
+
+        def __getattr__(self, name: str) -> Any: ...
+        def config(self) -> dict[str, Any]: ...
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.config().items())})"
+
+    def uses(self, name: str) -> bool:
+        """Whether a hyper-parameter is something else than 0 or False, at some step at least."""
+        return _is_used(self.hyper[name])
+
+    def _show(self) -> None:
+        """Make the hyper-parameters attributes: of the class, where it does not say so by its fields."""
+        # Not by __getattr__: a class that has one reads all its attributes in three times the time.
+        for name in (*USUAL, *self.hyper):
+            found = next((vars(each)[name] for each in type(self).__mro__ if name in vars(each)), None)
+            if found is None or (name in self.hyper and not isinstance(found, (Field, property))):
+                setattr(type(self), name, Field(name))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        hyper = self.__dict__.get("hyper", {})
+        if name in hyper:
+            self._set(name, value)
+        elif hyper and (name in USUAL or self._is_typo(name)):
+            raise AttributeError(f"{type(self).__name__} has no {name!r} to set; it has {', '.join(hyper)}.")
+        else:
+            super().__setattr__(name, value)
+
+    def _is_typo(self, name: str) -> bool:
+        """True if `name` looks like a misspelt hyper-parameter."""
+        own = type(self).__module__ != self._root.__module__  # a user's rule may call its attributes what it likes
+        if own or name.startswith("_") or name in self.__dict__ or hasattr(type(self), name):
+            return False
+        import difflib  # of use after a slip alone
+
+        return bool(difflib.get_close_matches(name.lower(), self.hyper, cutoff=0.85))
+
+    def _set(self, name: str, value: Any) -> None:
+        taken = name in self.__dict__ or not isinstance(getattr(self._root, name, Field(name)), Field)
+        if taken and name not in self.hyper:
+            raise ValueError(f"{name!r} means something else to every Optimizer: call the hyper-parameter otherwise.")
+        scheduled = callable(value) and name not in COUNTS
+        value = value if scheduled else self._validated(name, value)
+        if name in self.hyper and self._changes_state(name, value):
+            raise ValueError(
+                f"{type(self).__name__}: {name} decides which state is kept, and is {self.hyper[name]!r}: make another "
+                f"{type(self).__name__} with {name}={value!r}."
+            )
+        self.hyper[name] = value
+        self._scheduled = tuple(name for name, value in self.hyper.items() if callable(value))
+
+    def _current(self) -> dict[str, Any]:
+        """The hyper-parameters of the step to come; ValueError for a schedule that gives an illegal one."""
+        hyper = self.hyper.copy()
+        for name in self._scheduled:
+            hyper[name] = self._resolve(name, hyper[name], self.t)
+        return hyper
+
+    def _resolve(self, name: str, value: Any, steps: int) -> Any:
+        """The value of a hyper-parameter after so many steps."""
+        return self._validated(name, value(steps)) if callable(value) else value
+
+    def _changes_state(self, name: str, value: Any) -> bool:
+        """Whether `name` can't be `value` with the state that there is."""
+        if name not in self.structural:
+            return False
+        before, after = _is_used(self.hyper[name]), _is_used(value)
+        return before != after and (after or name in self.flags)
+
+    def _validated(self, name: str, value: Any) -> Any:
+        """`value`, if `name` may be that."""
+        # A NumPy number would turn float32 arrays into float64: it becomes Python's here.
+        value = value.item() if isinstance(value, (np.generic, np.ndarray)) and np.ndim(value) == 0 else value
+        if isinstance(value, np.ndarray) and value.ndim == 1 and self.stackable and name not in self.flags:
+            return np.array([self._validated(name, each) for each in value.tolist()], np.float64)  # one for each copy
+        if name in self.flags:
+            legal, good = "True or False", isinstance(value, bool)
+        elif name in COUNTS:
+            legal, good = "a positive integer", isinstance(value, int) and not isinstance(value, bool) and value > 0
+        elif value is None and name in OPTIONAL:
+            return None
+        else:
+            low, high, brackets = self.ranges.get(name) or RANGES.get(name, NOT_NEGATIVE)
+            legal = f"a number in {brackets[0]}{low:g}, {high:g}{brackets[1]}"
+            good = isinstance(value, (int, float)) and not isinstance(value, bool)
+            good = good and (
+                low < value < high or (value == low and brackets[0] == "[") or (value == high and brackets[1] == "]")
+            )
+        if not good:
+            hint = " The net is given to train, not to its optimizer." if isinstance(value, (dict, list, tuple)) else ""
+            raise ValueError(f"{type(self).__name__}: {name} is {legal}, got {value!r:.200}.{hint}")
+        return value
+
+    def _check_copies(self, copies: int | None) -> None:
+        """ValueError if the net is a stack of so many copies (None: one net), and this can't train it."""
+        if copies is not None and not self.stackable:
+            raise ValueError(f"{type(self).__name__} can't train a stack of copies: train the nets one after another.")
+        for name, value in self.hyper.items():
+            if isinstance(value, np.ndarray) and len(value) != copies:
+                raise ValueError(
+                    f"{type(self).__name__}: {name} is an array of {len(value)}, one for each of as many copies; the "
+                    f"net has {copies or 'none'}."
+                )
+
+
+def _is_used(value: Any) -> bool:
+    return callable(value) or bool(np.any(value))
+
+
+def is_ours(thing: Any, root: type) -> bool:
+    """Whether a class or a function is of this library, not of its user."""
+    return str(getattr(thing, "__module__", "")).partition(".")[0] in ("layerwise", root.__module__)
+
+
 __all__ = [
     "COUNTS",
     "FRACTION",
@@ -125,4 +289,5 @@ __all__ = [
     "USUAL",
     "Field",
     "Hyper",
+    "Hyperparameters",
 ]
