@@ -17,9 +17,7 @@ Shapes in the docstrings: N batch, D inputs, M outputs, C channels (last), H W s
 from __future__ import annotations
 
 import copy
-import functools
 import importlib
-import itertools
 import math
 import operator
 import threading
@@ -29,7 +27,33 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from layerwise.core import arguments, habits, interrupts, threads
+from layerwise.core import arguments, habits, interrupts, parameters
+from layerwise.core.numeric import (
+    ONE,
+    ROOT_2_PI,
+    SMALLEST,
+    affine,
+    affine_gradients,
+    as_rows,
+    batch_gradient_sums,
+    batch_normalize,
+    batch_normalize_backward,
+    batch_statistics,
+    column_sums,
+    exp_tanh_argument,
+    hard_sigmoid,
+    leaky,
+    matmul_transposed,
+    normal,
+    normalize,
+    normalize_backward,
+    number,
+    parallel_rows,
+    row_max,
+    row_sums,
+)
+from layerwise.core.numeric import erf as erf
+from layerwise.core.parameters import Store as Store
 
 if TYPE_CHECKING:  # for type checkers and editors alone: when it runs, __getattr__ below finds it
     from model import Model as Model
@@ -58,60 +82,7 @@ def __getattr__(name: str) -> Any:
 
 
 FORMERLY = {"_declared": "_specs", "drew_from": "rng_state"}  # attributes by the names that earlier pickles have
-_versions = itertools.count()
 _building = threading.RLock()  # held while a net is built; not of each net: copies and pickles carry no lock
-
-
-def aligned(shape: Shape, dtype: np.dtype, make: Callable[..., Array] = np.empty) -> Array:
-    """np.empty, or np.zeros, beginning where a cache line does: passes over arrays that straddle lines take up to three
-    times as long."""
-    size = math.prod(shape) * dtype.itemsize
-    raw = make(size + 63, np.uint8)
-    start = -raw.ctypes.data % 64
-    return raw[start : start + size].view(dtype).reshape(shape)
-
-
-class Store:
-    """All parameters of a net in one vector, their gradients in another, and the arrays lent to its steps.
-
-    `vector` and `gradient` have shape (P,); every `w` and `b` of the net is a view of a part of them.
-    With `copies` S, for S nets in one stack, the vectors have shape (S, P) and a view of them (S, ...).
-    `version` is a new number whenever something else may be moved. While `lending`, `empty` hands out the same
-    arrays again in the same order, step after step, so that a training step allocates nothing large.
-    """
-
-    def __init__(self, size: int = 0, dtype: Any = "float32", copies: int | None = None) -> None:
-        self.dtype = np.dtype(dtype)
-        self.copies = copies
-        self.lead = () if copies is None else (copies,)
-        self.vector = aligned((*self.lead, size), self.dtype)
-        # Zeros take no memory until they are written: a net that only predicts has its parameters once.
-        self.gradient = aligned((*self.lead, size), self.dtype, np.zeros)
-        self.version = next(_versions)
-        self.reusing = False
-        self.taken = 0
-        self.pool: list[Array] = []
-
-    def empty(self, shape: Shape, dtype: Any = None) -> Array:
-        """An array to write a result into, its values undefined: lent while a net trains, else a new one."""
-        if not self.reusing:
-            return np.empty(shape, self.dtype)
-        place = self.taken
-        self.taken = place + 1
-        try:
-            array = self.pool[place]
-            if array.shape == shape:
-                return array
-        except IndexError:
-            self.pool.append(np.empty(0))
-        array = self.pool[place] = aligned(shape, self.dtype)
-        return array
-
-    def inference_view(self) -> Store:
-        """The same parameters, with arrays of its own to lend: for a pass that must not disturb another."""
-        other = copy.copy(self)
-        other.pool, other.taken, other.reusing = [], 0, True
-        return other
 
 
 def _parameter(name: str) -> property:
@@ -378,7 +349,7 @@ class Layer:
         value = arguments.flag("frozen", value)
         for leaf in self.leaves():
             leaf._frozen = value
-            leaf._store.version = next(_versions)
+            leaf._store.version = next(parameters.versions)
 
     @property
     def label(self) -> str:
@@ -620,59 +591,6 @@ def _channels_first(input_shape: Shape, suspected: bool) -> str:
     return f" Channels come last here, ({axes}, channels): if yours come first, x.transpose({order})."
 
 
-def _rows(x: Array) -> Array:
-    """All leading axes as one: (..., D) as (R, D)."""
-    return x if x.ndim == 2 else x.reshape(-1, x.shape[-1])
-
-
-@functools.lru_cache
-def _ones(shape: int | Shape, dtype: np.dtype) -> Array:
-    ones = np.ones(shape, dtype)
-    ones.flags.writeable = False
-    return ones
-
-
-def _column_sums(x: Array, out: Array) -> None:
-    """Sums over all axes but the last, which `out` has. A product with ones: a third of the time of np.sum."""
-    x = np.asarray(x, out.dtype)
-    rows = x if x.ndim == 2 else x.reshape(-1, out.size)
-    _ones(len(rows), out.dtype).dot(rows, out if out.ndim == 1 else out.reshape(-1))
-
-
-def _row_sums(x: Array) -> Array:
-    """Sums over the last axis, to calculate with x: that axis is kept, with size 1 or, where it is short, whole."""
-    size = x.shape[-1]
-    if size <= SHORT and x.ndim == 2:
-        return x.dot(_ones((size, size), x.dtype))
-    return x.dot(_ones(size, x.dtype))[..., None]
-
-
-SHORT = 16  # numbers of a row, up to which a sum for each of them is cheaper than one that NumPy has to stretch
-PART = 100_000  # numbers of a part of a large batch: they stay in the cache from one pass to the next
-MANY = 300_000  # numbers from which on the parts are shared among threads
-
-
-def _parallel_rows(function: Callable[[int, int], Any], x: Array) -> None:
-    """function(first, last) for all rows of x, a few at a time where they are many. What function does with some rows
-    must not depend on which they are together with."""
-    count = min(-(-x.size // PART), len(x))
-    if x.size < MANY or count < 2:
-        function(0, len(x))
-        return
-    count += count % 2 if count < len(x) else 0
-    bounds = [len(x) * k // count for k in range(count + 1)]
-    threads.parallel_for(function, list(itertools.pairwise(bounds)))
-
-
-def _row_max(x: Array) -> Array:
-    """The largest over the last axis, which is kept with size 1."""
-    rows = x.size // x.shape[-1]
-    if rows < 16 or rows < x.shape[-1]:
-        return np.maximum.reduce(x, -1, keepdims=True)
-    # NumPy takes 0.2 us for each row, however short: a few long ones take a fifth of the time of many short ones.
-    return np.maximum.reduce(_rows(x).T.copy(), 0).reshape(*x.shape[:-1], 1)
-
-
 class Linear(Layer):
     """y = x w + b, for x of shape (N, ..., D) and y of shape (N, ..., M), M = units.
 
@@ -708,46 +626,18 @@ class Linear(Layer):
 
     def forward(self, x: Array, training: bool) -> Array:
         w = self.w
-        if w.ndim == 3:
-            return self._forward_stack(x)
-        rows = self.kept = x if x.ndim == 2 else _rows(x)
-        # The method, not np.matmul: on small arrays it takes a third of the time.
-        y = rows.dot(w, self.empty((len(rows), self.units)))
-        if self.bias:
-            y += self.b
-        return y if x.ndim == 2 else y.reshape(*x.shape[:-1], self.units)
+        rows = self.kept = as_rows(x, w)
+        y = affine(rows, w, self.b if self.bias else None, self.empty((*rows.shape[:-1], self.units)))
+        return y if rows is x else y.reshape(*x.shape[:-1], self.units)
 
     def backward(self, grad: Array) -> Array | None:
         x, w = self.kept, self.w
-        if w.ndim == 3:
-            return self._backward_stack(grad)
-        rows = grad if grad.ndim == 2 and grad.dtype is w.dtype else _rows(np.asarray(grad, w.dtype))
-        x.T.dot(rows, self.w_gradient)
-        if self.bias:
-            _ones(len(rows), w.dtype).dot(rows, self.b_gradient)
+        rows = as_rows(grad, w)
+        affine_gradients(x, rows, self.w_gradient, self.b_gradient if self.bias else None)
         if not self.input_gradient_needed:
             return None
-        x_gradient = rows.dot(w.T, self.empty(x.shape))
-        return x_gradient if grad.ndim == 2 else x_gradient.reshape(*grad.shape[:-1], x.shape[1])
-
-    # The same of a stack of copies: w (S, D, M), x (S, N, ..., D).
-
-    def _forward_stack(self, x: Array) -> Array:
-        rows = self.kept = x.reshape(len(x), -1, x.shape[-1])
-        y = np.matmul(rows, self.w, out=self.empty((*rows.shape[:2], self.units)))
-        if self.bias:
-            y += self.b[:, None]
-        return y.reshape(*x.shape[:-1], self.units)
-
-    def _backward_stack(self, grad: Array) -> Array | None:
-        x, rows = self.kept, grad.reshape(len(grad), -1, self.units)
-        np.matmul(x.swapaxes(1, 2), rows, out=self.w_gradient)
-        if self.bias:
-            np.add.reduce(rows, 1, out=self.b_gradient)
-        if not self.input_gradient_needed:
-            return None
-        x_gradient = np.matmul(rows, self.w.swapaxes(1, 2), out=self.empty(x.shape))
-        return x_gradient.reshape(*grad.shape[:-1], x.shape[2])
+        x_gradient = matmul_transposed(rows, w, self.empty(x.shape))
+        return x_gradient if rows is grad else x_gradient.reshape(*grad.shape[:-1], x.shape[-1])
 
 
 class Embedding(Layer):
@@ -817,21 +707,11 @@ def _same_channels(layer: Layer, input_shape: Shape) -> Shape:
     return input_shape
 
 
-# Constants as arrays: NumPy takes them up twice as fast as Python's floats, which shows on small arrays.
-_ONE = {np.dtype(each): np.array(1, each) for each in (np.float32, np.float64)}
-_SMALLEST = {np.dtype(each): np.array(np.finfo(each).tiny) for each in (np.float32, np.float64)}  # normal number
-
-
-@functools.lru_cache
-def _number(value: float, dtype: np.dtype) -> Array:
-    return np.array(value, dtype)
-
-
 class Sigmoid(Elementwise):
     """y = 1 / (1 + exp(-x)).    dy/dx = y (1 - y)"""
 
     def forward(self, x: Array, training: bool) -> Array:
-        one = _ONE[x.dtype]
+        one = ONE[x.dtype]
         y = self.kept = np.negative(x, self.empty(x.shape))
         np.exp(y, y)  # infinite where y is below every normal number: y becomes 0
         y += one
@@ -839,7 +719,7 @@ class Sigmoid(Elementwise):
 
     def backward(self, grad: Array) -> Array:
         y = self.kept
-        x_gradient = np.subtract(_ONE[y.dtype], y, self.empty(y.shape))
+        x_gradient = np.subtract(ONE[y.dtype], y, self.empty(y.shape))
         x_gradient *= y
         x_gradient *= grad
         return x_gradient
@@ -865,22 +745,13 @@ class ReLU(Elementwise):
 
     def forward(self, x: Array, training: bool) -> Array:
         y = self.kept = self.empty(x.shape)
-        _parallel_rows(lambda a, b: np.maximum(x[a:b], 0, out=y[a:b]), x)
+        parallel_rows(lambda a, b: np.maximum(x[a:b], 0, out=y[a:b]), x)
         return y
 
     def backward(self, grad: Array) -> Array:
         y, x_gradient = self.kept, self.empty(grad.shape)
-        _parallel_rows(lambda a, b: np.multiply(grad[a:b], y[a:b] > 0, out=x_gradient[a:b]), y)
+        parallel_rows(lambda a, b: np.multiply(grad[a:b], y[a:b] > 0, out=x_gradient[a:b]), y)
         return x_gradient
-
-
-def _leaky(values: Array, above: Array, slope: Any, out: Array) -> Array:
-    """`values` where `above`, else slope times them: without np.where, which takes ten times as long."""
-    np.multiply(values, above, out=out)
-    rest = values - out
-    rest *= slope
-    out += rest
-    return out
 
 
 class LeakyReLU(Elementwise):
@@ -892,10 +763,10 @@ class LeakyReLU(Elementwise):
 
     def forward(self, x: Array, training: bool) -> Array:
         above = self.kept = x > 0
-        return _leaky(x, above, self.slope, self.empty(x.shape))
+        return leaky(x, above, self.slope, self.empty(x.shape))
 
     def backward(self, grad: Array) -> Array:
-        return _leaky(grad, self.kept, self.slope, self.empty(grad.shape))
+        return leaky(grad, self.kept, self.slope, self.empty(grad.shape))
 
 
 class PReLU(Elementwise):
@@ -920,17 +791,17 @@ class PReLU(Elementwise):
     def forward(self, x: Array, training: bool) -> Array:
         above = x > 0
         self.kept = x, above
-        return _leaky(x, above, self.w, self.empty(x.shape))
+        return leaky(x, above, self.w, self.empty(x.shape))
 
     def backward(self, grad: Array) -> Array:
         x, above = self.kept
         below = np.minimum(x, 0)
         below *= grad
         if self.per_channel:
-            _column_sums(below, self.w_gradient)
+            column_sums(below, self.w_gradient)
         else:
             np.add.reduce(below, None, out=self.w_gradient[0, ...])
-        return _leaky(grad, above, self.w, self.empty(grad.shape))
+        return leaky(grad, above, self.w, self.empty(grad.shape))
 
 
 class ELU(Elementwise):
@@ -974,101 +845,6 @@ class SELU(ELU):
         super().__init__(1.6732632423543772, name)
 
 
-# The normal distribution as quotients of polynomials, highest power first: W. J. Cody, Algorithm 715 (ANORM), ACM
-# Transactions on Mathematical Software 19 (1993), within 1e-16. The probability of [0, x], over x, as a function of
-# x^2, for x <= 0.6744; that beyond x times exp(x^2 / 2), for x up to sqrt(32); and how far this, times x, is below
-# 1 / sqrt(2 pi), times x^2, as a function of 1 / x^2.
-_NEAR_0 = (
-    (6.5682337918207449113e-2, 2.2352520354606839287e0, 1.6102823106855587881e2, 1.0676894854603709582e3,
-     1.8154981253343561249e4),
-    (1.0, 4.720258190468824187e1, 9.7609855173777669322e2, 1.0260932208618978205e4, 4.5507789335026729956e4),
-)  # fmt: skip
-_TAIL = (
-    (1.0765576773720192317e-8, 3.9894151208813466764e-1, 8.8831497943883759412e0, 9.3506656132177855979e1,
-     5.9727027639480026226e2, 2.4945375852903726711e3, 6.8481904505362823326e3, 1.1602651437647350124e4,
-     9.8427148383839780218e3),
-    (1.0, 2.2266688044328115691e1, 2.3538790178262499861e2, 1.519377599407554805e3, 6.485558298266760755e3,
-     1.8615571640885098091e4, 3.4900952721145977266e4, 3.8912003286093271411e4, 1.9685429676859990727e4),
-)  # fmt: skip
-_FAR_TAIL = (
-    (2.307344176494017303e-2, 2.1589853405795699e-1, 1.274011611602473639e-1, 2.2235277870649807e-2,
-     1.421619193227893466e-3, 2.9112874951168792e-5),
-    (1.0, 1.28426009614491121e0, 4.68238212480865118e-1, 6.59881378689285515e-2, 3.78239633202758244e-3,
-     7.29751555083966205e-5),
-)  # fmt: skip
-_ROOT_2_PI = math.sqrt(2 * math.pi)
-
-
-def _ratio(coefficients: tuple[Sequence[float], Sequence[float]], x: Array) -> Array:
-    above, below = (x * each[0] for each in coefficients)
-    for total, each in ((above, coefficients[0]), (below, coefficients[1])):
-        for coefficient in each[1:-1]:
-            total += coefficient
-            total *= x
-        total += each[-1]
-    above /= below
-    return above
-
-
-def _normal(x: Array) -> tuple[Array, Array, Array]:
-    """Of 0 <= x <= 40 the probability of [0, x], valid up to 0.67; that beyond x, over the root; and the root,
-    exp(-x^2 / 4). Numbers times the root twice underflow later than numbers times exp(-x^2 / 2)."""
-    square = x * x
-    near = x * _ratio(_NEAR_0, square)
-    square *= -0.25
-    root = np.exp(square, out=square)
-    tail = _ratio(_TAIL, x)
-    far = x > 5.65
-    if far.any():
-        steep = x[far]
-        inverse = 1 / (steep * steep)
-        tail[far] = (1 / _ROOT_2_PI - inverse * _ratio(_FAR_TAIL, inverse)) / steep
-        # The error of a square would be one of the exponential, as many times larger: that of 1/64ths is exact.
-        rounded = np.rint(steep * 64) / 64
-        root[far] = np.exp(rounded * rounded * -0.25) * np.exp((steep - rounded) * (steep + rounded) * -0.25)
-    tail *= root
-    return near, np.where(x < 0.67, (0.5 - near) / root, tail), root
-
-
-def erf(x: Array) -> Array:
-    """The error function, 2 / sqrt(pi) times the integral of exp(-t^2) from 0 to x; within 1e-14."""
-    size = np.minimum(np.abs(x), 6) * math.sqrt(2)  # erf(6) is 1
-    near, tail, root = _normal(size)
-    return np.copysign(np.where(size < 0.67, 2 * near, 1 - 2 * tail * root), x)
-
-
-def _product(a: Array, b: Any) -> tuple[Array, Array]:
-    """a b in float64 as rounded, and what the rounding lost: Dekker 1971, Numerische Mathematik 18."""
-
-    def high(x: Any) -> Any:
-        return x * (2**27 + 1) - (x * (2**27 + 1) - x)
-
-    product = a * b
-    a_high, b_high = high(a), high(b)
-    a_low, b_low = a - a_high, b - b_high
-    return product, a_low * b_low - (((product - a_high * b_high) - a_low * b_high) - a_high * b_low)
-
-
-def _exp_tanh_argument(x: Array) -> Array:
-    """exp(u), u = k (x + c x^3), k = sqrt(2 / pi), c = 0.044715, with u in more digits than x has: the error of u is
-    one of exp(u), u times as large."""
-    k, c = 0.7978845608028654, 0.044715
-    if x.dtype == np.float32:
-        x = x.astype(np.float64)
-        return np.exp(k * x * (1 + c * x * x))
-    square, square_rest = _product(x, x)
-    cubic, rest = _product(square, c)
-    rest += c * square_rest + 2.196021142708559637e-18 * square  # what c lacks as a float; and so k below
-    inner = cubic + 1
-    added = inner - 1
-    rest += (1 - (inner - added)) + (cubic - added)
-    outer, outer_rest = _product(x, inner)
-    outer_rest += x * rest
-    u, rest = _product(outer, k)
-    rest += k * outer_rest - 4.9846544045554602e-17 * outer
-    return np.exp(u) * (1 + rest)
-
-
 class GELU(Elementwise):
     """y = x Phi(x), Phi the normal distribution function: (1 + erf(x / sqrt(2))) / 2.    1606.08415
 
@@ -1085,7 +861,7 @@ class GELU(Elementwise):
         if self.approximate:
             return self._forward_tanh(x)
         size = np.minimum(np.abs(x), 40)
-        _, tail, root = _normal(size)
+        _, tail, root = normal(size)
         self.kept = x, size, tail, root
         y = np.multiply(size, tail, out=self.empty(x.shape))  # x Phi(x) = max(x, 0) - |x| Phi(-|x|), without cancelling
         y *= root
@@ -1096,7 +872,7 @@ class GELU(Elementwise):
             return self._backward_tanh(grad)
         x, size, tail, root = self.kept
         slope = np.multiply(size, root, out=self.empty(x.shape))
-        slope *= -1 / _ROOT_2_PI
+        slope *= -1 / ROOT_2_PI
         slope += tail
         slope *= root  # the slope at -|x|: that at |x| is 1 minus it
         above = x > 0
@@ -1117,7 +893,7 @@ class GELU(Elementwise):
         root = np.exp(np.minimum(u, 40))
         deep = u < -2  # where the error of u would be that of the exponential, u times as large
         if deep.any():
-            root[deep] = _exp_tanh_argument(held[deep])
+            root[deep] = exp_tanh_argument(held[deep])
         rest = 1 / (1 + root * root)
         self.kept = held, root, rest
         y = np.multiply(root, rest, out=self.empty(x.shape))
@@ -1145,8 +921,8 @@ class SiLU(Elementwise):
     """y = x s, s = sigmoid(x); also called swish.    dy/dx = s (1 + x (1 - s)).    1702.03118"""
 
     def forward(self, x: Array, training: bool) -> Array:
-        half, one = _number(0.5, x.dtype), _number(1, x.dtype)
-        held = np.minimum(x, _number(80, x.dtype))  # above, s is 1
+        half, one = number(0.5, x.dtype), number(1, x.dtype)
+        held = np.minimum(x, number(80, x.dtype))  # above, s is 1
         root = held * half
         np.exp(root, root)  # its square, exp(x), underflows sooner than x times it
         rest = root * root
@@ -1161,7 +937,7 @@ class SiLU(Elementwise):
     def backward(self, grad: Array) -> Array:
         x, root, rest = self.kept
         slope = np.multiply(x, rest, out=self.empty(x.shape))
-        slope += _number(1, x.dtype)
+        slope += number(1, x.dtype)
         slope *= rest
         slope *= root
         slope *= root
@@ -1279,20 +1055,12 @@ class ReLU6(HardTanh):
         super().__init__(0.0, 6.0, name)
 
 
-def _hard_sigmoid(x: Array, out: Array) -> Array:
-    """min(max(x + 3, 0), 6) / 6: near -3 the sum is exact, which x / 6 + 1/2 is not."""
-    y = np.add(x, 3, out=out)
-    np.clip(y, 0, 6, out=y)
-    y /= 6
-    return y
-
-
 class HardSigmoid(Elementwise):
     """y = min(max(x / 6 + 1/2, 0), 1).    dy/dx = 1/6 where -3 < x < 3, else 0.    As PyTorch and Keras 3."""
 
     def forward(self, x: Array, training: bool) -> Array:
         self.kept = x
-        return _hard_sigmoid(x, self.empty(x.shape))
+        return hard_sigmoid(x, self.empty(x.shape))
 
     def backward(self, grad: Array) -> Array:
         x_gradient = np.multiply(grad, np.abs(self.kept) < 3, out=self.empty(grad.shape))
@@ -1305,7 +1073,7 @@ class HardSwish(Elementwise):
 
     def forward(self, x: Array, training: bool) -> Array:
         self.kept = x
-        y = _hard_sigmoid(x, self.empty(x.shape))
+        y = hard_sigmoid(x, self.empty(x.shape))
         y *= x
         return y
 
@@ -1339,15 +1107,15 @@ class Softmax(Elementwise):
         return _several_columns(self, input_shape, 1)
 
     def forward(self, x: Array, training: bool) -> Array:
-        y = self.kept = np.subtract(x, _row_max(x), self.empty(x.shape))
+        y = self.kept = np.subtract(x, row_max(x), self.empty(x.shape))
         np.exp(y, y)
-        y /= _row_sums(y)
-        return np.maximum(y, _SMALLEST[y.dtype], out=y)
+        y /= row_sums(y)
+        return np.maximum(y, SMALLEST[y.dtype], out=y)
 
     def backward(self, grad: Array) -> Array:
         y = self.kept
         x_gradient = np.multiply(grad, y, self.empty(y.shape))
-        x_gradient -= y * _row_sums(x_gradient)
+        x_gradient -= y * row_sums(x_gradient)
         return x_gradient
 
 
@@ -1358,15 +1126,15 @@ class LogSoftmax(Elementwise):
         return _several_columns(self, input_shape, 0)
 
     def forward(self, x: Array, training: bool) -> Array:
-        y = np.subtract(x, _row_max(x), out=self.empty(x.shape))
+        y = np.subtract(x, row_max(x), out=self.empty(x.shape))
         p = self.kept = np.exp(y)
-        sums = _row_sums(p)
+        sums = row_sums(p)
         y -= np.log(sums)
         p /= sums  # exp(y), with less error
         return y
 
     def backward(self, grad: Array) -> Array:
-        x_gradient = np.multiply(self.kept, -_row_sums(grad), out=self.empty(grad.shape))
+        x_gradient = np.multiply(self.kept, -row_sums(grad), out=self.empty(grad.shape))
         x_gradient += grad
         return x_gradient
 
@@ -1427,22 +1195,6 @@ class GaussianNoise(Elementwise):
 # Normalisation -----------------------------------------------------------------------------------------------
 
 
-def _normalize(x: Array, axes: Any, epsilon: float) -> tuple[Array, Array, Array, Array]:
-    """(x - mean) / sqrt(variance + epsilon) over `axes`, with 1 / sqrt(...), the mean and the variance."""
-    mean = x.mean(axes, keepdims=True)
-    z = x - mean
-    z -= z.mean(axes, keepdims=True)  # what rounding left of the mean: in long rows far from 0, more than the deviation
-    variance = np.mean(z * z, axes, keepdims=True)
-    scale = 1 / np.sqrt(variance + epsilon)
-    z *= scale
-    return z, scale, mean, variance
-
-
-def _standardised_backward(grad: Array, z: Array, scale: Array, axes: Any) -> Array:
-    """dL/dx of `_standardised` from dL/dz: what moves the mean or the variance is taken out of the gradient."""
-    return scale * (grad - grad.mean(axes, keepdims=True) - z * np.mean(grad * z, axes, keepdims=True))
-
-
 class Norm(Elementwise):
     """What the normalisations share: z w + b with one w and b per channel, (C,), starting at 1 and 0; no w with
     scale=False, no b with bias=False. PyTorch's affine=False is both; Keras's names are scale and center."""
@@ -1483,10 +1235,10 @@ class Norm(Elementwise):
 
     def _scaled_backward(self, grad: Array, z: Array) -> Array:
         if self.bias:
-            _column_sums(grad, self.b_gradient)
+            column_sums(grad, self.b_gradient)
         if not self.scale:
             return grad
-        _column_sums(grad * z, self.w_gradient)
+        column_sums(grad * z, self.w_gradient)
         return grad * self.w
 
 
@@ -1520,8 +1272,7 @@ class BatchNorm(Norm):
 
     def forward(self, x: Array, training: bool) -> Array:
         running_mean, running_variance = self.buffers["running_mean"], self.buffers["running_variance"]
-        samples = x.reshape(len(x), math.prod(x.shape[1:]))
-        n = x.size // x.shape[-1]
+        n, samples = x.size // x.shape[-1], x.reshape(len(x), math.prod(x.shape[1:]))
         moving = training and not self._frozen
         if moving:
             if n < 2:
@@ -1529,17 +1280,7 @@ class BatchNorm(Norm):
                     f"{self.label} normalises over the batch in training and got 1 sample, one value per "
                     f"channel, shape {x.shape}: give it batches of at least two rows."
                 )
-            mean = self._channel_sums(lambda a, b: (samples[a:b],), samples)[0] / n
-            off = self._each(mean, samples)
-
-            def deviations(first: int, last: int) -> tuple[Array, ...]:
-                d = samples[first:last] - off
-                return d, d * d
-
-            # What rounding left of the mean: in many rows far from 0 it is more than the deviation.
-            rest, variance = self._channel_sums(deviations, samples) / n
-            mean += rest
-            variance = np.maximum(variance - rest * rest, 0)
+            mean, variance = batch_statistics(samples, x.shape[-1])
             running_mean += self.momentum * (mean - running_mean)
             running_variance += self.momentum * (variance * (n / (n - 1)) - running_variance)
         else:
@@ -1547,64 +1288,22 @@ class BatchNorm(Norm):
         scale = 1 / np.sqrt(variance + self.epsilon)
         self.kept = samples, mean, scale, moving
         y = self.empty(x.shape)
-        out, off = y.reshape(samples.shape), self._each(mean, samples)
-        by = self._each(scale * self.w if self.scale else scale, samples)
-        b_each = self._each(self.b, samples) if self.bias else None
-
-        def normalise(first: int, last: int) -> None:
-            z = np.subtract(samples[first:last], off, out=out[first:last])
-            z *= by
-            if b_each is not None:
-                z += b_each
-
-        _parallel_rows(normalise, samples)
+        w, b = scale * self.w if self.scale else scale, self.b if self.bias else None
+        batch_normalize(samples, mean, w, b, y.reshape(samples.shape))
         return y
 
     def backward(self, grad: Array) -> Array:
         samples, mean, scale, moved = self.kept
-        given, n = grad.reshape(samples.shape), samples.size // len(mean)
-        off = self._each(mean, samples)
-        sums, products = self._channel_sums(lambda a, b: (given[a:b], given[a:b] * (samples[a:b] - off)), samples)
+        n, grads = samples.size // len(mean), grad.reshape(samples.shape)
+        sums, products = batch_gradient_sums(grads, samples, mean)
         if self.bias:
             self.b_gradient[...] = sums
         if self.scale:
             np.multiply(products, scale, out=self.w_gradient)
-        by = self._each(scale * self.w if self.scale else scale, samples)
-        x_gradient = self.empty(grad.shape)
-        out = x_gradient.reshape(samples.shape)
-        # What moves the mean or the variance is taken out of the gradient.
-        both = self._each(sums / n, samples), self._each(products / n * scale * scale, samples)
-
-        def differentiate(first: int, last: int) -> None:
-            child = out[first:last]
-            if moved:
-                np.subtract(samples[first:last], off, out=child)
-                child *= both[1]
-                child += both[0]
-                np.subtract(given[first:last], child, out=child)
-                child *= by
-            else:
-                np.multiply(given[first:last], by, out=child)
-
-        _parallel_rows(differentiate, samples)
+        through = (sums / n, products / n * scale * scale) if moved else None
+        w, x_gradient = scale * self.w if self.scale else scale, self.empty(grad.shape)
+        batch_normalize_backward(grads, samples, mean, w, through, x_gradient.reshape(samples.shape))
         return x_gradient
-
-    def _each(self, values: Array, samples: Array) -> Array:
-        """The numbers of the channels repeated along a whole sample: NumPy needs as long for a row of 20 as of 200."""
-        return np.tile(values, samples.shape[1] // len(values))
-
-    def _channel_sums(self, terms: Callable[[int, int], tuple[Array, ...]], samples: Array) -> Array:
-        """The sums over all samples and places of `terms` of some samples, for each channel, (terms, C)."""
-        found: list[tuple[int, list[Array]]] = []
-
-        def add(first: int, last: int) -> None:
-            ones = _ones(last - first, samples.dtype)
-            found.append((first, [ones.dot(term) for term in terms(first, last)]))
-
-        _parallel_rows(add, samples)
-        # In the order of the samples, not in that in which the threads were done: the same bits every time.
-        totals = np.add.reduce([sums for _, sums in sorted(found, key=operator.itemgetter(0))], 0)
-        return np.add.reduce(totals.reshape(len(totals), -1, len(self.buffers["running_mean"])), 1)
 
 
 class LayerNorm(Norm):
@@ -1633,13 +1332,13 @@ class LayerNorm(Norm):
         return self._several_numbers(input_shape, math.prod(sizes))
 
     def forward(self, x: Array, training: bool) -> Array:
-        z, scale, _, _ = _normalize(x, self._over, self.epsilon)
+        z, scale, _, _ = normalize(x, self._over, self.epsilon)
         self.kept = z, scale
         return self._scaled(z)
 
     def backward(self, grad: Array) -> Array:
         z, scale = self.kept
-        return _standardised_backward(self._scaled_backward(grad, z), z, scale, self._over)
+        return normalize_backward(self._scaled_backward(grad, z), z, scale, self._over)
 
 
 class GroupNorm(Norm):
@@ -1668,14 +1367,14 @@ class GroupNorm(Norm):
         return x.reshape(len(x), math.prod(x.shape[1:-1]), self.groups, x.shape[-1] // self.groups)
 
     def forward(self, x: Array, training: bool) -> Array:
-        z, scale, _, _ = _normalize(self._grouped(x), (1, 3), self.epsilon)
+        z, scale, _, _ = normalize(self._grouped(x), (1, 3), self.epsilon)
         self.kept = z, scale
         return self._scaled(z.reshape(x.shape))
 
     def backward(self, grad: Array) -> Array:
         z, scale = self.kept
         z_gradient = self._scaled_backward(grad, z.reshape(grad.shape))
-        return _standardised_backward(self._grouped(z_gradient), z, scale, (1, 3)).reshape(grad.shape)
+        return normalize_backward(self._grouped(z_gradient), z, scale, (1, 3)).reshape(grad.shape)
 
 
 class RMSNorm(Norm):

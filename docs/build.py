@@ -26,7 +26,7 @@ FIRST = [
     "convolution", "distributed", "tested",
 ]  # fmt: skip
 FOUR = ["layers", "loss", "optim", "model"]
-INNER = {"__init__", "kernels"}  # only ours use them
+INNER = {"__init__"}
 # What stands in the rooms of layerwise/ and is for users, with the name by which they import it.
 IN_ROOMS = {
     "layerwise.compare": "layerwise.compare",

@@ -5,7 +5,7 @@ In this file, in this order:
   pooling          MaxPool1D, MaxPool2D, AveragePool1D, AveragePool2D, GlobalAveragePool1D, GlobalAveragePool2D,
                    GlobalMaxPool1D, GlobalMaxPool2D
   shape and noise  ZeroPad2D, UpSample2D, SpatialDropout
-How they are computed stands in kernels.py.
+How they are computed stands in core/windows.py.
 
 Shapes in the docstrings: N batch, H W space, T time, C channels, F filters, kh kw the height and width of a window.
 """
@@ -20,9 +20,18 @@ from typing import Any
 
 import numpy as np
 
-from layerwise import kernels, layers
+from layerwise import layers
 from layerwise.core import arguments
-from layerwise.kernels import Axis
+from layerwise.core.numeric import column_sums, parallel_rows
+from layerwise.core.windows import (
+    Axis,
+    channels_weight_gradient,
+    correlate,
+    correlate_channels,
+    reused,
+    transpose,
+    weight_gradient,
+)
 
 Array = np.ndarray
 Shape = tuple[int, ...]
@@ -202,19 +211,17 @@ class Conv2D(Convolution):
         self.kept = x
         rows, columns = self._axes_on(x.shape[1:])
         y = self.empty((len(x), *self._shape_of(rows, columns, self.filters)))
-        kernels.correlate(self._image(x), self._kernel(self.w), self._image(y), rows, columns, self.parameters.get("b"))
+        correlate(self._image(x), self._kernel(self.w), self._image(y), rows, columns, self.parameters.get("b"))
         return y
 
     def backward(self, grad: Array) -> Array | None:
         x, grad = self.kept, self._upstream(grad)
         rows, columns = self._axes_on(x.shape[1:])
-        kernels.weight_gradient(
-            self._image(x), grad, self._kernel(self.w_gradient), rows, columns, self.gradients.get("b")
-        )
+        weight_gradient(self._image(x), grad, self._kernel(self.w_gradient), rows, columns, self.gradients.get("b"))
         if not self.input_gradient_needed:
             return None
         x_gradient = self.empty(x.shape)
-        kernels.transpose(grad, self._kernel(self.w), self._image(x_gradient), rows, columns)
+        transpose(grad, self._kernel(self.w), self._image(x_gradient), rows, columns)
         return x_gradient
 
 
@@ -275,15 +282,15 @@ class DepthwiseConv2D(Convolution):
         rows, columns = self._axes_on(x.shape[1:])
         x = self._repeated(x)
         y = self.empty((len(x), rows.outputs, columns.outputs, x.shape[3]))
-        kernels.correlate_channels(x, self._taps(self.w), y, rows, columns, self.parameters.get("b"))
+        correlate_channels(x, self._taps(self.w), y, rows, columns, self.parameters.get("b"))
         return y
 
     def backward(self, grad: Array) -> Array | None:
         x, grad = self.kept, self._upstream(grad)
         rows, columns = self._axes_on(x.shape[1:])
-        kernels.channels_weight_gradient(self._repeated(x), grad, self._taps(self.w_gradient), rows, columns)
+        channels_weight_gradient(self._repeated(x), grad, self._taps(self.w_gradient), rows, columns)
         if self.bias:
-            self.b_gradient[...] = kernels.column_sums(grad)
+            column_sums(grad, self.b_gradient)
         if not self.input_gradient_needed:
             return None
         x_gradient = self.empty((*x.shape[:3], grad.shape[3]))
@@ -292,7 +299,7 @@ class DepthwiseConv2D(Convolution):
         if rows.stride > 1 or columns.stride > 1:
             grad, sparse = np.zeros((len(x), down.size, across.size, grad.shape[3]), self.dtype), grad
             grad[:, :: rows.stride, :: columns.stride] = sparse
-        kernels.correlate_channels(grad, self._taps(self.w)[::-1, ::-1], x_gradient, down, across)
+        correlate_channels(grad, self._taps(self.w)[::-1, ::-1], x_gradient, down, across)
         if self.multiplier > 1:
             return np.add.reduce(x_gradient.reshape(*x.shape, self.multiplier), 4, out=self.empty(x.shape))
         return x_gradient
@@ -366,19 +373,19 @@ class ConvTranspose2D(Convolution):
         self.kept = x
         rows, columns = self._axes_on(x.shape[1:])
         y = self.empty((len(x), rows.size, columns.size, self.filters))
-        kernels.transpose(x, self.w, y, rows, columns, self.parameters.get("b"))
+        transpose(x, self.w, y, rows, columns, self.parameters.get("b"))
         return y
 
     def backward(self, grad: Array) -> Array | None:
         x, grad = self.kept, self._upstream(grad)
         rows, columns = self._axes_on(x.shape[1:])
-        kernels.weight_gradient(grad, x, self.w_gradient, rows, columns)
+        weight_gradient(grad, x, self.w_gradient, rows, columns)
         if self.bias:
-            self.b_gradient[...] = kernels.column_sums(grad)
+            column_sums(grad, self.b_gradient)
         if not self.input_gradient_needed:
             return None
         x_gradient = self.empty(x.shape)
-        kernels.correlate(grad, self.w, x_gradient, rows, columns)
+        correlate(grad, self.w, x_gradient, rows, columns)
         return x_gradient
 
 
@@ -419,7 +426,7 @@ class Pool(Windowed):
         def pool(first: int, last: int) -> None:
             self._pool(image[first:last], result[first:last], rows, columns)
 
-        layers._parallel_rows(pool, image)
+        parallel_rows(pool, image)
         return y
 
     def backward(self, grad: Array) -> Array:
@@ -428,11 +435,11 @@ class Pool(Windowed):
         x_gradient = self.empty(x.shape)
         given, image, result, out = self._upstream(grad), self._image(x), self._image(y), self._image(x_gradient)
 
-        def piece(first: int, last: int) -> None:
+        def run(first: int, last: int) -> None:
             part = slice(first, last)
             self._pool_backward(given[part], image[part], result[part], out[part], rows, columns)
 
-        layers._parallel_rows(piece, image)
+        parallel_rows(run, image)
         return x_gradient
 
     def _pool(self, x: Array, y: Array, rows: Axis, columns: Axis) -> None:
@@ -459,7 +466,7 @@ class MaxPool2D(Pool):
             np.maximum(y[windows], x[places], out=y[windows])
 
     def _pool_backward(self, grad: Array, x: Array, y: Array, x_gradient: Array, rows: Axis, columns: Axis) -> None:
-        left = kernels.lend("left", grad.shape, grad.dtype)  # what no tap has taken yet
+        left = reused("left", grad.shape, grad.dtype)  # what no tap has taken yet
         left[...] = grad
         # Where each place is in one window, there is nothing to add up: a third less time.
         tiled = all(a.taps == a.stride and a.offset == 0 and a.size == a.taps * a.outputs for a in (rows, columns))
@@ -468,8 +475,8 @@ class MaxPool2D(Pool):
         *taps, (last, last_places) = _taps(rows, columns)
         for windows, places in taps:
             part = left[windows]
-            largest = np.equal(x[places], y[windows], out=kernels.lend("largest", part.shape, np.dtype(bool)))
-            given = np.multiply(part, largest, out=kernels.lend("given", part.shape, part.dtype))
+            largest = np.equal(x[places], y[windows], out=reused("largest", part.shape, np.dtype(bool)))
+            given = np.multiply(part, largest, out=reused("given", part.shape, part.dtype))
             if tiled:
                 x_gradient[places] = given
             else:
@@ -518,7 +525,7 @@ class AveragePool2D(Pool):
         y *= self._weight(rows, columns)
 
     def _pool_backward(self, grad: Array, x: Array, y: Array, x_gradient: Array, rows: Axis, columns: Axis) -> None:
-        share = np.multiply(grad, self._weight(rows, columns), out=kernels.lend("left", grad.shape, grad.dtype))
+        share = np.multiply(grad, self._weight(rows, columns), out=reused("left", grad.shape, grad.dtype))
         x_gradient.fill(0)
         for windows, places in _taps(rows, columns):
             x_gradient[places] += share[windows]

@@ -33,8 +33,8 @@ from layers import (
     UpSample2D,
     ZeroPad2D,
 )
-from layerwise import convolution, kernels
-from layerwise.core import threads
+from layerwise import convolution
+from layerwise.core import threads, windows
 
 
 def draw(shape, seed=0, dtype=np.float64):
@@ -225,18 +225,18 @@ def assert_close(found, expected):
 @pytest.fixture
 def two_threads(monkeypatch):
     """Two threads, whatever the machine; the names of those that helped the first."""
-    seen, over = set(), threads.parallel_for
+    seen, parallel_for = set(), threads.parallel_for
 
-    def noting(function, pieces, count=None):
-        def noted(*piece):
+    def noting(function, blocks, count=None):
+        def noted(*block):
             if threading.current_thread() is not threading.main_thread():
                 seen.add(threading.current_thread().name)
-            function(*piece)
+            function(*block)
 
-        over(noted, pieces, count)
+        parallel_for(noted, blocks, count)
 
     monkeypatch.setattr(threads, "workers", lambda: 2)
-    monkeypatch.setattr(threads, "over", noting)
+    monkeypatch.setattr(threads, "parallel_for", noting)
     return seen
 
 
@@ -262,8 +262,8 @@ def test_without_threadpoolctl_one_thread_does_all_products(name, two_threads, m
 @every_large
 def test_small_pieces_down_to_a_row_of_an_image_give_the_same(make, shape, monkeypatch):
     expected = results(make, shape)
-    monkeypatch.setattr(kernels, "CACHE", 1)
-    monkeypatch.setattr(kernels, "FEWEST_ROWS", 1)
+    monkeypatch.setattr(windows, "CACHE", 1)
+    monkeypatch.setattr(windows, "FEWEST_ROWS", 1)
     assert_close(results(make, shape), expected)
 
 

@@ -28,7 +28,7 @@ MODULES = {name: ROOT / f"{name}.py" for name in FOUR} | {
 # from those below. layers, loss and optim know none of each other.
 FLOORS = [
     {"core"},
-    {"layers", "loss", "optim", "convolution", "kernels", "schedules"},
+    {"layers", "loss", "optim", "convolution", "schedules"},
     {"training", "callbacks"},
     {"model"},
 ]

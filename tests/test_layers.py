@@ -53,6 +53,7 @@ from layers import (
     Softsign,
     Tanh,
 )
+from layerwise.core import numeric, parameters
 from layerwise.gradcheck import gradcheck
 
 N, T, H, W, C = 5, 4, 2, 3, 6  # every axis has a size of its own
@@ -887,9 +888,9 @@ def test_a_large_batch_in_parts_gives_the_same(name, monkeypatch):
     make, shape = TABLE[name]
     x, grad = draw((23, *shape[1:])), None
     results = []
-    for part, many in ((layers.PART, layers.MANY), (5, 1), (x[:2].size, 1), (x[0].size, 10**9)):
-        monkeypatch.setattr(layers, "PART", part)
-        monkeypatch.setattr(layers, "MANY", many)
+    for part, many in ((numeric.PART, numeric.MANY), (5, 1), (x[:2].size, 1), (x[0].size, 10**9)):
+        monkeypatch.setattr(numeric, "PART", part)
+        monkeypatch.setattr(numeric, "MANY", many)
         net = Model([make()], seed=0, dtype="float64")
         y = net(x, training=True)
         grad = draw(y.shape, seed=1) if grad is None else grad
@@ -1093,7 +1094,7 @@ def test_what_a_copy_knew_of_the_layers_to_train_does_not_outlive_it(monkeypatch
     version = net._store.version
     net[0].frozen = False
     pickled = pickle.dumps(net)
-    monkeypatch.setattr(layers, "_versions", itertools.repeat(version))
+    monkeypatch.setattr(parameters, "versions", itertools.repeat(version))
     twin = pickle.loads(pickled)
     twin.train(draw((N, C)), draw((N, 2)), epochs=1, verbose=False)
     assert np.abs(twin[0].w_gradient).max() > 0

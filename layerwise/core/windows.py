@@ -2,15 +2,15 @@
 
 In this file, in this order:
   windows      Axis: how they lie along one axis
-  memory       lend
+  memory       reused
   convolution  correlate, transpose, weight_gradient
   depthwise    correlate_channels, channels_weight_gradient
 
 How a convolution is computed: the windows of a few images become the rows of a matrix that stays in the cache
-(im2col), and one product with the weights gives a few images of the output. Pieces of the batch go to several threads,
-each with BLAS in one thread. Nothing of it is kept: backward makes the matrix again.
+(im2col), and one product with the weights gives a few images of the output. Blocks of the batch go to several
+threads, each with BLAS in one thread. The matrix is not kept: backward makes it again.
 
-Shapes in the docstrings: N images, B of them in a piece, H W space, C channels, F filters, kh kw the height and width
+Shapes in the docstrings: N images, B of them in a block, H W space, C channels, F filters, kh kw the height and width
 of a window.
 """
 
@@ -25,17 +25,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from layerwise import layers
-from layerwise.core import threads
+from layerwise.core import numeric, threads
+from layerwise.core.parameters import aligned
 
 Array = np.ndarray
 Shape = tuple[int, ...]
 Pair = tuple[int, int]
 
-CACHE = 2**20  # bytes that one piece works with: half of the L2 cache of a core, where that is of 2 MB
-FEWEST_ROWS = 192  # that it has all the same: with fewer, a product is slow
+CACHE = 2**20  # bytes that one block works with: half of a core's L2 cache of 2 MB
+FEWEST_ROWS = 192  # of the matrix of a block, even if it is then larger: with fewer, a product is slow
 SMALL = 10**6  # multiplications; up to here OpenBLAS takes its matrices as they lie, without a copy for the cache
-WORTH_THREADS = 4e6  # multiplications; below, handing over to another thread costs more than it brings
+WORTH_THREADS = 4e6  # multiplications; below, another thread costs more than it saves
 
 
 class Axis(NamedTuple):
@@ -78,7 +78,7 @@ class Axis(NamedTuple):
 
 
 class _Own(threading.local):
-    """What each thread has for itself."""
+    """The arrays of each thread."""
 
     def __init__(self) -> None:
         self.arrays: dict[tuple[str, np.dtype], Array] = {}
@@ -87,33 +87,33 @@ class _Own(threading.local):
 _own = _Own()
 
 
-def lend(what: str, shape: Shape, dtype: np.dtype) -> Array:
-    """An array of this thread's own, values undefined, the same memory each time: it stays in the cache."""
+def reused(name: str, shape: Shape, dtype: np.dtype) -> Array:
+    """An array of this thread, values undefined: the same memory at each call, so that it stays in the cache."""
     size = math.prod(shape)
-    flat = _own.arrays.get((what, dtype))
+    flat = _own.arrays.get((name, dtype))
     if flat is None or flat.size < size:
-        flat = _own.arrays[what, dtype] = layers.aligned((size,), dtype)
+        flat = _own.arrays[name, dtype] = aligned((size,), dtype)
     return flat[:size].reshape(shape)
 
 
-def _parts(total: int, most: int) -> list[Pair]:
-    """0 .. total in parts of at most that many, of nearly equal size, and an even number of them for two threads."""
+def _split(total: int, most: int) -> list[Pair]:
+    """0 .. total split into ranges of at most `most`, of nearly equal size; an even number of them, for two threads."""
     count = -(-total // most)
     count = min(count + count % 2, total) if count > 1 else count
     return [(total * k // count, total * (k + 1) // count) for k in range(count)]
 
 
 def _blocks(images: int, rows: int, window_rows: int, row_bytes: int) -> list[tuple[int, int, int, int]]:
-    """(first image, last, first row, last) of pieces whose windows stay in the cache: a few images, or, where one is
-    too large, some rows of one. `window_rows` windows are in a row of the output."""
+    """(first image, last, first row, last) of blocks whose windows stay in the cache: a few images, or, if one image is
+    too large, some rows of it. A row of the output has `window_rows` windows."""
     fit = max(CACHE // (window_rows * row_bytes), -(-FEWEST_ROWS // window_rows))
     if fit < rows:
-        return [(n, n + 1, *part) for n in range(images) for part in _parts(rows, fit)]
-    return [(*part, 0, rows) for part in _parts(images, fit // rows)]
+        return [(n, n + 1, *part) for n in range(images) for part in _split(rows, fit)]
+    return [(*part, 0, rows) for part in _split(images, fit // rows)]
 
 
 def _parallel_for(function: Callable[..., Any], blocks: Sequence[tuple[Any, ...]], work: float) -> None:
-    """Do every piece, in threads with BLAS in one each, where `work` is worth it."""
+    """Call function(*block) for every block; in threads with one BLAS thread each, if there is enough `work`."""
     if work < WORTH_THREADS or len(blocks) < 2:
         threads.parallel_for(function, blocks, 1)
     else:
@@ -127,7 +127,7 @@ def _padded(x: Array, rows: Axis, columns: Axis) -> Array:
     left, right = columns.inside()
     if (top, bottom, left, right) == (0, rows.reach, 0, columns.reach):
         return x[:, rows.offset : rows.offset + rows.reach, columns.offset : columns.offset + columns.reach]
-    block = lend("padded", (len(x), rows.reach, columns.reach, x.shape[3]), x.dtype)
+    block = reused("padded", (len(x), rows.reach, columns.reach, x.shape[3]), x.dtype)
     block[:, :top] = block[:, bottom:] = 0
     block[:, top:bottom, :left] = block[:, top:bottom, right:] = 0
     block[:, top:bottom, left:right] = x[
@@ -162,12 +162,12 @@ def _columns(x: Array, rows: Axis, columns: Axis, groups: int) -> Array:
     if windows.flags.c_contiguous:  # 1 by 1: x is that matrix
         return windows.reshape(groups, -1, size)
     if windows.shape[6] < 4:
-        # With few channels the runs of a window are short, those of a row of the image are long: a third of the time.
+        # With few channels a window has short contiguous runs, a row of the image long ones: a third of the time.
         turned = windows.transpose(0, 4, 5, 6, 1, 2, 3)
-        matrix = lend("columns", turned.shape, x.dtype)
+        matrix = reused("columns", turned.shape, x.dtype)
         np.copyto(matrix, turned)
         return matrix.reshape(groups, size, -1).swapaxes(1, 2)
-    matrix = lend("columns", windows.shape, x.dtype)
+    matrix = reused("columns", windows.shape, x.dtype)
     np.copyto(matrix, windows)
     return matrix.reshape(groups, -1, size)
 
@@ -204,7 +204,7 @@ def correlate(x: Array, w: Array, y: Array, rows: Axis, columns: Axis, b: Array 
     matrix = _by_group(w, groups)
     repeated = None if b is None else np.tile(b, columns.outputs)
 
-    def piece(first: int, last: int, top: int, bottom: int) -> None:
+    def run(first: int, last: int, top: int, bottom: int) -> None:
         part = y[first:last, top:bottom]
         _multiply(_columns(x[first:last], rows.part(top, bottom), columns, groups), matrix, _by_group(part, groups))
         if repeated is not None:  # a row of the image at a time: a third of the time of a pixel at a time
@@ -212,7 +212,7 @@ def correlate(x: Array, w: Array, y: Array, rows: Axis, columns: Axis, b: Array 
             lines += repeated
 
     blocks = _blocks(len(x), rows.outputs, columns.outputs, matrix.shape[1] * groups * w.itemsize)
-    _parallel_for(piece, blocks, y.size * matrix.shape[1])
+    _parallel_for(run, blocks, y.size * matrix.shape[1])
 
 
 def transpose(grad: Array, w: Array, x: Array, rows: Axis, columns: Axis, b: Array | None = None) -> None:
@@ -233,20 +233,20 @@ def transpose(grad: Array, w: Array, x: Array, rows: Axis, columns: Axis, b: Arr
     pitch = columns.reach if gapless else columns.outputs
     line = pitch * (2 * channels + filters) * x.itemsize  # bytes in use for a row of windows
 
-    def piece(first: int, last: int) -> None:
+    def run(first: int, last: int) -> None:
         n = last - first
         if (*taps, rows.reach, columns.reach) == (1, 1, *x.shape[1:3]) and gapless and b is None:  # one product is all
             _multiply(_by_group(grad[first:last], groups), matrices[0, 0], _by_group(x[first:last], groups))
             return
-        block = lend("padded", (n, rows.reach, columns.reach, channels), x.dtype)
+        block = reused("padded", (n, rows.reach, columns.reach, channels), x.dtype)
         block[...] = start
-        for upper, lower in _parts(rows.outputs, max(CACHE // (line * n), 1)):
+        for upper, lower in _split(rows.outputs, max(CACHE // (line * n), 1)):
             given = grad[first:last, upper:lower]
             if gapless and pitch > columns.outputs:
-                given = lend("columns", (n, lower - upper, pitch, filters), x.dtype)
+                given = reused("columns", (n, lower - upper, pitch, filters), x.dtype)
                 given[:, :, columns.outputs :] = 0
                 given[:, :, : columns.outputs] = grad[first:last, upper:lower]
-            product = lend("product", (n, lower - upper, pitch, channels), x.dtype)
+            product = reused("product", (n, lower - upper, pitch, channels), x.dtype)
             for i, j in np.ndindex(taps):
                 _multiply(_by_group(given, groups), matrices[i, j], _by_group(product, groups))
                 row, column = upper * rows.stride + i * rows.step, j * columns.step
@@ -264,7 +264,7 @@ def transpose(grad: Array, w: Array, x: Array, rows: Axis, columns: Axis, b: Arr
         part[...] = block[:, top:bottom, left:right]
 
     images = max(CACHE // (rows.outputs * line), 1)
-    _parallel_for(piece, _parts(len(x), images) if len(x) else [], grad.size * w[..., 0].size)
+    _parallel_for(run, _split(len(x), images) if len(x) else [], grad.size * w[..., 0].size)
 
 
 def weight_gradient(
@@ -272,7 +272,7 @@ def weight_gradient(
 ) -> None:
     """dL/dw of `correlate` from dL/dy, grad (N, rows, columns, F); and dL/db.
 
-    The pieces are summed in a few shares, whose number does not depend on that of the threads: the same bits always.
+    The blocks are summed in a few shares. Their number does not depend on the number of threads: always the same bits.
     """
     groups = x.shape[3] // w_gradient.shape[2]
     gradient = _by_group(w_gradient, groups)
@@ -287,22 +287,16 @@ def weight_gradient(
         for first, last, top, bottom in blocks:
             part = grad[first:last, top:bottom]
             block = _columns(x[first:last], rows.part(top, bottom), columns, groups)
-            product = lend("product", total.shape, total.dtype)
+            product = reused("product", total.shape, total.dtype)
             total += _multiply(block.swapaxes(1, 2), _by_group(part, groups), product)
             if b_gradient is not None:
-                b_total += column_sums(part)
+                b_total += numeric.column_sums(part)
 
     own = [blocks[len(blocks) * k // shares : len(blocks) * (k + 1) // shares] for k in range(shares)]
     _parallel_for(share, list(zip(totals, bias, own, strict=True)), work)
     np.add.reduce(totals, 0, out=gradient)
     if b_gradient is not None:
         np.add.reduce(bias, 0, out=b_gradient)
-
-
-def column_sums(x: Array) -> Array:
-    """Sums over all axes but the last, by a product with ones."""
-    rows = x.reshape(-1, x.shape[-1])
-    return layers._ones(len(rows), x.dtype).dot(rows)
 
 
 # A depthwise convolution has no product of matrices: of each channel the taps are summed by themselves. einsum does it
@@ -325,19 +319,19 @@ def correlate_channels(x: Array, w: Array, y: Array, rows: Axis, columns: Axis, 
     """`correlate` of every channel with its own taps: w (kh, kw, 1, C), y (N, rows, columns, C)."""
     taps = np.repeat(w, columns.outputs, axis=2)  # (kh, kw, columns, C)
 
-    def piece(first: int, last: int) -> None:
+    def run(first: int, last: int) -> None:
         lines = _lines(x[first:last], rows, columns)
         out = y[first:last].reshape(*lines.shape[:2], *lines.shape[4:])
         np.einsum("brij...,ij...->br...", lines, taps.reshape(*w.shape[:2], *lines.shape[4:]), out=out)
         if b is not None:
             out += np.tile(b, columns.outputs).reshape(out.shape[2:])
 
-    layers._parallel_rows(piece, x)
+    numeric.parallel_rows(run, x)
 
 
 def channels_weight_gradient(x: Array, grad: Array, w_gradient: Array, rows: Axis, columns: Axis) -> None:
     """dL/dw of `correlate_channels`; a few shares of the batch, as in `weight_gradient`."""
-    shares = min(len(x), 1 if x.size < layers.MANY else 16)
+    shares = min(len(x), 1 if x.size < numeric.MANY else 16)
     totals = np.zeros((shares, *w_gradient.shape), x.dtype)
 
     def share(total: Array, first: int, last: int) -> None:
