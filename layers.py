@@ -1201,6 +1201,7 @@ class Norm(Elementwise):
 
     stackable = False
     axes = 1  # the last, that w and b have
+    scale = bias = True  # on the class too, for pickles written before they were arguments
 
     def __init__(self, epsilon: float = 1e-5, scale: bool = True, bias: bool = True, name: str | None = None) -> None:
         super().__init__(name)
@@ -1314,6 +1315,8 @@ class LayerNorm(Norm):
     ValueError for inputs of fewer axes, or of other sizes than it was built for.
     """
 
+    _over: Any = -1
+
     def __init__(
         self, epsilon: float = 1e-5, scale: bool = True, bias: bool = True, axes: int = 1, name: str | None = None
     ) -> None:
@@ -1385,6 +1388,7 @@ class RMSNorm(Norm):
     """
 
     epsilon: Any
+    bias = False
 
     def __init__(self, epsilon: float | None = None, scale: bool = True, name: str | None = None) -> None:
         super().__init__(0.0 if epsilon is None else epsilon, scale, False, name)

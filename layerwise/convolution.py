@@ -317,6 +317,9 @@ class ConvTranspose2D(Convolution):
                      the same of 5 rows and of 6, and this says which of them to come back to; not with "same"
     """
 
+    output_padding: Any = 0  # on the class too, for pickles written before it was an argument
+    _more: Pair = (0, 0)
+
     def __init__(
         self,
         filters: int,
@@ -497,6 +500,8 @@ class AveragePool2D(Pool):
     What is padded is not counted, as in Keras; with count_padding=True it counts as 0, as in PyTorch, where that is
     count_include_pad.
     """
+
+    count_padding = False  # on the class too, for pickles written before it was an argument
 
     def __init__(
         self,
