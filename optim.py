@@ -419,8 +419,9 @@ class SGD(Optimizer):
     def __post_init__(self) -> None:
         self.state = ("b",) if self.uses("momentum") else ()
 
-    def numbers(self, t: int, dampening: float, **rest: Any) -> dict[str, Any]:
-        return dict(rest, dampening=dampening if t > 1 else 0)
+    def numbers(self, t: int, momentum: float, dampening: float, **rest: Any) -> dict[str, Any]:
+        # Of a copy without momentum, in a stack where others have one, nothing is dampened either.
+        return dict(rest, momentum=momentum, dampening=dampening * (momentum != 0) if t > 1 else 0)
 
     @staticmethod
     def rule(
@@ -548,7 +549,8 @@ class ASGD(Optimizer):
 
     def numbers(self, t: int, lr: float, lambd: float, alpha: float, t0: float) -> dict[str, Any]:
         eta = lr / (1 + lambd * lr * (t - 1)) ** alpha
-        return {"eta": eta, "shrink": 1 - lambd * eta, "share": 1 / max(1, t - 1 - t0)}
+        count = np.maximum(1, t - 1 - t0) if isinstance(t0, np.ndarray) else max(1, t - 1 - t0)
+        return {"eta": eta, "shrink": 1 - lambd * eta, "share": 1 / count}
 
     @staticmethod
     def rule(w: Array, g: Array, a: Array, *, eta: float, shrink: float, share: float) -> None:
@@ -625,7 +627,7 @@ class Adagrad(Optimizer):
     state = ("s",)
 
     def start(self, w: Array, s: Array) -> None:
-        s.fill(self.initial_accumulator)
+        s[...] = self._numbers.per_copy(self.initial_accumulator)
 
     def numbers(self, t: int, lr: float, epsilon: float, lr_decay: float, initial_accumulator: float) -> dict[str, Any]:
         return {"lr": lr / (1 + (t - 1) * lr_decay), "epsilon": epsilon}
@@ -757,7 +759,8 @@ class Adamax(Optimizer):
         u *= beta2
         np.maximum(u, np.abs(g) + epsilon, out=u)
         # With epsilon 0 and no gradient yet, m and u are both 0: such a parameter stays.
-        w -= lr * np.divide(m, u, out=np.zeros_like(m), where=u > 0) if epsilon == 0 else lr * m / u
+        by_copy = isinstance(epsilon, np.ndarray)
+        w -= lr * np.divide(m, u, out=np.zeros_like(m), where=u > 0) if by_copy or epsilon == 0 else lr * m / u
 
 
 class NAdam(Optimizer):
@@ -822,13 +825,22 @@ class RAdam(Optimizer):
     state = ("m", "v")
 
     def numbers(self, t: int, lr: float, beta1: float, beta2: float, epsilon: float) -> dict[str, Any]:
-        lr, c2 = lr / (1 - beta1**t), 1 - beta2**t
-        limit = 2 / (1 - beta2) - 1
+        if isinstance(beta2, np.ndarray):
+            r, rectified = map(np.array, zip(*(self.rectification(t, each) for each in beta2.tolist()), strict=True))
+        else:
+            r, rectified = self.rectification(t, beta2)
+        return {
+            "lr": lr / (1 - beta1**t) * r, "beta1": beta1, "beta2": beta2, "epsilon": epsilon, "rectified": rectified,
+        }  # fmt: skip
+
+    @staticmethod
+    def rectification(t: int, beta2: float) -> tuple[float, bool]:
+        """r sqrt(1 - beta2^t), and whether step t is rectified; 1 where it is not."""
+        c2, limit = 1 - beta2**t, 2 / (1 - beta2) - 1
         rho = limit - 2 * t * beta2**t / c2
-        rectified = rho > 5
-        if rectified:
-            lr *= ((rho - 4) * (rho - 2) * limit * c2 / ((limit - 4) * (limit - 2) * rho)) ** 0.5
-        return {"lr": lr, "beta1": beta1, "beta2": beta2, "epsilon": epsilon, "rectified": rectified}
+        if rho > 5:
+            return ((rho - 4) * (rho - 2) * limit * c2 / ((limit - 4) * (limit - 2) * rho)) ** 0.5, True
+        return 1.0, False
 
     @staticmethod
     def rule(
@@ -837,7 +849,10 @@ class RAdam(Optimizer):
     ) -> None:  # fmt: skip
         m += (1 - beta1) * (g - m)
         v += (1 - beta2) * (g * g - v)
-        w -= lr * m / (np.sqrt(v) + epsilon) if rectified else lr * m
+        if isinstance(rectified, np.ndarray):  # of each copy
+            w -= lr * m / np.where(rectified, np.sqrt(v) + epsilon, 1)
+        else:
+            w -= lr * m / (np.sqrt(v) + epsilon) if rectified else lr * m
 
 
 class AdaBelief(Optimizer):
@@ -895,8 +910,7 @@ class Yogi(Optimizer):
     state = ("m", "v")
 
     def start(self, w: Array, m: Array, v: Array) -> None:
-        m.fill(self.initial_accumulator)
-        v.fill(self.initial_accumulator)
+        m[...] = v[...] = self._numbers.per_copy(self.initial_accumulator)
 
     def numbers(
         self, t: int, lr: float, beta1: float, beta2: float, epsilon: float, initial_accumulator: float

@@ -102,7 +102,7 @@ MISTAKES = [
     ("AdaBelief", "what was foreseen by the mean of before", "surprise = g - m", "surprise = g - m / beta1"),
     ("AdaBelief", "epsilon_root once", "v += epsilon_root", ""),
     ("Yogi", "the sign the other way", "v -= (1 - beta2)", "v += (1 - beta2)"),
-    ("Yogi", "m starts at zero", "m.fill(self.initial_accumulator)", ""),
+    ("Yogi", "m starts at zero", "m[...] = v[...] =", "v[...] ="),
     ("Lion", "betas exchanged", "beta1 * m + (1 - beta1) * g", "beta2 * m + (1 - beta2) * g"),
     ("Lion", "decay coupled", '"decoupled"', '"coupled"'),
     ("SignSGD", "no sign", "np.sign(g)", "g"),

@@ -167,7 +167,7 @@ def show_training_weights(optimizer: Any, net: Any) -> None:
         return
     weights = net.layout.weights
     now = [w.copy() for w in weights]
-    copy_all(weights, (kept[slot][span] for slot, span in net.layout.runs))
+    copy_all(weights, (kept[slot][..., span] for slot, span in net.layout.runs))
     shown = weights_to_show(optimizer, net)  # made from the training weights: were they what the net has shown?
     if shown is None or not all(map(np.array_equal, now, shown)):
         copy_all(weights, now)
