@@ -324,7 +324,7 @@ class CSVLogger:
             for name in run.quantities[: run.quantities.index("seconds")]:
                 known += _by_copy(name, np.zeros(run.net.copies or ()), "{} {}")
             known.append("seconds")
-            self._check(next(csv.reader(text.splitlines()))[: len(known)], known)
+            self._check((self._columns(_whole_lines(text)) or [])[: len(known)], known)
 
     def begin(self, run: Any) -> None:
         files.check_regular(self.path)
@@ -349,7 +349,7 @@ class CSVLogger:
         """Leave in the file what is whole, and of a training that is resumed what came before this epoch."""
         text = self._text()
         lines = [] if _as_csv([header]).startswith(text) else _whole_lines(text)  # a torn header is written anew
-        self._check(next(csv.reader(lines), None), header)
+        self._check(self._columns(lines), header)
         if self.resumed:
             own = self._own_rows(lines, epoch)
             repeated = {place for place in own if _epoch_of(lines[place]) >= epoch}
@@ -371,8 +371,18 @@ class CSVLogger:
         return range(start, stop)
 
     def _text(self) -> str:
-        with self.path.open(encoding="utf-8", newline="") as file:
-            return file.read()
+        try:
+            with self.path.open(encoding="utf-8", newline="") as file:
+                return file.read()
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{self.path} is no text in UTF-8 ({error}): give the log a file of its own.") from error
+
+    def _columns(self, lines: list[str]) -> list[str] | None:
+        """The names in the first line, the header; None where there is no line."""
+        try:
+            return next(csv.reader(lines), None)
+        except csv.Error as error:
+            raise ValueError(f"{self.path} has no header of CSV ({error}): give the log a file of its own.") from error
 
     def _check(self, found: list[str] | None, header: list[str]) -> None:
         if found not in (None, header):

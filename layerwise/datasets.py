@@ -155,6 +155,8 @@ def _cached_mnist() -> list[np.ndarray]:
     with open(path, "rb") as file:  # np.load leaves a file that it cannot read open
         try:
             with np.load(file, allow_pickle=False) as found:
+                if any(each.compress_type for each in found.zip.infolist()):
+                    raise ValueError("it is compressed, and was not written so")  # it may unpack to any size
                 arrays = [found[name] for name in names]
             _check_mnist(arrays, names)
         except Exception as error:  # one of a dozen types, according to where the damage sits

@@ -13,8 +13,6 @@ import io
 import json
 import os
 import pickle
-import resource
-import signal
 import struct
 import subprocess
 import sys
@@ -26,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fuzz_bytes import ANY, MEGABYTES, SECONDS, Limits, Planted, Watch, in_zip, members_of, npy
 
 import layers
 import loss
@@ -36,9 +35,6 @@ from layerwise.callbacks import Checkpoint, EarlyStopping, ReduceOnPlateau
 from layerwise.core import files
 
 ROOT = Path(__file__).resolve().parent.parent
-SECONDS = 1.0  # for one file
-MEGABYTES = 200  # for all of them
-
 X = np.random.default_rng(0).normal(size=(20, 4, 5, 2)).astype(np.float32)
 Y = np.arange(20) % 3
 FLAT = X.reshape(20, -1)[:, :3]
@@ -137,45 +133,6 @@ def resigned(path, header, arrays):
 # Mutations of bytes ----------------------------------------------------------------------------------------------
 
 
-class Planted:
-    """What a pickle can do: write a file."""
-
-    def __reduce__(self):
-        return Path.touch, (Path("planted"),)
-
-
-def truncated(rng, whole, suffix):
-    return whole[: rng.integers(len(whole))]
-
-
-def flipped(rng, whole, suffix):
-    changed = np.frombuffer(whole, np.uint8).copy()
-    places = rng.integers(len(whole), size=rng.integers(1, 9))
-    changed[places] ^= (1 << rng.integers(8, size=len(places))).astype(np.uint8)
-    return changed.tobytes()
-
-
-def flipped_in_front(rng, whole, suffix):
-    return flipped(rng, whole[:400], suffix) + whole[400:]
-
-
-def flipped_at_the_end(rng, whole, suffix):
-    return whole[:-400] + flipped(rng, whole[-400:], suffix)
-
-
-def spliced(rng, whole, suffix):
-    at, (begin, end) = rng.integers(len(whole)), sorted(rng.integers(len(whole), size=2))
-    piece = whole[begin:end]
-    longer, same, shorter = whole[at:], whole[at + len(piece) :], whole[:begin] + whole[end:]
-    return [whole[:at] + piece + longer, whole[:at] + piece + same, shorter][rng.integers(3)]
-
-
-def noise(rng, whole, suffix):
-    begin = rng.integers(len(whole))
-    size = int(rng.integers(1, 200))
-    return whole[:begin] + rng.bytes(size) + whole[begin + size :]
-
-
 def of_the_other_format(rng, whole, suffix):
     return rng.bytes(8) + whole if suffix == ".npz" else b"PK\x03\x04" + whole
 
@@ -187,24 +144,6 @@ def wrong_size(rng, whole, suffix):
         return struct.pack("<Q", value * int(rng.choice([1, 2**31]))) + whole[8:]
     at = len(whole) - int(rng.integers(4, 1500))
     return whole[:at] + struct.pack("<I", value) + whole[at + 4 :]
-
-
-def npy(shape, dtype="'<f4'", body=b""):
-    text = f"{{'descr': {dtype}, 'fortran_order': False, 'shape': {shape}, }}".encode().ljust(117) + b"\n"
-    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + body
-
-
-def in_zip(members, **options):
-    raw = io.BytesIO()
-    with zipfile.ZipFile(raw, "w", **options) as file:
-        for name, body in members:
-            file.writestr(name, body)
-    return raw.getvalue()
-
-
-def members_of(whole):
-    with zipfile.ZipFile(io.BytesIO(whole)) as file:
-        return [(name, file.read(name)) for name in file.namelist()]
 
 
 def another_npy(rng, whole, suffix):
@@ -295,20 +234,7 @@ def foreign(rng, whole, suffix):
     return made[rng.integers(len(made))]
 
 
-BYTES = [
-    truncated,
-    flipped,
-    flipped,
-    flipped_in_front,
-    flipped_at_the_end,
-    spliced,
-    noise,
-    of_the_other_format,
-    wrong_size,
-    another_npy,
-    another_npy,
-    foreign,
-]
+BYTES = [*ANY, of_the_other_format, wrong_size, another_npy, another_npy, foreign]
 
 # Mutations of contents, the checksums right ------------------------------------------------------------------------
 
@@ -406,35 +332,6 @@ def other_array(rng, arrays):
 
 # What comes of it ------------------------------------------------------------------------------------------------
 
-WATCHED = (
-    "exec",
-    "import",
-    "os.system",
-    "os.exec",
-    "os.posix_spawn",
-    "os.fork",
-    "subprocess",
-    "pickle",
-    "marshal",
-    "ctypes",
-    "socket",
-    "code.__new__",
-    "function.__new__",
-    "os.mkdir",
-)
-
-
-class Watch:
-    """Python tells of every such event while `on`; what a load may not do is kept."""
-
-    def __init__(self):
-        self.on, self.seen = False, []
-        sys.addaudithook(self)
-
-    def __call__(self, event, arguments):
-        if self.on and event.startswith(WATCHED):
-            self.seen.append(f"{event} {arguments!r:.200}")
-
 
 def same_contents(path, whole, training):
     """Whether the file holds what the unharmed one holds, to the bit; without `training`, what `load` reads of it."""
@@ -497,11 +394,7 @@ def fuzz(count, seed, folder):
         model.load(path)
         for given in (True, False):
             train(name, folder / "own.npz", TRAININGS[name][0](), TRAININGS[name][1]() if given else None, resume=path)
-    signal.signal(signal.SIGALRM, signal.default_int_handler)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    pages = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (pages + 4 * MEGABYTES * 2**20,) * 2)  # what goes wrong, stays small
-    slowest = 0.0
+    limits, slowest = Limits(), 0.0
     first, last = count if isinstance(count, tuple) else (0, count)
     for number in range(first, last):
         rng = np.random.default_rng((seed, number))
@@ -522,13 +415,13 @@ def fuzz(count, seed, folder):
                 continue
         resume = rng.random() < 0.6
         began = time.perf_counter()
-        signal.setitimer(signal.ITIMER_REAL, 20 * SECONDS)
         try:
-            outcome = loaded(path, watch)
-            if resume:
-                watch.on = of_bytes  # a training imports what it needs
-                outcome = f"{outcome}, {resumed(name, path, folder, rng.random() < 0.7, rng.random() < 0.6)}"
-                watch.on = False
+            with limits.time():
+                outcome = loaded(path, watch)
+                if resume:
+                    watch.on = of_bytes  # a training imports what it needs
+                    outcome = f"{outcome}, {resumed(name, path, folder, rng.random() < 0.7, rng.random() < 0.6)}"
+                    watch.on = False
             seconds = time.perf_counter() - began
             if of_bytes and outcome != "refused, refused"[: len(outcome)]:
                 assert same_contents(path, whole, "went on" in outcome), "damaged, and not seen"
@@ -539,13 +432,11 @@ def fuzz(count, seed, folder):
             wrong.append((number, f"{name} {suffix} {kind}", f"{type(error).__name__}: {error}"[:300]))
         finally:
             watch.on = False
-            signal.setitimer(signal.ITIMER_REAL, 0)
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak) / 1024
     return {
         "counts": dict(sorted(counts.items())),
         "wrong": wrong,
         "events": watch.seen,
-        "megabytes": round(grown),
+        "megabytes": limits.megabytes(),
         "planted": (folder / "planted").exists(),
         "slowest": round(slowest, 3),
     }

@@ -367,7 +367,7 @@ class Comparison:
         try:
             curves = {name: _array(each) for name, each in found["curves"].items()}
             missing = {name: np.full(each.shape[:2], math.nan).tolist() for name, each in curves.items()}
-            return cls(
+            comparison = cls(
                 problem=found["problem"],
                 optimizers=tuple(found["optimizers"]),
                 lrs=_array(found["lrs"]),
@@ -385,8 +385,38 @@ class Comparison:
                 window=found["window"],
                 settings=found["settings"],
             )
-        except (KeyError, TypeError, AttributeError) as error:
+            comparison._check_fields()
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
             raise ValueError(f"{path} is damaged: {error!r} while reading it as a comparison.") from error
+        return comparison
+
+    def _check_fields(self) -> None:
+        """ValueError, or one of another kind, unless the fields of a file go together."""
+        seeds, losses = len(self.seeds), self.steps + 1
+        runs = {name: (len(self.rates(name)), seeds) for name in self.optimizers}
+        defaults = self.default_lr.keys()
+        shapes = {
+            "curves": {name: (*shape, losses) for name, shape in runs.items()},
+            "status": runs,
+            "seconds": runs,
+            "default_curves": dict.fromkeys(defaults, (seeds, losses)),
+        }
+        for field, expected in shapes.items():
+            found = {name: each.shape for name, each in getattr(self, field).items()}
+            if found != expected:
+                raise ValueError(f"{field} of shapes {found}, expected {expected}")
+        numbers = [self.target or 0.0, *self.widened, *self.default_lr.values(), *self.state_arrays.values()]
+        whole = (
+            all(isinstance(each, str) for each in (self.problem, *self.optimizers))
+            and all(isinstance(each, int) for each in (self.steps, self.window, *self.seeds))
+            and all(isinstance(each, (int, float)) for each in numbers)
+            and isinstance(self.settings, dict)
+            and (self.lrs.ndim, self.asked.ndim, len(self.widened)) == (1, 1, 2)
+            and self.window > 0
+            and self.state_arrays.keys() <= runs.keys() >= defaults
+        )
+        if not whole:
+            raise ValueError("a field holds something else than it should")
 
     def over(self, other: Comparison, labels: tuple[str, str] = ("", "2")) -> Comparison:
         """The optimizers of both in one comparison, over the rates that both ran. A name that both have gets the
@@ -564,7 +594,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     files.check_regular(path)
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged, or no comparison: {error}.") from error
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise ValueError(f"{path} is no comparison that to_json wrote.")
