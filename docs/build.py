@@ -23,7 +23,7 @@ ROOT = HERE.parent
 # The order in the menu; pages that are not named come after them.
 FIRST = [
     "index", "tutorial", "try", "coming_from", "comparing", "sweeps", "optimizers", "optimizers_solve", "speed",
-    "convolution", "distributed", "tested",
+    "convolution", "distributed", "tested", "architecture",
 ]  # fmt: skip
 FOUR = ["layers", "loss", "optim", "model"]
 INNER = {"__init__"}

@@ -1,6 +1,5 @@
 """The house: imports point one way, stay light, and a file of the user's beside the script harms nothing."""
 
-import ast
 import importlib
 import json
 import re
@@ -17,60 +16,13 @@ import model
 import optim
 
 ROOT = Path(__file__).resolve().parent.parent
-FOUR = ["layers", "loss", "optim", "model"]
-MODULES = {name: ROOT / f"{name}.py" for name in FOUR} | {
-    ".".join(path.relative_to(ROOT / "layerwise").with_suffix("").parts).removesuffix(".__init__"): path
-    for path in sorted((ROOT / "layerwise").rglob("*.py"))
-    if path != ROOT / "layerwise" / "__init__.py"
-}
+sys.path.insert(0, str(ROOT / "docs"))
 
-# The floors, from the ground up; what is not named stands on the highest. A module imports from its own floor and
-# from those below. layers, loss and optim know none of each other.
-FLOORS = [
-    {"core"},
-    {"layers", "loss", "optim", "convolution", "schedules"},
-    {"training", "callbacks"},
-    {"model"},
-]
+import floors  # noqa: E402
+from floors import FOUR, MODULES, floor, imports, known  # noqa: E402
+
 # The places where a name that lies a floor higher is found when it is asked for.
-LAZY = {"layers": "__getattr__", "__init__": "__getattr__"}
-
-
-def floor(name):
-    room = name.split(".")[0]
-    return next((number for number, rooms in enumerate(FLOORS) if room in rooms), len(FLOORS))
-
-
-def known(name):
-    """The module of ours that a dotted name stands for, or None."""
-    name = name.removeprefix("layerwise.")
-    return name if name in MODULES else None
-
-
-def imports(name):
-    """(what is imported of ours, written how, within which function) of a module's source; not what type checkers
-    alone import. A string that is given to import_module is an import too."""
-    tree = ast.parse(MODULES[name].read_text(encoding="utf-8"))
-    tree.body = [node for node in tree.body if ast.unparse(node).split("\n")[0] != "if TYPE_CHECKING:"]
-    inside = {
-        id(node): getattr(function, "name", "lambda")
-        for function in ast.walk(tree)
-        if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
-        for node in ast.walk(function)
-    }
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            found = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            whole = [f"{node.module}.{alias.name}" for alias in node.names]
-            found = [each if known(each) else node.module or "." for each in whole]
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
-            found = re.findall(r"\blayerwise\b[.\w]*", ast.unparse(node.args[0]))
-        else:
-            continue
-        for each in found:
-            if each.split(".")[0] in {*FOUR, "layerwise", ""}:
-                yield each, ast.unparse(node), inside.get(id(node))
+LAZY = {"layers": "__getattr__"}
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -94,6 +46,25 @@ def test_no_module_of_ours_is_imported_within_a_function(name):
 def test_no_module_of_ours_finds_another_by_a_bare_name(name):
     for imported, told, _ in imports(name):
         assert imported.startswith("layerwise"), f"{name}: {told}"
+
+
+def test_the_picture_of_the_floors_is_that_of_the_imports():
+    """`python docs/floors.py` draws it anew."""
+    assert floors.PICTURE.read_text(encoding="utf-8") == floors.svg()
+
+
+def test_what_the_architecture_names_is_there():
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    names = re.findall(r"`((?:layers|loss|optim|model|layerwise)\.[\w.]+)(?:\([^`]*\))?`", text)
+    files = [name for name in names if name.endswith(".py")]
+    assert len(names) > 15
+    assert all((ROOT / name).is_file() for name in files)
+    for name in {*names} - {*files}:
+        parts = name.split(".")
+        last = next(k for k in range(len(parts), 0, -1) if known(".".join(parts[:k])))
+        thing = importlib.import_module(".".join(parts[:last]))
+        for each in parts[last:]:
+            thing = getattr(thing, each)
 
 
 def test_imports_make_no_circle():
