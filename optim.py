@@ -312,7 +312,9 @@ class Optimizer(Hyperparameters, Copyable):
         hyper, rule, blocks = self._current(), self.rule, self._blocks
         decay = 0 if self.decay_is == "own" else hyper.pop("weight_decay", 0)
         t, added = self.t + 1, None
-        numbers = self._numbers(self.numbers(t, **hyper))
+        numbers = self.numbers(t, **hyper)
+        if self._numbers.changes:
+            numbers = self._numbers(numbers)
         self.__dict__["t"] = t  # not through __setattr__, which looks for a hyper-parameter
         if isinstance(decay, np.ndarray) or decay != 0:
             if self.decay_is == "decoupled":

@@ -89,6 +89,7 @@ class Numbers:
         first = layout.slots[0][0] if layout.slots else np.empty(0)
         self.stacked, self.dtype = first.ndim == 2, first.dtype
         self.as_arrays = as_arrays and not self.stacked and all(w.dtype == first.dtype for w, _ in layout.slots)
+        self.changes = self.stacked or self.as_arrays
         self.arrays: dict[str, Array] = {}  # the same ones at each step
         self.last: dict[str, Any] = {}  # what they were made from
 
@@ -99,8 +100,6 @@ class Numbers:
     def __call__(self, numbers: dict[str, Any]) -> dict[str, Any]:
         if self.stacked:
             return {name: self.per_copy(value) for name, value in numbers.items()}
-        if not self.as_arrays:
-            return numbers
         arrays, last = self.arrays, self.last
         for name, value in numbers.items():
             if name not in arrays:
