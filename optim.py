@@ -676,10 +676,11 @@ class Adam(Optimizer):
         v <- beta2 v + (1 - beta2) g^2
         w <- w - lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + epsilon)
 
-    amsgrad: the largest v so far in place of v. Kingma and Ba 2014 (1412.6980), algorithm 1, its two corrections
-    moved into the numbers as at the end of section 2; AMSGrad: Reddi 2018. Equals torch.optim.Adam, and optax.adam,
-    whose eps_root is one more epsilon, inside the root. Keras's epsilon is the epsilon_hat of that section, beside the
-    root of the v that is not corrected: in step t it is epsilon = epsilon_hat / sqrt(1 - beta2^t) here.
+    amsgrad: the largest v so far in place of v. Kingma and Ba 2015 (1412.6980), algorithm 1. As at the end of its
+    section 2, both corrections are moved: w <- w - alpha_t m / (sqrt(v) + epsilon_hat), with
+    alpha_t = lr sqrt(1 - beta2^t) / (1 - beta1^t) and epsilon_hat = epsilon sqrt(1 - beta2^t). AMSGrad: Reddi 2018.
+    Equals torch.optim.Adam, and optax.adam, whose eps_root is one more epsilon, inside the root. Keras's epsilon is
+    epsilon_hat.
     """
 
     lr: Hyper = 0.01
@@ -700,22 +701,22 @@ class Adam(Optimizer):
     def numbers(self, t: int, lr: float, beta1: float, beta2: float, epsilon: float, amsgrad: bool) -> dict[str, Any]:
         root = (1 - beta2**t) ** 0.5
         return {
-            "lr": lr * root / (1 - beta1**t), "beta1": beta1, "rest1": 1 - beta1, "beta2": beta2, "rest2": 1 - beta2,
-            "epsilon": epsilon * root,
+            "alpha_t": lr * root / (1 - beta1**t), "epsilon_hat": epsilon * root,
+            "beta1": beta1, "one_minus_beta1": 1 - beta1, "beta2": beta2, "one_minus_beta2": 1 - beta2,
         }  # fmt: skip
 
     @staticmethod
     def rule(
-        w: Array, g: Array, m: Array, v: Array, largest: Any = None, *, lr: float, beta1: float, rest1: float,
-        beta2: float, rest2: float, epsilon: float,
+        w: Array, g: Array, m: Array, v: Array, largest: Any = None, *, alpha_t: float, epsilon_hat: float,
+        beta1: float, one_minus_beta1: float, beta2: float, one_minus_beta2: float,
     ) -> None:  # fmt: skip
         m *= beta1
-        m += rest1 * g
+        m += one_minus_beta1 * g
         v *= beta2
-        v += rest2 * (g * g)
+        v += one_minus_beta2 * (g * g)
         if largest is not None:
             v = np.maximum(largest, v, out=largest)
-        w -= lr * (m / (np.sqrt(v) + epsilon))
+        w -= alpha_t * (m / (np.sqrt(v) + epsilon_hat))
 
 
 class AdamW(Adam):
@@ -2020,7 +2021,8 @@ def _fits(pattern: str, name: str) -> bool:
 
 __all__ = [
     "ASGD", "LAMB", "LARS", "LBFGS", "SAM", "SGD", "Accumulate", "AdaBelief", "Adadelta", "Adafactor", "Adagrad",
-    "Adam", "AdamW", "Adamax", "Average", "Clip", "DoG", "Layout", "Lion", "Lookahead", "Momentum", "Muon", "NAdam",
-    "Optimizer", "Parameter", "PerLayer", "PolyakSGD", "Prodigy", "RAdam", "RMSProp", "Rprop", "ScheduleFreeAdamW",
-    "ScheduleFreeSGD", "SignSGD", "Signum", "Wrapper", "Yogi", "join", "minimize", "orthogonal",
+    "Adam", "AdamW", "Adamax", "Average", "Clip", "DoG", "Hyper", "Layout", "Lion", "Lookahead", "Momentum", "Muon",
+    "NAdam", "Optimizer", "Parameter", "PerLayer", "PolyakSGD", "Prodigy", "RAdam", "RMSProp", "Rprop",
+    "ScheduleFreeAdamW", "ScheduleFreeSGD", "SignSGD", "Signum", "Wrapper", "Yogi", "join", "minimize",
+    "orthogonal",
 ]  # fmt: skip

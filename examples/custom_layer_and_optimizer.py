@@ -30,13 +30,12 @@ class Snake(layers.Layer):
 class PowerSign(optim.Optimizer):
     """m <- beta m + (1 - beta) g;  w <- w - lr exp(sign(g) sign(m)) g.    Bello et al. 2017 (1709.07417)"""
 
+    lr: optim.Hyper = 0.01
+    beta: optim.Hyper = 0.9
     state = ("m",)
 
-    def __init__(self, lr=0.01, beta=0.9):
-        super().__init__(lr=lr, beta=beta)
-
     @staticmethod
-    def rule(w, g, m, lr, beta):
+    def rule(w, g, m, *, lr, beta):
         m += (1 - beta) * (g - m)
         w -= lr * np.exp(np.sign(g) * np.sign(m)) * g
 

@@ -1,8 +1,10 @@
 """Optimizers that a user writes: a subclass of Optimizer, a plain callable, and what a slip in one of them is told."""
 
 import copy
+import inspect
 import pickle
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -230,6 +232,143 @@ def test_a_rule_may_set_its_hyper_parameters_itself_too():
     np.testing.assert_array_equal(optim.minimize(lambda x: (x @ x, 2 * x), [1.0], rule, 3), expected)
     rule.lr = 0.05
     assert rule.hyper["lr"] == rule.lr == copy.deepcopy(rule).lr == 0.05
+
+
+# Hyper-parameters as fields ----------------------------------------------------------------------------------------
+
+
+class Signed(optim.Optimizer):
+    """m <- beta m + (1 - beta) g;    w <- w - lr sign(m)"""
+
+    lr: optim.Hyper = 0.001
+    beta: optim.Hyper = 0.9
+    state = ("m",)
+
+    @staticmethod
+    def rule(w, g, m, *, lr, beta):
+        m += (1 - beta) * (g - m)
+        w -= lr * np.sign(m)
+
+
+class Written(optim.Optimizer):
+    """The same with a constructor of its own."""
+
+    state = ("m",)
+
+    def __init__(self, lr=0.001, beta=0.9):
+        super().__init__(lr=lr, beta=beta)
+
+    rule = staticmethod(Signed.rule)
+
+
+class Scaled(Signed):
+    """One field more."""
+
+    scale: optim.Hyper = 2.0
+
+    @staticmethod
+    def rule(w, g, m, *, lr, beta, scale):
+        Signed.rule(w, g, m, lr=lr * scale, beta=beta)
+
+
+class Needs(optim.Optimizer):
+    lr: optim.Hyper
+    flip: bool = False
+
+    @staticmethod
+    def rule(w, g, *, lr, flip):
+        w -= -lr * g if flip else lr * g
+
+
+def path_of(rule, steps=6):
+    return optim.minimize(lambda x: (x @ x, 2 * x), [3.0, -1.0], rule, steps)
+
+
+@pytest.mark.parametrize("kind", [Signed, Written, optim.Signum])
+def test_fields_and_a_written_constructor_make_the_same_rule(kind):
+    rule = kind(0.05, beta=0.8)
+    assert repr(rule) == f"{kind.__name__}(lr=0.05, beta=0.8)"
+    assert [(p.name, p.default) for p in inspect.signature(kind).parameters.values()] == [("lr", 0.001), ("beta", 0.9)]
+    np.testing.assert_allclose(path_of(rule), path_of(Written(0.05, 0.8)), rtol=1e-14)
+    assert (kind().lr, kind().beta) == (0.001, 0.9)
+
+
+def test_a_subclass_adds_a_field_after_those_that_it_inherits():
+    assert list(inspect.signature(Scaled).parameters) == ["lr", "beta", "scale"]
+    np.testing.assert_array_equal(path_of(Scaled(0.01, 0.5, 3.0)), path_of(Signed(0.01 * 3.0, 0.5)))
+    assert list(inspect.signature(Signed).parameters) == ["lr", "beta"]
+    rule = Scaled()
+    rule.scale = 0.5
+    assert rule.hyper == {"lr": 0.001, "beta": 0.9, "scale": 0.5}
+
+
+def test_a_field_without_a_default_is_to_be_given():
+    assert inspect.signature(Needs).parameters["lr"].default is inspect.Parameter.empty
+    with pytest.raises(TypeError, match=r"Needs\.__init__\(\) is missing lr"):
+        Needs()
+    assert path_of(Needs(0.25), 1)[-1].tolist() == [1.5, -0.5]
+    assert path_of(Needs(lr=0.25, flip=True), 1)[-1].tolist() == [4.5, -1.5]
+
+
+@pytest.mark.parametrize(
+    ("values", "named", "told"),
+    [
+        ((), {"gamma": 0.5}, r"Signed\.__init__\(\) got an unexpected keyword argument 'gamma'"),
+        ((), {"learning_rate": 0.5}, "Signed takes no learning_rate=: write lr="),
+        ((0.1,), {"lr": 0.1}, "got multiple values for argument 'lr'"),
+        ((0.1, 0.9, 0.5), {}, "takes at most 2 hyper-parameters, lr, beta, got 3"),
+    ],
+    ids=["unknown", "habit", "twice", "too many"],
+)
+def test_arguments_that_do_not_fit_the_fields_are_refused(values, named, told):
+    with pytest.raises(TypeError, match=told):
+        Signed(*values, **named)
+
+
+@pytest.mark.parametrize(("name", "value"), [("lr", -1), ("beta", 1.0), ("beta", "0.9")])
+def test_a_field_has_the_range_of_its_name(name, value):
+    with pytest.raises(ValueError, match=f"Signed: {name} is a number in"):
+        Signed(**{name: value})
+
+
+def test_a_field_is_a_schedule_too():
+    rule = Signed(lambda t: 0.5**t, beta=0.0)
+    assert path_of(rule, 3)[:, 0].tolist() == [3.0, 2.0, 1.5, 1.25]
+
+
+@pytest.mark.parametrize("twin", [lambda rule: pickle.loads(pickle.dumps(rule)), copy.deepcopy], ids=["pickle", "copy"])
+@pytest.mark.parametrize("kind", [Signed, Scaled, Written])
+def test_a_rule_of_fields_goes_on_after_a_pickle_or_a_copy(kind, twin):
+    whole, rule = path_of(kind(0.05)), kind(0.05)
+    first = path_of(rule, 3)
+    rule = twin(rule)
+    assert (type(rule), rule.lr, rule.t) == (kind, 0.05, 3)
+    second = optim.minimize(lambda x: (x @ x, 2 * x), first[-1], rule, 3)
+    np.testing.assert_array_equal(np.concatenate((first, second[1:])), whole)
+
+
+CACHE = Path(__file__).resolve().parent.parent / ".mypy_cache"
+TYPED = """
+import optim
+
+class Own(optim.Optimizer):
+    lr: optim.Hyper = 0.1
+    flip: bool = False
+
+Own(0.5, flip=True)
+Own(lr=lambda t: 0.5**t)
+Own(0.5, flip="yes")
+Own(gamma=1.0)
+"""
+
+
+def test_a_type_checker_knows_the_constructor_of_a_rule_of_fields(tmp_path, monkeypatch):
+    api = pytest.importorskip("mypy.api")
+    (tmp_path / "own.py").write_text(TYPED)
+    monkeypatch.setenv("MYPYPATH", str(Path(optim.__file__).parent))
+    settings = ["--config-file=", "--ignore-missing-imports", "--follow-imports=silent", "--cache-dir", str(CACHE)]
+    told, *_ = api.run([*settings, str(tmp_path / "own.py")])
+    assert [line.split(":")[1] for line in told.splitlines() if ": error:" in line] == ["10", "11"], told
 
 
 # The plain callable class that loops over all layers ---------------------------------------------------------------

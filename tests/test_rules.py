@@ -81,9 +81,9 @@ def test_what_is_evaluated_equals_the_reference(case):
 MISTAKES = [
     ("Adam", "corrected by 1 - beta", "(1 - beta1**t)", "(1 - beta1)"),
     ("Adam", "the second corrected by 1 - beta", "(1 - beta2**t)", "(1 - beta2)"),
-    ("Adam", "epsilon outside the fraction", "(m / (np.sqrt(v) + epsilon))", "(m / np.sqrt(v) + epsilon)"),
+    ("Adam", "epsilon outside the fraction", "(m / (np.sqrt(v) + epsilon_hat))", "(m / np.sqrt(v) + epsilon_hat)"),
     ("Adam", "the first correction twice", "lr * root / (1 - beta1**t)", "lr * root / (1 - beta1**t)**2"),
-    ("Adam", "epsilon inside the root", "(np.sqrt(v) + epsilon)", "np.sqrt(v + epsilon)"),
+    ("Adam", "epsilon inside the root", "(np.sqrt(v) + epsilon_hat)", "np.sqrt(v + epsilon_hat)"),
     ("Adam", "epsilon before the correction", "epsilon * root", "epsilon"),
     ("Adam", "v from the mean, not from g", "(g * g)", "(m * m)"),
     ("Adam", "amsgrad keeps nothing", "out=largest", "out=None"),
