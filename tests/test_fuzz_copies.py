@@ -243,8 +243,11 @@ def apart(ours, theirs):
     ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
     if ours.shape != theirs.shape or not np.array_equal(np.isnan(ours), np.isnan(theirs)):
         return np.inf
-    largest = np.nanmax(np.abs(theirs), initial=0.0)
-    return float(np.nanmax(np.abs(ours - theirs), initial=0.0) / (largest or 1.0))
+    if not np.array_equal(np.isinf(ours) * np.sign(ours), np.isinf(theirs) * np.sign(theirs)):
+        return np.inf
+    finite = np.isfinite(theirs)  # of others the kind alone counts: the loss of a validation may overflow
+    largest = np.max(np.abs(theirs[finite]), initial=0.0)
+    return float(np.max(np.abs(ours[finite] - theirs[finite]), initial=0.0) / (largest or 1.0))
 
 
 def differences(drawn, s, stack, told, nudge=0.0):

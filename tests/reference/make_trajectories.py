@@ -11,8 +11,9 @@ layouts, layer by layer, w before b; each one case after the other. All is float
 trajectories.py.
 
 A training is left out that moves little, or whose end PyTorch itself does not tell to ten digits: it is trained again
-from a start that differs in the twelfth. Steps that divide rounding errors by each other, as Adam's do below a
-BatchNorm that takes away what a bias adds, and units within 1e-12 of a kink, are of that kind.
+from a start that differs in the twelfth, and with the rows of each batch the other way round. Such are steps that divide
+rounding errors by each other, as Adam's below a BatchNorm that takes away what a bias adds, signs of gradients that
+cancel, and units within 1e-12 of a kink.
 """
 
 import json
@@ -302,6 +303,10 @@ def trained(recipe, nudge=0.0):
     if recipe["frozen"] is not None:
         every[recipe["frozen"]].requires_grad_(False).eval()
     x, y, weight = data_of(recipe)
+    if nudge:
+        at, size = np.arange(recipe["rows"]), recipe["batch_size"]
+        turned = np.concatenate([at[k : k + size][::-1] for k in range(0, recipe["rows"], size)])
+        x, y, weight = x[turned], y[turned], None if weight is None else weight[turned]
     # Where x needs no gradient, PyTorch's backward of a GroupNorm over the channels of images crashes.
     x, y = torch.tensor(x, requires_grad=not recipe["words"]), torch.tensor(y)
     weight = None if weight is None else torch.tensor(weight / weight.mean())
