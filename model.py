@@ -576,7 +576,8 @@ class Model(_layers.Chain):
         for doubt in self._doubts(loss):
             warnings.warn(doubt, UserWarning, stacklevel=3)  # `_told` lies between
         run.check(rows, unseen, shuffle)
-        with interrupts.Held() as run._interrupt:
+        with interrupts.Held() as ctrl_c:
+            run._interrupt = ctrl_c
             try:
                 if saved is not None:
                     with files.reading(resume):
@@ -587,11 +588,14 @@ class Model(_layers.Chain):
                 elif hasattr(optim, "prepare"):
                     optim.prepare(self)
                 self.optim, self.loss = optim, loss
-                return run.over(rows, unseen, shuffle, verbose)
+                history = run.over(rows, unseen, shuffle, verbose)
             except BaseException:
                 if before is not None and not run.begun:  # what a file holds has turned out not to fit
                     before.restore()
                 raise
+        # Asked when the handler is put back: until then Ctrl-C is only noted, and what comes later raises.
+        history.interrupted = history.interrupted or ctrl_c.asked
+        return history
 
     def _training_in(self, path: Any) -> dict[str, Any] | None:
         """The state of the training in a file; None where there is no file yet."""

@@ -241,11 +241,10 @@ class Draw:
 def apart(ours, theirs):
     """The largest difference, over the largest number."""
     ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
-    if ours.shape != theirs.shape or not np.array_equal(np.isnan(ours), np.isnan(theirs)):
-        return np.inf
-    if not np.array_equal(np.isinf(ours) * np.sign(ours), np.isinf(theirs) * np.sign(theirs)):
-        return np.inf
     finite = np.isfinite(theirs)  # of others the kind alone counts: the loss of a validation may overflow
+    kinds = (np.where(np.isfinite(each), 0, each) for each in (ours, theirs))
+    if ours.shape != theirs.shape or not np.array_equal(*kinds, equal_nan=True):
+        return np.inf
     largest = np.max(np.abs(theirs[finite]), initial=0.0)
     return float(np.max(np.abs(ours[finite] - theirs[finite]), initial=0.0) / (largest or 1.0))
 

@@ -279,6 +279,33 @@ def fresh(place):
     return place
 
 
+class AtLineFromEnd(AtLine):
+    """The lines are counted from when the callbacks are told of the end."""
+
+    begun = False
+
+    def end(self, run):
+        self.begun = True
+
+    def line(self, frame, event, argument):
+        return super().line(frame, event, argument) if self.begun else self.line
+
+
+def test_ctrl_c_at_each_of_the_last_lines_of_a_training_is_told(tmp_path):
+    for at in range(1, 1000):
+        press = AtLineFromEnd(at, 1)
+        _, _, go = train("averaged", fresh(tmp_path), watching=[press])
+        try:
+            with traced(press):
+                interrupted = go().interrupted
+        except KeyboardInterrupt:
+            continue
+        if press.times:
+            break
+        assert interrupted, f"lost at line {at}"
+    assert 10 < at < 999
+
+
 @pytest.mark.filterwarnings("ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning")  # a file not closed
 def test_ctrl_c_at_any_moment_of_a_training(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda _: None)  # what a power cut leaves is not asked here

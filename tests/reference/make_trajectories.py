@@ -11,9 +11,9 @@ layouts, layer by layer, w before b; each one case after the other. All is float
 trajectories.py.
 
 A training is left out that moves little, or whose end PyTorch itself does not tell to ten digits: it is trained again
-from a start that differs in the twelfth, and with the rows of each batch the other way round. Such are steps that divide
-rounding errors by each other, as Adam's below a BatchNorm that takes away what a bias adds, signs of gradients that
-cancel, and units within 1e-12 of a kink.
+from a start that differs in the twelfth, and with the rows of each batch the other way round. Such are steps that
+divide rounding errors by each other, as Adam's below a BatchNorm that takes away what a bias adds, signs of gradients
+that cancel, and units within 1e-12 of a kink.
 """
 
 import json
