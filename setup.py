@@ -17,7 +17,7 @@ extras = {
     "docs": ["pdoc>=15"],
 }
 extras["test"] = [
-    "pytest>=8", "pytest-xdist>=3.6", "sybil>=8", "hypothesis>=6.100", "setuptools>=77", "joblib>=1.3",
+    "pytest>=8", "pytest-xdist>=3.8", "sybil>=8", "hypothesis>=6.100", "setuptools>=77", "joblib>=1.3",
     "matplotlib>=3.8", "safetensors>=0.4.3",
     *extras["pandas"], *extras["onnx"], *extras["mpi"], *extras["tensorboard"], *extras["docs"],
 ]  # fmt: skip

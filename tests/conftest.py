@@ -83,3 +83,12 @@ def python(tmp_path):
         )
 
     return run
+
+
+# Files whose tests take longest come first, so that no worker is left alone with them at the end.
+SLOW = ["estimators", "examples", "resume", "compare", "distributed", "examples_compare", "faults", "report", "house"]
+
+
+def pytest_collection_modifyitems(items):
+    places = {f"test_{name}": place for place, name in enumerate(SLOW)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(SLOW)))
