@@ -261,6 +261,21 @@ def test_layers_within_layers_as_deep_as_they_load_again(tmp_path):
         model.load(path)
 
 
+@pytest.mark.parametrize(("key", "value"), [("dtype", "I64"), ("shape", [2, 2])])
+def test_an_array_of_another_dtype_or_shape_than_was_written_is_refused(tmp_path, key, value):
+    """Its bytes, and so their checksum, are the same."""
+    path = tmp_path / "state.safetensors"
+    files.write(path, {}, {"losses": np.linspace(0, 1, 4)})
+    whole = path.read_bytes()
+    end = 8 + int.from_bytes(whole[:8], "little")
+    header = json.loads(whole[8:end])
+    header["losses"][key] = value
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + whole[end:])
+    with pytest.raises(model.ModelFileError, match="not of the dtypes and shapes that were written"):
+        files.read(path)
+
+
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_state_of_any_keys_comes_back(tmp_path, suffix):
     state = {("layers.0", 1): 2.5, np.int64(3): (1, [None, True]), "a": {"b": np.ones(2)}, "a.b": np.zeros(3),

@@ -438,8 +438,10 @@ def _write_safetensors(file: Any, header: dict[str, Any], arrays: Mapping[str, A
         }
         end += array.nbytes
 
+    layout = _layout(told)
+
     def head(checks: dict[str, int]) -> bytes:
-        text = json.dumps(header | {"checks": checks})
+        text = json.dumps(header | {"checks": checks, "layout": layout})
         metadata = {_HEADER: text, "check": str(zlib.crc32(text.encode()))}
         return json.dumps({"__metadata__": metadata} | told).encode()
 
@@ -451,6 +453,12 @@ def _write_safetensors(file: Any, header: dict[str, Any], arrays: Mapping[str, A
     file.write(length.to_bytes(8, "little") + head(checks).ljust(length))
 
 
+def _layout(told: dict[str, Any]) -> int:
+    """The checksum of the dtypes and shapes of all arrays; the checksum of each covers its bytes alone."""
+    layout = {name: [each["dtype"], each["shape"]] for name, each in told.items()}
+    return zlib.crc32(json.dumps(layout, sort_keys=True).encode())
+
+
 def _open_safetensors(path: Path, file: Any) -> tuple[str, dict[str, Place]]:
     with _safetensors().safe_open(path, "np"):  # refuses what is cut, has gaps, or is of another format
         pass
@@ -460,9 +468,13 @@ def _open_safetensors(path: Path, file: Any) -> tuple[str, dict[str, Place]]:
     metadata = told.pop("__metadata__", {})
     if metadata.get("check") != str(zlib.crc32(metadata.get(_HEADER, "").encode())):
         raise ModelFileError(f"{path} was altered, or was not written by layerwise: its header does not match.")
+    header = metadata[_HEADER]
+    layout = json.loads(header).get("layout")
+    if layout not in (None, _layout(told)):  # files of earlier versions have none
+        raise ModelFileError(f"{path} was altered: its arrays are not of the dtypes and shapes that were written.")
     dtypes = {kind: np.dtype(dtype) for dtype, kind in _KINDS.items()}
     places = {
         name: Place(dtypes[each["dtype"]], tuple(each["shape"]), 8 + length + each["data_offsets"][0])
         for name, each in told.items()
     }
-    return metadata[_HEADER], places
+    return header, places
