@@ -503,8 +503,8 @@ class Model(_layers.Chain):
         saved = self._training_in(None if getattr(optim, "follows", False) else resume)
         if saved is not None:
             with files.reading(resume):
-                optim = _resume.made(saved["optim"], "optim") if optim is None else optim
-                loss = _resume.made(saved["loss"], "loss") if loss is None else loss
+                optim = serialize.decode_settings(saved["optim"], "optim") if optim is None else optim
+                loss = serialize.decode_settings(saved["loss"], "loss") if loss is None else loss
         if isinstance(optim, _loss.Loss) or isinstance(loss, _optim.Optimizer):
             raise TypeError("the optimizer comes before the loss: net.train(x, y, optim.Adam(), loss.MSE()).")
         optim = optim if optim is not None else self.optim if self.optim is not None else _optim.Adam()
@@ -607,7 +607,7 @@ class Model(_layers.Chain):
             files.check_place(path)
             return None
         models = {type(each).__name__ for each in _layers.within(self) if isinstance(each, Model)}
-        described = json.loads(json.dumps(serialize.described(self, {})))
+        described = json.loads(json.dumps(serialize.encode_net(self)))
         with files.reading(path):
             if "training" not in header:
                 raise ModelFileError(
@@ -615,7 +615,7 @@ class Model(_layers.Chain):
                     f"weights_only."
                 )
             found = serialize.of_header(header)
-            saved = files.unpacked(header["training"], arrays)
+            saved = serialize.decode_state(header["training"], arrays)
             brought = ("stopped", "frozen") if "frozen" in saved else ("stopped",)
             here, there = (serialize.seedless(each, models, brought) for each in (described, found))
             if here != there:
@@ -768,7 +768,7 @@ class Model(_layers.Chain):
         """The header and the arrays of the net's file."""
         if self.input_shape is None:
             raise ValueError("the net has no weights to save yet: call build(input_shape), or train it.")
-        return {"model": serialize.described(self, {}), "input_shape": self.input_shape}, self._arrays()
+        return {"model": serialize.encode_net(self), "input_shape": self.input_shape}, self._arrays()
 
     def _arrays(self) -> dict[str, Array]:
         """Every array that a file holds, by its name there: the parameters, then the buffers."""
@@ -1038,7 +1038,7 @@ def load(path: Any, custom: dict[str, Any] | None = None) -> Model:
     with files.Saved(path) as saved:
         stored = {name: place for name, place in saved.places.items() if not name.startswith("training.")}
         with files.reading(path, "does not describe a net"):
-            net = serialize.Deserializer(known).make(serialize.of_header(saved.header))
+            net = serialize.NetDecoder(known).decode(serialize.of_header(saved.header))
             if not isinstance(net, Model):
                 raise ModelFileError(f"{path} holds no Model.")
             input_shape = net._possible(saved.header["input_shape"])

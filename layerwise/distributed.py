@@ -29,8 +29,7 @@ from layerwise import loss as losses
 from layerwise import optim
 from layerwise.core import threads
 from layerwise.core.fingerprint import Fingerprint, digest, fingerprint
-from layerwise.training import loop
-from layerwise.training import resume as _resume
+from layerwise.training import loop, serialize
 
 Array = np.ndarray
 
@@ -365,7 +364,7 @@ class Distributed(optim.Wrapper):
         checks = self.comm.allgather(zlib.crc32(net.vector))
         if len(set(checks)) == 1:
             return
-        facts = {"hyper-parameters": fingerprint(_resume.described(self.optimizer), "optimizer")}
+        facts = {"hyper-parameters": fingerprint(serialize.encode_settings(self.optimizer), "optimizer")}
         facts["weights"] = Fingerprint({each.names[0]: digest(net.vector[each.span]) for each in net.layout.parameters})
         told = [
             self._first_difference(fact) for fact in facts.values() if len(set(self.comm.allgather(fact.digest()))) > 1

@@ -15,6 +15,7 @@ import layers
 import model
 import optim
 from layerwise.core import files
+from layerwise.training import serialize
 
 SUFFIXES = [".npz", ".safetensors"]
 X = np.random.default_rng(0).normal(size=(30, 3)).astype(np.float32)
@@ -281,9 +282,9 @@ def test_a_state_of_any_keys_comes_back(tmp_path, suffix):
     state = {("layers.0", 1): 2.5, np.int64(3): (1, [None, True]), "a": {"b": np.ones(2)}, "a.b": np.zeros(3),
              1: np.zeros(1), "1": np.ones(1), None: {}}  # fmt: skip
     arrays = {}
-    files.write(tmp_path / f"state{suffix}", {"state": files.packed(state, arrays, "state")}, arrays)
+    files.write(tmp_path / f"state{suffix}", {"state": serialize.encode_state(state, arrays, "state")}, arrays)
     header, arrays = files.read(tmp_path / f"state{suffix}")
-    again = files.unpacked(header["state"], arrays)
+    again = serialize.decode_state(header["state"], arrays)
     assert again.keys() == state.keys()
     assert not arrays
     for name in state:
@@ -292,7 +293,7 @@ def test_a_state_of_any_keys_comes_back(tmp_path, suffix):
 
 def test_an_array_of_objects_is_no_part_of_a_state():
     with pytest.raises(TypeError, match=r"state\.a: a file holds numbers.*got array\(\[None\], dtype=object\)"):
-        files.packed({"a": np.array([None])}, {}, "state")
+        serialize.encode_state({"a": np.array([None])}, {}, "state")
 
 
 # Writing -----------------------------------------------------------------------------------------------------

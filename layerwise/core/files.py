@@ -96,39 +96,6 @@ def write(path: str | os.PathLike[str], header: dict[str, Any], arrays: Mapping[
         writer(file, {"format": FORMAT, "version": VERSION, **header}, arrays)
 
 
-def packed(value: Any, arrays: dict[str, Array], name: str) -> Any:
-    """A tree of dicts, lists, tuples, numbers, strings and arrays as what JSON can hold; the arrays are put into
-    `arrays`, under names that begin with `name`. TypeError for anything else."""
-    if isinstance(value, np.ndarray) and not value.dtype.hasobject:
-        while name in arrays:  # {"a": {"b": ...}, "a.b": ...}
-            name += "_"
-        arrays[name] = value
-        return {"array": name}
-    if isinstance(value, (list, tuple)):
-        items = [packed(each, arrays, f"{name}.{place}") for place, each in enumerate(value)]
-        return items if isinstance(value, list) else {"tuple": items}
-    if isinstance(value, dict):
-        items = [[packed(key, arrays, name), packed(each, arrays, f"{name}.{key}")] for key, each in value.items()]
-        return {"dict": items}
-    value = value.item() if isinstance(value, np.generic) else value
-    if value is not None and not isinstance(value, (bool, int, float, str)):
-        raise TypeError(f"{name}: a file holds numbers, strings, arrays, and lists and dicts of them, got {value!r}.")
-    return value
-
-
-def unpacked(value: Any, arrays: dict[str, Array]) -> Any:
-    """What `packed` made `value` of; the arrays are taken out of `arrays`."""
-    if isinstance(value, list):
-        return [unpacked(each, arrays) for each in value]
-    if not isinstance(value, dict):
-        return value
-    if "array" in value:
-        return arrays.pop(value["array"])
-    if "tuple" in value:
-        return tuple(unpacked(each, arrays) for each in value["tuple"])
-    return {unpacked(key, arrays): unpacked(each, arrays) for key, each in value["dict"]}
-
-
 @contextlib.contextmanager
 def replaced(path: str | os.PathLike[str]) -> Iterator[Any]:
     """`with replaced(path) as file:` a binary file that takes its place in one step, whole and flushed to disk, when

@@ -22,7 +22,7 @@ import numpy as np
 from layerwise import loss as _loss
 from layerwise.core import files, interrupts, threads
 from layerwise.training import data as _data
-from layerwise.training import metrics
+from layerwise.training import metrics, serialize
 from layerwise.training import resume as _resume
 
 Array = np.ndarray
@@ -582,7 +582,9 @@ class Run:
     def _save(self, stopped: bool) -> None:
         to_save, self._to_save = self._to_save, []
         training: dict[str, Array] = {}
-        packed = {"training": files.packed(self._paused or _resume.state_of(self, stopped), training, "training")}
+        packed = {
+            "training": serialize.encode_state(self._paused or _resume.state_of(self, stopped), training, "training")
+        }
         with self._evaluation(self.net):
             header, arrays = self.net._contents()
             for path, weights_only in to_save:

@@ -7,86 +7,14 @@ file and made anew; functions and classes of one's own are named, and given agai
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from typing import Any
 
 import numpy as np
 
-from layerwise import layers, loss, optim, schedules
+from layerwise import layers
 from layerwise.core.files import ModelFileError
-
-KINDS = ((optim, optim.Optimizer), (loss, loss.Loss), (schedules, schedules.Schedule))
-
-
-# What a training is run with -----------------------------------------------------------------------------------
-
-
-def described(value: Any) -> Any:
-    """An optimizer, loss or schedule as what makes such a one: its class by name, and its arguments."""
-    for module, kind in KINDS:
-        if isinstance(value, kind):
-            name = type(value).__name__
-            if getattr(module, name, None) is not type(value):
-                return {"own": name}
-            return {"type": name, "arguments": {k: described(v) for k, v in _arguments(value).items()}}
-    if isinstance(value, (list, tuple)):
-        return [described(each) for each in value]
-    if isinstance(value, dict):
-        return {"dict": [[described(k), described(v)] for k, v in value.items()]}
-    if callable(value):
-        return {"own": getattr(value, "__name__", type(value).__name__)}
-    if isinstance(value, np.ndarray):
-        return {"array": value.tolist()}
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def _arguments(value: Any) -> dict[str, Any]:
-    if dataclasses.is_dataclass(value):
-        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if field.init}
-    return value.config()
-
-
-def made(description: Any, what: str) -> Any:
-    """The optimizer or loss that `described` told of. ModelFileError where something of one's own is needed, which is
-    then to be given."""
-    value = _made(description, what)
-    if not isinstance(value, optim.Optimizer if what == "optim" else loss.Loss):
-        raise ModelFileError(f"the file has {value!r}, which is no {what} of ours.")
-    return value
-
-
-def _made(description: Any, what: str) -> Any:
-    if isinstance(description, list):
-        return [_made(each, what) for each in description]
-    if not isinstance(description, dict):
-        return description
-    if "dict" in description:
-        return {_made(k, what): _made(v, what) for k, v in description["dict"]}
-    if "array" in description:
-        return np.array(description["array"])
-    if "own" in description:
-        raise ModelFileError(
-            f"{what} of this training has {description['own']!r}, of one's own: give it, train({what}=...)."
-        )
-    for module, kind in KINDS:
-        found = getattr(module, description["type"], None)
-        if description["type"] in module.__all__ and isinstance(found, type) and issubclass(found, kind):
-            value = found(**{k: _made(v, what) for k, v in description["arguments"].items()})
-            hyper = value.hyper.values() if isinstance(value, optim.Optimizer) else ()
-            if any(callable(each) and not isinstance(each, schedules.Schedule) for each in hyper):
-                raise ModelFileError(f"the file has {value!r}, whose hyper-parameters are no numbers and no schedules.")
-            return value
-    raise ModelFileError(f"the file names {description['type']!r}, which is no {what} of ours.")
-
-
-def _kinds(description: Any) -> Any:
-    """Only the classes of a description, one within the other: numbers and schedules may be given anew."""
-    if not isinstance(description, dict) or "type" not in description:
-        return description.get("own") if isinstance(description, dict) else None
-    within = [_kinds(each) for name, each in description["arguments"].items() if name == "optimizer"]
-    return [description["type"], *within]
-
+from layerwise.training import serialize
 
 # The state of a run ----------------------------------------------------------------------------------------------
 
@@ -111,9 +39,9 @@ def state_of(run: Any, stopped: bool) -> dict[str, Any]:
         "totals": {name: getattr(totals, name) for name in ("rows", "weight", "loss", "metrics", "shares")},
         "history": {name: _as_array(values) for name, values in run.history.items()},
         "diverged": run.history.diverged,
-        "optim": described(run.optim),
+        "optim": serialize.encode_settings(run.optim),
         "optim_state": run.optim.state_dict() if hasattr(run.optim, "state_dict") else None,
-        "loss": described(run.loss),
+        "loss": serialize.encode_settings(run.loss),
         "callbacks": [[type(each).__name__, _own_state(each)] for each in run.callbacks],
         "order": run.order_began,
         "data": _own_state(getattr(run.rows, "data", None)),
@@ -151,18 +79,22 @@ def _own_state(of: Any) -> Any:
 def check(state: dict[str, Any], run: Any, rows: Any, validated: bool, net: Any, path: Any) -> None:
     """ModelFileError, before anything is changed, unless `run` is the training that the state is of. `net` knows the
     shapes of its parameters; `validated`: there are rows to look at after each epoch."""
-    kinds, given = _kinds(state["optim"]), _kinds(described(run.optim))
+    kinds, given = serialize.classes(state["optim"]), serialize.classes(serialize.encode_settings(run.optim))
     if kinds != given:
         raise ModelFileError(
             f"{path} is of a training by {kinds}, this one is by {given}: give the same optimizer, or begin anew with "
             f"the net that model.load gives."
         )
-    kinds, given = _kinds(state["loss"]), _kinds(described(run.loss))
+    kinds, given = serialize.classes(state["loss"]), serialize.classes(serialize.encode_settings(run.loss))
     if kinds != given:
         raise ModelFileError(f"{path} is of a training by {kinds}, this one is by {given}: give the same loss.")
     # A file of an earlier version lacks the arguments that came later: they have their defaults.
-    known = state["loss"] if "own" in state["loss"] else described(made(state["loss"], "loss"))
-    if known != described(run.loss):
+    known = (
+        state["loss"]
+        if "own" in state["loss"]
+        else serialize.encode_settings(serialize.decode_settings(state["loss"], "loss"))
+    )
+    if known != serialize.encode_settings(run.loss):
         raise ModelFileError(
             f"{path} is of a training whose loss has {state['loss']['arguments']}, this one is {run.loss!r}: give the "
             f"same loss."
