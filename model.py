@@ -204,12 +204,12 @@ class Model(_layers.Chain):
     @property
     def vector(self) -> Array:
         """All parameters, (P,), layer after layer: every w and b is a view of a part of it."""
-        return self.layout.slots[0][0]
+        return self.layout.vectors[0][0]
 
     @property
     def gradient(self) -> Array:
         """The gradients of `vector`, (P,), in the same order."""
-        return self.layout.slots[0][1]
+        return self.layout.vectors[0][1]
 
     @property
     def layout(self) -> _optim.Layout:
@@ -237,8 +237,8 @@ class Model(_layers.Chain):
                 names = tuple(f"{each}.{name}" for each in names)
                 parameters.append(_optim.Parameter(0, span, shape, not leaf._frozen, names))
         within = slice(start, start + stop)
-        slots = [(store.vector[..., within], store.gradient[..., within])]
-        return _optim.Layout(slots, _optim.join(p for p in parameters if p.movable), parameters)
+        vectors = [(store.vector[..., within], store.gradient[..., within])]
+        return _optim.Layout(vectors, _optim.join(p for p in parameters if p.trainable), parameters)
 
     def summary(self) -> display.Text:
         """A table of the layers, those within others too: path, the name in messages and telemetry; the arguments that

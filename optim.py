@@ -45,11 +45,11 @@ from layerwise.core.blocks import (
     in_threads,
     refuse_overflow,
     run,
-    segments,
     split,
     sum_of_squares,
     watched_move,
     whole_parameters,
+    whole_segments,
     with_decay,
 )
 from layerwise.core.hyper import NOT_NEGATIVE, USUAL, Hyper, Hyperparameters, is_ours
@@ -271,9 +271,9 @@ class Optimizer(Hyperparameters, Copyable):
             return
         self._numbers = Numbers(layout, self.as_arrays)
         if self.whole_parameters:
-            self._init_state([layout.slots[p.slot][0][p.span].reshape(p.shape) for p in layout.parameters])
+            self._init_state([layout.vectors[p.vector][0][p.span].reshape(p.shape) for p in layout.parameters])
         else:
-            self._init_state([w for w, _ in layout.slots])
+            self._init_state([w for w, _ in layout.vectors])
         self._blocks = self._split(layout)
         self._gradients = layout.gradients
         self._model, self._layout = net.kind if isinstance(net, ArraysAdapter) else net, layout
@@ -1430,7 +1430,7 @@ class LBFGS(Optimizer):
 
     def _split(self, layout: Layout) -> list[Block]:
         last = self._state[0].get("last_g")
-        other = self._layout is not None and self._layout.runs != layout.runs
+        other = self._layout is not None and self._layout.segments != layout.segments
         if other or (last is not None and last.size != sum(w.size for w in layout.weights)):
             # A layer was frozen or thawed: what is remembered is of another space.
             self._state, self.scalars = [{}], dict(type(self).scalars)
@@ -1633,7 +1633,7 @@ class Wrapper(Optimizer):
 
     def _split(self, layout: Layout) -> list[Block]:
         """(w, g, *state) of each segment that may be moved."""
-        return segments(layout, self._state)
+        return whole_segments(layout, self._state)
 
     @property
     def updates(self) -> int:

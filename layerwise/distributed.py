@@ -350,7 +350,7 @@ class Distributed(optim.Wrapper):
             return
         found = fingerprint(net, "net", state=False)
         for each in net.layout.parameters:
-            found[f"shape of {each.names[0]}"] = f"{each.shape}{'' if each.movable else ', frozen'}"
+            found[f"shape of {each.names[0]}"] = f"{each.shape}{'' if each.trainable else ', frozen'}"
         self.refuse_others(
             "make the same net and the same optimizer on each",
             nets=found,

@@ -41,15 +41,15 @@ FLUSH = 64
 def whole_parameters(layout: Layout, state: Sequence[dict[str, Array]]) -> list[Block]:
     """A block for each trainable parameter, in its own shape."""
     return [
-        (*(each[p.span].reshape(p.shape) for each in layout.slots[p.slot]), *arrays.values())
+        (*(each[p.span].reshape(p.shape) for each in layout.vectors[p.vector]), *arrays.values())
         for p, arrays in zip(layout.parameters, state, strict=True)
-        if p.movable
+        if p.trainable
     ]
 
 
-def segments(layout: Layout, state: Sequence[dict[str, Array]]) -> list[Block]:
-    """A block for each of the longest segments of trainable parameters."""
-    return [tuple(a[..., span] for a in (*layout.slots[slot], *state[slot].values())) for slot, span in layout.runs]
+def whole_segments(layout: Layout, state: Sequence[dict[str, Array]]) -> list[Block]:
+    """A block for each segment, however long."""
+    return [tuple(a[..., span] for a in (*layout.vectors[k], *state[k].values())) for k, span in layout.segments]
 
 
 def split(layout: Layout, state: Sequence[dict[str, Array]]) -> list[Block]:
@@ -58,7 +58,7 @@ def split(layout: Layout, state: Sequence[dict[str, Array]]) -> list[Block]:
     total = size(layout)
     # What is larger than all caches streams through them, and needs some room beside the block.
     limit = BLOCK if total < 64 * BLOCK else BLOCK * 3 // 4
-    for segment in segments(layout, state):
+    for segment in whole_segments(layout, state):
         elements, length = segment[0].size, segment[0].shape[-1]
         width = max(1, -(-length // max(1, elements // limit)))
         blocks += [tuple(a[..., at : at + width] for a in segment) for at in range(0, length, width)]
@@ -86,9 +86,9 @@ class Numbers:
     """
 
     def __init__(self, layout: Layout, as_arrays: bool) -> None:
-        first = layout.slots[0][0] if layout.slots else np.empty(0)
+        first = layout.vectors[0][0] if layout.vectors else np.empty(0)
         self.stacked, self.dtype = first.ndim == 2, first.dtype
-        self.as_arrays = as_arrays and not self.stacked and all(w.dtype == first.dtype for w, _ in layout.slots)
+        self.as_arrays = as_arrays and not self.stacked and all(w.dtype == first.dtype for w, _ in layout.vectors)
         self.changes = self.stacked or self.as_arrays
         self.arrays: dict[str, Array] = {}  # the same ones at each step
         self.last: dict[str, Any] = {}  # what they were made from

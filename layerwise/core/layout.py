@@ -1,4 +1,4 @@
-"""What an optimizer moves: parameters and gradients of a net, of a part of one, of a list of arrays, of a function."""
+"""What an optimizer updates: the parameters of a net, of a group of them, of a list of arrays, or of a function."""
 
 from __future__ import annotations
 
@@ -13,90 +13,95 @@ Array = np.ndarray
 
 
 class Parameter(NamedTuple):
-    """Where one parameter lies, and the names that it goes by."""
+    """Where one parameter lies: in which vector of its layout, and in which span of it. The names are its paths."""
 
-    slot: int
+    vector: int
     span: slice
     shape: tuple[int, ...]
-    movable: bool
+    trainable: bool
     names: tuple[str, ...]
 
 
 class Layout(NamedTuple):
-    """The parameters and gradients of a net (or of a part, or a list of arrays), as an optimizer sees them.
+    """The parameters and gradients of a net, of a group or of a list of arrays, as an optimizer sees them.
 
-    slots       (w, g), one-dimensional and contiguous, each with state of its own: of a net one pair, its vectors;
-                of a stack of S nets, (S, P)
-    runs        (slot, span), the longest runs that may be moved
-    parameters  every single one
+    vectors     pairs (w, g), flat and contiguous, each with state of its own: a net has one pair, of shape (P,), a
+                stack of S nets one of shape (S, P)
+    segments    pairs (number of the vector, span): the longest spans of trainable parameters
+    parameters  every parameter, frozen ones too
     """
 
-    slots: list[tuple[Array, Array]]
-    runs: list[tuple[int, slice]]
+    vectors: list[tuple[Array, Array]]
+    segments: list[tuple[int, slice]]
     parameters: list[Parameter]
 
     @property
     def gradients(self) -> list[Array]:
-        """What may be moved, its gradients: views."""
-        return [self.slots[slot][1][..., span] for slot, span in self.runs]
+        """Views of the trainable gradients, one for each segment."""
+        return [self.vectors[k][1][..., span] for k, span in self.segments]
 
     @property
     def weights(self) -> list[Array]:
-        """What may be moved: views."""
-        return [self.slots[slot][0][..., span] for slot, span in self.runs]
+        """Views of the trainable parameters, one for each segment."""
+        return [self.vectors[k][0][..., span] for k, span in self.segments]
 
 
 def join(parameters: Iterable[Parameter]) -> list[tuple[int, slice]]:
-    """The spans of these parameters, neighbours joined."""
-    runs: list[tuple[int, slice]] = []
-    for slot, span, *_ in parameters:
-        if runs and runs[-1] == (slot, slice(runs[-1][1].start, span.start)):
-            runs[-1] = slot, slice(runs[-1][1].start, span.stop)
+    """The segments of these parameters: neighbours are joined into one span."""
+    segments: list[tuple[int, slice]] = []
+    for k, span, *_ in parameters:
+        if segments and segments[-1] == (k, slice(segments[-1][1].start, span.start)):
+            segments[-1] = k, slice(segments[-1][1].start, span.stop)
         else:
-            runs.append((slot, span))
-    return runs
+            segments.append((k, span))
+    return segments
 
 
 class ParameterGroup:
-    """Some of the parameters of a net, for one of several optimizers."""
+    """Some of the parameters of a net, for one of several optimizers. To that optimizer it is a net."""
 
     def __init__(self) -> None:
         self.training = True
         self.layout: Any = None
 
     def take(self, whole: Layout, chosen: list[Parameter]) -> None:
+        """Make the layout of the chosen parameters: each of their joined spans is a vector of its own."""
         spans = join(chosen)
-        slots = [tuple(each[..., span] for each in whole.slots[slot]) for slot, span in spans]
+        vectors = [(whole.vectors[k][0][..., span], whole.vectors[k][1][..., span]) for k, span in spans]
         parameters = []
         for p in chosen:
-            place = next(
-                k for k, (slot, span) in enumerate(spans) if slot == p.slot and span.start <= p.span.start < span.stop
+            place, start = next(
+                (place, span.start)
+                for place, (k, span) in enumerate(spans)
+                if k == p.vector and span.start <= p.span.start < span.stop
             )
-            shift = spans[place][1].start
-            parameters.append(p._replace(slot=place, span=slice(p.span.start - shift, p.span.stop - shift)))
-        self.layout = Layout(slots, join(p for p in parameters if p.movable), parameters)  # type: ignore[arg-type]
+            parameters.append(p._replace(vector=place, span=slice(p.span.start - start, p.span.stop - start)))
+        self.layout = Layout(vectors, join(p for p in parameters if p.trainable), parameters)
 
 
 class ArraysAdapter:
-    """A list of arrays in place of a net."""
+    """A list of arrays, as a net: each array is a vector and a parameter."""
 
     training = False
 
     def __init__(self, parameters: list[Array], gradients: list[Array]) -> None:
-        slots = [(w.reshape(-1), g.reshape(-1)) for w, g in zip(parameters, gradients, strict=True)]
-        places = [Parameter(k, slice(0, w.size), w.shape, True, (str(k),)) for k, w in enumerate(parameters)]
-        self.layout = Layout(slots, join(places), places)
+        vectors = [(w.reshape(-1), g.reshape(-1)) for w, g in zip(parameters, gradients, strict=True)]
+        each = [Parameter(k, slice(0, w.size), w.shape, True, (str(k),)) for k, w in enumerate(parameters)]
+        self.layout = Layout(vectors, join(each), each)
         self.kind = [(w.shape, w.dtype) for w in parameters]
 
 
 class ListAdapter(ArraysAdapter):
-    """The list of arrays that `step` is given. What is not contiguous is copied here and back; gradients are copied,
-    for what wraps a rule changes them."""
+    """The lists of arrays that `step` takes.
+
+    A parameter that is not contiguous is copied before the step and back after it. Gradients are copied, because a
+    wrapper such as Clip changes them.
+    """
 
     def __init__(self, parameters: list[Array]) -> None:
         self.given = parameters
-        self.flat = [np.ascontiguousarray(w).reshape(w.shape) for w in parameters]
-        super().__init__(self.flat, [np.empty_like(w) for w in self.flat])
+        self.own = [np.ascontiguousarray(w).reshape(w.shape) for w in parameters]
+        super().__init__(self.own, [np.empty_like(w) for w in self.own])
 
     def serves(self, parameters: list[Array]) -> bool:
         """Whether these are the same arrays."""
@@ -104,19 +109,19 @@ class ListAdapter(ArraysAdapter):
 
     def read(self, gradients: list[Array]) -> None:
         with np.errstate(all="ignore"):
-            for w, flat, (_, g), gradient in zip(self.given, self.flat, self.layout.slots, gradients, strict=True):
-                if flat is not w:
-                    flat[...] = w
+            for w, own, (_, g), gradient in zip(self.given, self.own, self.layout.vectors, gradients, strict=True):
+                if own is not w:
+                    own[...] = w
                 g[...] = gradient.reshape(-1)
 
     def write(self) -> None:
-        for w, flat in zip(self.given, self.flat, strict=True):
-            if flat is not w:
-                w[...] = flat
+        for w, own in zip(self.given, self.own, strict=True):
+            if own is not w:
+                w[...] = own
 
 
 def refuse_another(optimizer: Any, net: Any) -> None:
-    """ValueError if an optimizer serves something else than this net, or this list of arrays."""
+    """ValueError if the optimizer serves another net, or another list of arrays."""
     served = optimizer._model
     if served is None or served is net:
         return
@@ -133,7 +138,7 @@ def refuse_another(optimizer: Any, net: Any) -> None:
 
 
 def check_lists(parameters: Any, gradients: Any) -> tuple[list[Array], list[Array]]:
-    """The two lists that `step` takes, as lists of arrays; TypeError or ValueError where they are something else."""
+    """The two arguments of `step` as lists of arrays. TypeError or ValueError if they are not."""
     if parameters is None or gradients is None:
         raise TypeError(
             "step takes lists of arrays, step([w], [g]). After value = loss(pred, y), optim(net, loss) goes "
@@ -152,7 +157,7 @@ def check_lists(parameters: Any, gradients: Any) -> tuple[list[Array], list[Arra
 
 
 class FunctionAdapter(ArraysAdapter):
-    """A function of x, (value, gradient), in place of a net and of its loss at once."""
+    """A function x -> (value, gradient), as a net and its loss in one."""
 
     training = True
 

@@ -133,8 +133,8 @@ def is_sound(state: dict[str, Any]) -> Any:
 def find_evaluation_weights(optimizer: Any) -> list[Array] | None:
     """Copies of the evaluation weights of all that may be moved."""
     layout = optimizer._layout
-    found = [optimizer.evaluation(w, **each) for (w, _), each in zip(layout.slots, optimizer._state, strict=True)]
-    return [each[..., span].copy() for slot, span in layout.runs if (each := found[slot]) is not None] or None
+    found = [optimizer.evaluation(w, **each) for (w, _), each in zip(layout.vectors, optimizer._state, strict=True)]
+    return [each[..., span].copy() for k, span in layout.segments if (each := found[k]) is not None] or None
 
 
 def weights_to_show(optimizer: Any, net: Any) -> list[Array] | None:
@@ -156,7 +156,7 @@ def show_evaluation_weights(optimizer: Any, net: Any) -> None:
     """Put the evaluation weights into the net, and keep the training weights."""
     shown = weights_to_show(optimizer, net)
     if shown is not None and optimizer._training_weights is None:
-        optimizer._training_weights = [w.copy() for w, _ in net.layout.slots]
+        optimizer._training_weights = [w.copy() for w, _ in net.layout.vectors]
         copy_all(net.layout.weights, shown)
 
 
@@ -167,7 +167,7 @@ def show_training_weights(optimizer: Any, net: Any) -> None:
         return
     weights = net.layout.weights
     now = [w.copy() for w in weights]
-    copy_all(weights, (kept[slot][..., span] for slot, span in net.layout.runs))
+    copy_all(weights, (kept[k][..., span] for k, span in net.layout.segments))
     shown = weights_to_show(optimizer, net)  # made from the training weights: were they what the net has shown?
     if shown is None or not all(map(np.array_equal, now, shown)):
         copy_all(weights, now)
