@@ -1,7 +1,7 @@
 """Layers: the pieces of a feed-forward net, each with an explicit forward and backward pass.
 
 In this file, in this order:
-  the base         Store, Layer
+  the base         Layer
   weights          Linear, Embedding
   activations      Sigmoid, Tanh, ReLU, LeakyReLU, PReLU, ELU, SELU, GELU, SiLU, Softplus, Softsign, Mish,
                    HardTanh, ReLU6, HardSigmoid, HardSwish, Softmax, LogSoftmax
@@ -17,7 +17,6 @@ Shapes in the docstrings: N batch, D inputs, M outputs, C channels (last), H W s
 from __future__ import annotations
 
 import copy
-import importlib
 import math
 import operator
 import threading
@@ -27,7 +26,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from layerwise.core import arguments, habits, interrupts, parameters
+from layerwise.core import arguments, interrupts, lazy, shapes
+from layerwise.core.base import Attributes, Base
+from layerwise.core.initialisers import glorot as glorot
+from layerwise.core.initialisers import he as he
+from layerwise.core.initialisers import initialiser
+from layerwise.core.initialisers import orthogonal as orthogonal
+from layerwise.core.initialisers import uniform_fan_in as uniform_fan_in
 from layerwise.core.numeric import (
     ONE,
     ROOT_2_PI,
@@ -53,7 +58,7 @@ from layerwise.core.numeric import (
     row_sums,
 )
 from layerwise.core.numeric import erf as erf
-from layerwise.core.parameters import Store as Store
+from layerwise.core.parameters import Workspace
 
 if TYPE_CHECKING:  # for type checkers and editors alone: when it runs, __getattr__ below finds it
     from model import Model as Model
@@ -61,83 +66,18 @@ if TYPE_CHECKING:  # for type checkers and editors alone: when it runs, __getatt
 Array = np.ndarray
 Shape = tuple[int, ...]
 
-# Where a name that is not in this file lives. `layers.Model` and a file that is loaded look here.
-ELSEWHERE = {"Model": "model"} | dict.fromkeys(
-    [
-        "AveragePool1D", "AveragePool2D", "Conv1D", "Conv2D", "ConvTranspose2D", "DepthwiseConv2D",
-        "GlobalAveragePool1D", "GlobalAveragePool2D", "GlobalMaxPool1D", "GlobalMaxPool2D", "MaxPool1D", "MaxPool2D",
-        "SpatialDropout", "UpSample2D", "ZeroPad2D",
-    ],
-    "convolution",
-)  # fmt: skip
-
 
 def __getattr__(name: str) -> Any:
-    if name in ELSEWHERE:
-        return getattr(importlib.import_module(f"layerwise.{ELSEWHERE[name]}"), name)
-    raise habits.missing("layers", name, __all__)
+    return lazy.find("layers", name, __all__)
 
 
 # The base ----------------------------------------------------------------------------------------------------
 
 
-FORMERLY = {"_declared": "_specs", "drew_from": "rng_state"}  # attributes by the names that earlier pickles have
 _building = threading.RLock()  # held while a net is built; not of each net: copies and pickles carry no lock
 
 
-def _parameter(name: str) -> property:
-    """A parameter as an attribute: reading gives the live view, assigning copies into it."""
-
-    def assign(self: Layer, value: Any) -> None:
-        for arrays, key in ((self.parameters, name), (self.gradients, name.removesuffix("_gradient"))):
-            if key in arrays and (arrays is self.gradients) == name.endswith("_gradient"):
-                value = np.asarray(value)
-                if value.shape != arrays[key].shape:
-                    raise ValueError(
-                        f"{self.label}.{name} has shape {arrays[key].shape}, got {value.shape}: "
-                        f"assign an array of the same shape."
-                    )
-                with np.errstate(all="ignore"):
-                    arrays[key][...] = value
-                return
-        if np.shape(value) == (0,):  # `layer.w -= ...` in a loop over all layers, of one that has no w
-            return
-        raise AttributeError(
-            f"{self.label} has no {name} yet: its shape follows from the input. Call build(input_shape) first, "
-            f"or pass a batch through. (A layer of one's own declares it in setup, by add_parameter.)"
-        )
-
-    return property(operator.attrgetter("_" + name), assign)
-
-
-class Foreign:
-    """An attribute that other frameworks have: reading it says what to write here. It is not there for hasattr, and a
-    class or an object of one's own may have one of that name. Not by __getattr__, which slows every attribute down."""
-
-    def __init__(self, name: str, table: str) -> None:
-        self.name, self.table = name, table
-
-    def __get__(self, thing: Any, kind: Any = None) -> Any:
-        way = getattr(habits, self.table)[self.name]
-        raise AttributeError(f"{kind.__name__} has no {self.name!r}: write {way}.")
-
-
-class ForeignFlag(Foreign):
-    """One that people set: in silence, that would do nothing."""
-
-    def __set__(self, thing: Any, value: Any) -> None:
-        self.__get__(thing, type(thing))
-
-
-FOREIGN = (
-    "fit", "fit_generator", "train_on_batch", "compile", "add", "eval", "to", "cuda", "cpu", "weight", "kernel",
-    "get_weights", "named_parameters", "trainable_variables", "trainable_weights", "set_weights", "save_weights",
-    "load_weights", "load", "predict_proba", "predict_classes", "score", "modules", "zero_grad", "requires_grad",
-    "requires_grad_",
-)  # fmt: skip
-
-
-class Layer:
+class Layer(Base):
     """One step of a net: `forward` computes, `backward` is its exact derivative.
 
     A layer of one's own writes `forward(x, training)` and `backward(grad)`; where it has parameters, `setup`
@@ -151,63 +91,6 @@ class Layer:
                 that a loop over all layers may update them
     parameters, gradients, buffers    name -> array; buffers are state that is not trained
     """
-
-    integer_input = False  # the input holds integers that are to stay integers
-    random = False  # forward draws from self.rng
-    stackable = False  # forward and backward serve a stack of copies, all arrays with one more axis in front
-    threaded = False  # shares its work among threads, each of which needs BLAS in one thread
-    min_batch = 1  # rows that a training batch must have
-
-    name: str | None
-    path: str  # where it stands in its net: "layers.0"
-    input_shape: Shape | None  # without the batch axis, once built
-    parameters: dict[str, Array]
-    gradients: dict[str, Array]
-    buffers: dict[str, Array]
-    kept: Any  # what backward needs of the last forward
-    empty: Callable[[Shape], Array]  # an array for a result of that shape: lent while a net trains, else a new one
-    input_gradient_needed: bool  # False: nobody reads dL/dx, and backward may return None
-    _frozen: bool
-    _store: Store
-    _start: int  # where its parameters begin in the net's vector
-    _specs: dict[str, tuple[Shape, Any]]  # shape of every parameter, of one net, and how it starts
-    _tried: dict[Shape, Shape]
-    _owner: Any
-    _seeds: list[Any]
-    _rngs: list[np.random.Generator] | None
-    rng_state: dict[str, Any] | None  # the generator's state before the last forward in training
-    _w = _b = _w_gradient = _b_gradient = np.empty(0, np.float32)  # where there is none
-
-    w = _parameter("w")
-    b = _parameter("b")
-    w_gradient = _parameter("w_gradient")
-    b_gradient = _parameter("b_gradient")
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-        if kwargs and not set(kwargs) <= set(cls._arguments()):
-            habits.check_arguments("layer", cls.__name__, cls.__init__, kwargs)
-        # Here, not in __init__, so that a layer of one's own works without calling super().__init__().
-        layer: Any = super().__new__(cls)
-        layer.name = None
-        layer.path = ""
-        layer.input_shape = None
-        layer.parameters, layer.gradients, layer.buffers = {}, {}, {}
-        layer.kept = None
-        layer.input_gradient_needed = True
-        layer._frozen = False
-        layer._attach(Store())
-        layer._specs = {}
-        layer._tried = {}
-        layer._start = 0
-        layer._owner = None
-        layer._seeds = [None]
-        layer._rngs = layer.rng_state = None
-        return layer
-
-    def __init__(self, name: str | None = None) -> None:
-        if not isinstance(name, (str, type(None))):
-            raise TypeError(f"name is a string, got {name!r}: {type(self).__name__} takes no such argument.")
-        self.name = name
 
     # What a layer writes.
 
@@ -241,42 +124,6 @@ class Layer:
     def check_input(self, x: Array) -> None:
         """ValueError for values that the first layer of a net can't take; asked before a training begins."""
 
-    # What a layer uses.
-
-    def add_parameter(self, name: str, shape: Shape, initial: Any = 0.0) -> None:
-        """Declare a parameter; `initial` is a number, an array, or a callable (shape, rng) -> array."""
-        if name in self.__dict__ or not isinstance(getattr(type(self), name, None), (property, type(None))):
-            raise ValueError(f"{self.label} has an attribute {name!r} already: give the parameter another name.")
-        if not hasattr(type(self), name):
-            setattr(type(self), name, _parameter(name))
-            setattr(type(self), name + "_gradient", _parameter(name + "_gradient"))
-        self._specs[name] = (tuple(shape), initial)
-
-    def add_buffer(self, name: str, value: Any) -> None:
-        """Declare an array of state that is not trained but is saved, such as running statistics."""
-        self.buffers[name] = np.asarray(value, self.dtype)  # `_tie` copies it
-
-    @property
-    def rng(self) -> np.random.Generator:
-        """The layer's own source of random numbers, decided by the net's seed and the layer's place."""
-        return self.rngs[0]
-
-    @rng.setter
-    def rng(self, generator: np.random.Generator) -> None:
-        self._rngs = [generator]
-
-    @property
-    def rngs(self) -> list[np.random.Generator]:
-        """The same of each copy in a stack."""
-        if self._rngs is None:
-            self._rngs = [np.random.default_rng(seed) for seed in self._seeds]
-        return self._rngs
-
-    @property
-    def copies(self) -> int | None:
-        """How many nets stand in one stack; None for a single net."""
-        return self._store.copies
-
     # What a layer's user calls.
 
     def __call__(self, x: Any, training: bool = False) -> Array:
@@ -289,15 +136,10 @@ class Layer:
             self.build(x.shape[1:])
         elif x.shape[1:] != self.input_shape:
             self.output_shape(x.shape[1:])  # says what is wrong if the parameters do not fit
-        store = self._store
-        reusing, store.reusing = store.reusing, False
-        try:
-            with np.errstate(all="ignore"):
-                if store.lead:  # all copies get the same rows
-                    x = np.broadcast_to(x, (*store.lead, *x.shape))
-                y = self.forward(x, training)
-        finally:
-            store.reusing = reusing
+        with self._workspace.rest_of_step(reusing=False), np.errstate(all="ignore"):
+            if self.copies is not None:  # all copies get the same rows
+                x = np.broadcast_to(x, (self.copies, *x.shape))
+            y = self.forward(x, training)
         if (y is x or getattr(y, "base", None) is not None) and np.may_share_memory(x, y):  # an identity, Flatten
             return y.copy()
         return y
@@ -315,93 +157,28 @@ class Layer:
                 interrupts.attempt(lambda: self._build(shape), before.restore)
         return self
 
+    def copy(self, dtype: Any = None) -> Any:
+        """A copy that belongs to no net, with the same values; in another dtype where one is given."""
+        other = copy.deepcopy(self)
+        if dtype is not None:
+            other._allocate(dtype, other.copies)
+        return other
+
+    # How a net is built.
+
     def _possible(self, input_shape: Sequence[int]) -> Shape:
         """The shape as a tuple, if inputs can have it; nothing is made yet."""
-        try:
-            shape = tuple(operator.index(size) for size in input_shape)
-        except TypeError:
-            raise TypeError(
-                f"build takes the shape of one input as a tuple, such as (784,), got {input_shape!r}."
-            ) from None
-        if any(size < 1 for size in shape):
-            raise ValueError(f"every size of an input shape is positive, got {shape}.")
+        shape = arguments.input_shape(input_shape)
         self.output_shape(shape)
         return shape
 
-    def copy(self, dtype: Any = None) -> Any:
-        """A copy that belongs to no net, with the same values; in another dtype where one is given."""
-        twin = copy.deepcopy(self)
-        if dtype is not None:
-            twin._allocate(np.dtype(dtype))
-        return twin
-
-    @property
-    def dtype(self) -> np.dtype:
-        return self._store.dtype
-
-    @property
-    def frozen(self) -> bool:
-        """True: the parameters stay as they are. Setting it on a container sets it on all within."""
-        return all(leaf._frozen for leaf in self.leaves())
-
-    @frozen.setter
-    def frozen(self, value: bool) -> None:
-        value = arguments.flag("frozen", value)
-        for leaf in self.leaves():
-            leaf._frozen = value
-            leaf._store.version = next(parameters.versions)
-
-    @property
-    def label(self) -> str:
-        """How messages call the layer."""
-        name = type(self).__name__ + (f" {self.name!r}" if self.name else "")
-        return f"{name} ({self.path})" if self.path else name
-
-    def __repr__(self) -> str:
-        arguments = (f"{name}={value!r}" for name, value in self.config().items() if value is not None)
-        return f"{type(self).__name__}({', '.join(arguments)})"
-
-    def config(self) -> dict[str, Any]:
-        """The arguments that make such a layer: each is kept under its own name, so they are read back."""
-        return {name: getattr(self, name, None) for name in self._arguments()}
-
-    @classmethod
-    def _arguments(cls) -> tuple[str, ...]:
-        code = cls.__init__.__code__
-        return code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]
-
-    # How layers are put together. A container gives its layers by `parts`; a leaf has none.
-
-    def children(self) -> dict[str, Layer]:
-        """Path -> layer, of the layers directly within."""
-        return {}
-
-    def leaves(self) -> Iterator[Layer]:
-        """The layers that hold parameters themselves, in order; of a leaf, the layer."""
-        children = self.children()
-        if not children:
-            yield self
-        for child in children.values():
-            yield from child.leaves()
-
-    @property
-    def trainable(self) -> bool:
-        """Whether an optimizer may move anything within."""
-        return any(leaf.parameters and not leaf._frozen for leaf in self.leaves())
-
     def _converted(self, x: Any) -> Array:
-        if type(x) is not np.ndarray or x.dtype.kind not in "biuf":
-            x = arguments.numbers(self.label, x)
-        if x.ndim < 2 and not (self.integer_input and x.ndim == 1):
-            raise ValueError(
-                f"{self.label} takes a batch: an array with a row for each sample, got shape {x.shape}. "
-                f"A single sample is a batch of one: x[None], or [x] of a list."
-            )
-        if self.integer_input:
-            if x.dtype.kind == "f":
-                raise TypeError(f"{self.label} takes integers, got an array of {x.dtype}.")
-            return np.ascontiguousarray(x, np.int64)
-        return np.ascontiguousarray(x, self.dtype)
+        return arguments.batch(self.label, x, self.dtype, self.integer_input)
+
+    def _declare(self, input_shape: Shape) -> None:
+        if self.input_shape is None:
+            self.setup(input_shape)
+            self.input_shape = input_shape
 
     def _build(self, input_shape: Shape, seeds: Sequence[int | None] = (None,)) -> None:
         """Declare and fill; a stack of copies has a seed for each."""
@@ -411,184 +188,12 @@ class Layer:
             leaf._seeds = [None if seed is None else (seed, 3, place) for seed in seeds]
             leaf._rngs = None
         # Not (seed, 0), which is the stream of default_rng(seed): people make their data with that.
-        self._allocate(self.dtype, [np.random.default_rng(None if seed is None else (seed, 1)) for seed in seeds])
+        rngs = [np.random.default_rng(None if seed is None else (seed, 1)) for seed in seeds]
+        self._allocate(self.dtype, self.copies, rngs)
         self.input_shape = input_shape  # last: a thread that finds it set may use the parameters
-
-    def _declare(self, input_shape: Shape) -> None:
-        if self.input_shape is None:
-            self.setup(input_shape)
-            self.input_shape = input_shape
-
-    def _allocate(self, dtype: np.dtype, rngs: Sequence[np.random.Generator] = ()) -> None:
-        """Move the parameters of all leaves into one vector; what was declared and has no values, gets them."""
-        leaves = list(self.leaves())
-        store = Store(sum(math.prod(s) for leaf in leaves for s, _ in leaf._specs.values()), dtype, self.copies)
-        place = 0
-        for leaf in leaves:
-            old, leaf.parameters, leaf.gradients, leaf._start = leaf.parameters, {}, {}, place
-            for name, (shape, initial) in leaf._specs.items():
-                span = slice(place, place + math.prod(shape))
-                place = span.stop
-                view = store.vector[..., span].reshape(*store.lead, *shape)
-                if name in old:
-                    view[...] = old[name]
-                elif initial is not ...:  # else a file that is read gives the values
-                    for copy, rng in zip(view if store.lead else [view], rngs, strict=True):
-                        copy[...] = _initial(initial, shape, rng)
-                leaf._specs[name] = shape, None  # has values now
-                leaf.parameters[name] = view
-                leaf.gradients[name] = store.gradient[..., span].reshape(*store.lead, *shape)
-                leaf.__dict__["_" + name] = view
-                leaf.__dict__[f"_{name}_gradient"] = leaf.gradients[name]
-            leaf.buffers = {name: value.astype(dtype) for name, value in leaf.buffers.items()}
-        self._attach_all(store)
-
-    def _draws(self, out: Array) -> Iterator[tuple[np.random.Generator, Array]]:
-        """What to fill with random numbers, and from where: of a stack, each copy from its own generator."""
-        return zip(self.rngs, [out] if self.copies is None else out, strict=True)
-
-    def _attach(self, store: Store) -> None:
-        self._store = store
-        self.empty = store.empty  # not a method that calls it: there are a dozen calls a step
-
-    def _attach_all(self, store: Store) -> None:
-        self._attach(store)
-        for child in self.children().values():
-            child._attach_all(store)
-
-    def _inference_view(self, store: Store) -> Any:
-        """The same layer, parameters shared, for a pass of its own that keeps nothing on this one."""
-        twin = object.__new__(type(self))
-        twin.__dict__.update(self.__dict__, kept=None)
-        children = {id(child): child._inference_view(store) for child in self.children().values()}
-        for name, value in self.__dict__.items() if children else ():
-            if type(value) in (list, tuple):
-                twin.__dict__[name] = type(value)(children.get(id(each), each) for each in value)
-            elif id(value) in children:
-                twin.__dict__[name] = children[id(value)]
-        twin._attach(store)
-        return twin
-
-    def __dir__(self) -> list[str]:
-        return [name for name in super().__dir__() if name not in FOREIGN or hasattr(self, name)]
-
-    # Copies and pickles carry the layer's own arrays, none of the net's vector, and nothing that was kept.
-
-    def __getstate__(self) -> dict[str, Any]:
-        state = dict(self.__dict__, kept=None, _owner=None, path="")
-        for name in self.parameters:
-            del state["_" + name], state[f"_{name}_gradient"]
-        del state["gradients"], state["_store"], state["empty"]
-        state["parameters"] = {name: value.copy() for name, value in self.parameters.items()}
-        state["dtype"], state["copies"] = self.dtype.name, self.copies
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        dtype, copies = np.dtype(state.pop("dtype")), state.pop("copies")
-        self.__dict__.update({FORMERLY.get(name, name): value for name, value in state.items()}, gradients={})
-        for name in self.parameters:
-            if not hasattr(type(self), name):
-                setattr(type(self), name, _parameter(name))
-                setattr(type(self), name + "_gradient", _parameter(name + "_gradient"))
-        self._attach(Store(0, dtype, copies))
-        self._allocate(dtype)
-
-
-for _name in FOREIGN:
-    setattr(Layer, _name, (ForeignFlag if _name == "requires_grad" else Foreign)(_name, "NET"))
-
-
-def within(layer: Layer) -> Iterator[Layer]:
-    """A layer and all within it."""
-    yield layer
-    for child in layer.children().values():
-        yield from within(child)
-
-
-class Attributes:
-    """What a layer and all within it hold at this moment, to `restore`. The arrays themselves are not copied."""
-
-    def __init__(self, layer: Layer) -> None:
-        self.kept = [(each, {name: _kept(name, value) for name, value in vars(each).items()}) for each in within(layer)]
-
-    def restore(self) -> None:
-        for layer, kept in self.kept:
-            layer.__dict__.update(kept)
-            for name in vars(layer).keys() - kept.keys():
-                del layer.__dict__[name]
-
-
-def _kept(name: str, value: Any) -> Any:
-    """An attribute of a layer as it is now: what is changed in place is copied."""
-    if name in ("_rngs", "_shuffle"):
-        return copy.deepcopy(value)
-    return value.copy() if isinstance(value, dict) else value
 
 
 # Weights -----------------------------------------------------------------------------------------------------
-
-
-def _fans(shape: Shape) -> tuple[int, int]:
-    """How many inputs one output sums over, and the reverse: the last axis is the outputs'."""
-    return math.prod(shape[:-1]), shape[-1] * math.prod(shape[:-2])
-
-
-def uniform_fan_in(shape: Shape, rng: np.random.Generator) -> Array:
-    """Uniform in +-1 / sqrt(fan_in): the weights of torch.nn.Linear."""
-    limit = 1 / math.sqrt(_fans(shape)[0])
-    return rng.uniform(-limit, limit, shape)
-
-
-def he(shape: Shape, rng: np.random.Generator) -> Array:
-    """Normal with deviation sqrt(2 / fan_in): He et al. 2015 (1502.01852), eq. 10."""
-    return rng.normal(0, math.sqrt(2 / _fans(shape)[0]), shape)
-
-
-def glorot(shape: Shape, rng: np.random.Generator) -> Array:
-    """Uniform in +-sqrt(6 / (fan_in + fan_out)): Glorot and Bengio 2010, eq. 16."""
-    limit = math.sqrt(6 / sum(_fans(shape)))
-    return rng.uniform(-limit, limit, shape)
-
-
-def orthogonal(shape: Shape, rng: np.random.Generator) -> Array:
-    """Rows or columns of length 1 at right angles, uniform over all such: Saxe et al. 2013 (1312.6120)."""
-    rows, columns = math.prod(shape[:-1]), shape[-1]
-    q, r = np.linalg.qr(rng.normal(size=(max(rows, columns), min(rows, columns))))
-    q *= np.sign(np.diagonal(r))  # without it, LAPACK's choice of signs would show
-    return (q if rows >= columns else q.T).reshape(shape)
-
-
-INITIALISERS = {"he": he, "glorot": glorot, "orthogonal": orthogonal}
-
-
-def _initial(initial: Any, shape: Shape, rng: np.random.Generator | None) -> Any:
-    if not callable(initial):
-        return initial
-    values = np.asarray(initial(shape, rng))
-    if values.shape != shape:
-        raise ValueError(f"init made an array of shape {values.shape}, expected {shape}.")
-    return values
-
-
-def _weights(init: Any) -> Any:
-    """The initialiser that an `init` argument stands for."""
-    if init is None:
-        return uniform_fan_in
-    if isinstance(init, str):
-        if init not in INITIALISERS:
-            raise ValueError(f"init is one of {sorted(INITIALISERS)}, a number or a callable, got {init!r}.")
-        return INITIALISERS[init]
-    if not callable(init) and not arguments.is_number(init):
-        raise TypeError(f"init is a name, a number or a callable (shape, rng) -> array, got {init!r}.")
-    return init
-
-
-def _channels_first(input_shape: Shape, suspected: bool) -> str:
-    """What a message says more where the channels may stand first."""
-    if not suspected or len(input_shape) not in (2, 3):
-        return ""
-    axes, order = ("height, width", "0, 2, 3, 1") if len(input_shape) == 3 else ("time", "0, 2, 1")
-    return f" Channels come last here, ({axes}, channels): if yours come first, x.transpose({order})."
 
 
 class Linear(Layer):
@@ -609,10 +214,10 @@ class Linear(Layer):
             "bias", bias, "the data tell how many inputs there are" + f": write Linear({bias!r})" * (type(bias) is int)
         )
         self.init = init
-        _weights(init)
+        initialiser(init)
 
     def setup(self, input_shape: Shape) -> None:
-        self.add_parameter("w", (input_shape[-1], self.units), _weights(self.init))
+        self.add_parameter("w", (input_shape[-1], self.units), initialiser(self.init))
         if self.bias:
             self.add_parameter("b", (self.units,))
 
@@ -654,10 +259,10 @@ class Embedding(Layer):
         self.vocabulary = arguments.count("vocabulary", vocabulary)
         self.units = arguments.count("units", units)
         self.init = init
-        _weights(init)
+        initialiser(init)
 
     def setup(self, input_shape: Shape) -> None:
-        initial = (lambda shape, rng: rng.normal(size=shape)) if self.init is None else _weights(self.init)
+        initial = (lambda shape, rng: rng.normal(size=shape)) if self.init is None else initialiser(self.init)
         self.add_parameter("w", (self.vocabulary, self.units), initial)
 
     def output_shape(self, input_shape: Shape) -> Shape:
@@ -693,18 +298,6 @@ class Elementwise(Layer):
 
     def output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
-
-
-def _same_channels(layer: Layer, input_shape: Shape) -> Shape:
-    """ValueError unless there are channels, and as many as the layer was built for."""
-    channels = (layer.input_shape or ())[-1:]  # that it was built for, if it was
-    if not input_shape or (channels and input_shape[-1:] != channels):
-        expected = f"{channels[0]} channels" if channels else "channels in the last axis"
-        hint = _channels_first(input_shape, input_shape[:1] == channels)
-        raise ValueError(
-            f"{layer.label} takes {expected}, got inputs of shape {input_shape} (without the batch axis).{hint}"
-        )
-    return input_shape
 
 
 class Sigmoid(Elementwise):
@@ -786,7 +379,7 @@ class PReLU(Elementwise):
         self.add_parameter("w", input_shape[-1:] if self.per_channel else (1,), 0.25)
 
     def output_shape(self, input_shape: Shape) -> Shape:
-        return _same_channels(self, input_shape) if self.per_channel else input_shape
+        return shapes.same_channels(self, input_shape) if self.per_channel else input_shape
 
     def forward(self, x: Array, training: bool) -> Array:
         above = x > 0
@@ -1087,15 +680,6 @@ class HardSwish(Elementwise):
         return slope
 
 
-def _several_columns(layer: Layer, input_shape: Shape, constant: int) -> Shape:
-    if input_shape[-1:] == (1,):
-        raise ValueError(
-            f"{layer.label} over one column always gives {constant}, got inputs of shape {input_shape} (without the "
-            f"batch axis): for yes or no, put a Sigmoid last, or give it a column for each of two classes."
-        )
-    return input_shape
-
-
 class Softmax(Elementwise):
     """y = exp(x) / sum(exp(x)), the sum over the last axis.    dL/dx = y (g - sum(g y)), g = dL/dy
 
@@ -1104,7 +688,7 @@ class Softmax(Elementwise):
     """
 
     def output_shape(self, input_shape: Shape) -> Shape:
-        return _several_columns(self, input_shape, 1)
+        return shapes.several_columns(self, input_shape, 1)
 
     def forward(self, x: Array, training: bool) -> Array:
         y = self.kept = np.subtract(x, row_max(x), self.empty(x.shape))
@@ -1123,7 +707,7 @@ class LogSoftmax(Elementwise):
     """y = x - log(sum(exp(x))), the sum over the last axis.    dL/dx = g - exp(y) sum(g), g = dL/dy"""
 
     def output_shape(self, input_shape: Shape) -> Shape:
-        return _several_columns(self, input_shape, 0)
+        return shapes.several_columns(self, input_shape, 0)
 
     def forward(self, x: Array, training: bool) -> Array:
         y = np.subtract(x, row_max(x), out=self.empty(x.shape))
@@ -1215,16 +799,7 @@ class Norm(Elementwise):
             self.add_parameter("b", input_shape[-self.axes :])
 
     def output_shape(self, input_shape: Shape) -> Shape:
-        return _same_channels(self, input_shape)
-
-    def _several_numbers(self, input_shape: Shape, count: int) -> Shape:
-        """ValueError where only one number is normalised at a time."""
-        if count == 1:
-            raise ValueError(
-                f"{self.label} takes the mean of one number at a time, so that its output does not depend on its "
-                f"input, got inputs of shape {input_shape} (without the batch axis): leave it out, or use BatchNorm."
-            )
-        return input_shape
+        return shapes.same_channels(self, input_shape)
 
     def _scaled(self, z: Array) -> Array:
         if not self.scale:
@@ -1332,7 +907,7 @@ class LayerNorm(Norm):
                 f"{self.label} takes inputs {expected}, got inputs of shape {input_shape} (without the batch axis)."
             )
         super().output_shape(input_shape)
-        return self._several_numbers(input_shape, math.prod(sizes))
+        return shapes.several_numbers(self, input_shape, math.prod(sizes))
 
     def forward(self, x: Array, training: bool) -> Array:
         z, scale, _, _ = normalize(x, self._over, self.epsilon)
@@ -1364,7 +939,7 @@ class GroupNorm(Norm):
                 f"{self.label} splits the channels into {self.groups} groups of one size, got {input_shape[-1]} "
                 f"channels: choose groups that divide them."
             )
-        return self._several_numbers(input_shape, math.prod(input_shape) // self.groups)
+        return shapes.several_numbers(self, input_shape, math.prod(input_shape) // self.groups)
 
     def _grouped(self, x: Array) -> Array:
         return x.reshape(len(x), math.prod(x.shape[1:-1]), self.groups, x.shape[-1] // self.groups)
@@ -1420,7 +995,7 @@ class Flatten(Layer):
 
     def forward(self, x: Array, training: bool) -> Array:
         self.kept = x.shape
-        at = len(self._store.lead) + 1
+        at = len(self._flat.lead) + 1
         return x.reshape(*x.shape[:at], math.prod(x.shape[at:]))
 
     def backward(self, grad: Array) -> Array:
@@ -1451,7 +1026,7 @@ class Reshape(Layer):
 
     def forward(self, x: Array, training: bool) -> Array:
         self.kept = x.shape
-        at = len(self._store.lead) + 1
+        at = len(self._flat.lead) + 1
         return x.reshape(*x.shape[:at], *self.output_shape(x.shape[at:]))
 
     def backward(self, grad: Array) -> Array:
@@ -1513,7 +1088,7 @@ class Chain(Layer):
         self._random = [layer for layer in self.layers if layer.random]
         self._own()
 
-    _backward_plan_of: Any = (-1, (), None)  # for which version of the store, and what `_plan_sweep` found
+    _backward_plan_of: Any = (-1, (), None)  # version of the parameter vector, and what `_plan_backward` found then
 
     def children(self) -> dict[str, Layer]:
         return {f"layers.{place}": layer for place, layer in enumerate(self.layers)}
@@ -1567,13 +1142,13 @@ class Chain(Layer):
         """The rows that a training batch must have for every layer."""
         return max(child.min_batch for child in self.children().values())
 
-    def _inference_view(self, store: Store) -> Any:
-        twin = super()._inference_view(store)
-        twin._random = []  # what keeps nothing has nothing to repeat
-        return twin
+    def _inference_view(self, workspace: Workspace) -> Any:
+        view = super()._inference_view(workspace)
+        view._random = []  # an inference view never evaluates a batch again
+        return view
 
     def forward(self, x: Array, training: bool) -> Array:
-        dtype = self._store.dtype
+        dtype = self._flat.dtype
         self.kept = x, training  # for `Model.again`, and so are the generators' states
         if training and self._random:
             for layer in self._random:
@@ -1587,12 +1162,12 @@ class Chain(Layer):
     def backward(self, grad: Array) -> Array | None:
         if self.kept is None:
             raise RuntimeError(f"{self.label}.backward(grad) follows net(x, training=True): call that first.")
-        dtype = self._store.dtype
+        dtype = self._flat.dtype
         if self.input_gradient_needed:
             above, lowest = self.layers[::-1], None
         else:
             version, above, lowest = self._backward_plan_of
-            if version != self._store.version:
+            if version != self._flat.version:
                 above, lowest = self._plan_backward()
         for layer in above:
             below = layer.backward(grad)
@@ -1615,7 +1190,7 @@ class Chain(Layer):
         """Where nobody reads dL/dx: the layers from the last down, and the lowest that an optimizer may move."""
         first = next((place for place, layer in enumerate(self.layers) if layer.trainable), None)
         plan = ((), None) if first is None else (self.layers[:first:-1], self.layers[first])
-        self._backward_plan_of = (self._store.version, *plan)
+        self._backward_plan_of = (self._flat.version, *plan)
         return plan
 
     def config(self) -> dict[str, Any]:
@@ -1719,4 +1294,4 @@ __all__ = [
     "PReLU", "Parallel", "RMSNorm", "ReLU", "ReLU6", "Reshape", "Residual", "SiLU", "Sigmoid", "Softmax", "Softplus",
     "Softsign", "Tanh",
 ]  # fmt: skip
-__all__ += list(ELSEWHERE)
+__all__ += list(lazy.ELSEWHERE["layers"])

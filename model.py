@@ -24,7 +24,10 @@ from layerwise import layers as _layers
 from layerwise import loss as _loss
 from layerwise import optim as _optim
 from layerwise.core import arguments, display, files, habits, interrupts
+from layerwise.core.base import within
 from layerwise.core.files import ModelFileError
+from layerwise.core.parameters import ParameterVector, Workspace
+from layerwise.core.parameters import layout as lay_out
 from layerwise.training import data as _data
 from layerwise.training import metrics, serialize
 from layerwise.training import resume as _resume
@@ -183,11 +186,10 @@ class Model(_layers.Chain):
         seeds = _seeds(seed, copies)
         super().__init__(layers, name)
         self.seeds = seeds
-        self._attach(_layers.Store(0, dtype, copies))
+        self._attach(ParameterVector(0, dtype, copies), Workspace(dtype))
         self._shuffle: list[np.random.Generator] | None = None
         self._layout: Any = None
-        self._laid_out = -1  # the version of the store that the layout is of
-        self._layout_of: Any = None
+        self._laid_out: Any = None  # the parameter vector that the layout is of, and its version then
 
     # What a net is.
 
@@ -214,31 +216,14 @@ class Model(_layers.Chain):
     @property
     def layout(self) -> _optim.Layout:
         """The net's parameters and gradients as vectors; the same object until a layer is frozen or thawed."""
-        store = self._store
-        if self._layout is None or self._laid_out != store.version or self._layout_of is not store:
-            self._layout, self._laid_out, self._layout_of = self._new_layout(), store.version, store
+        flat = self._flat
+        if self._layout is None or self._laid_out != (flat, flat.version):
+            if self.input_shape is None:
+                raise ValueError(
+                    f"{self.label} has no parameters yet: call build(input_shape), or pass a batch through."
+                )
+            self._layout, self._laid_out = lay_out(self.leaves(), flat), (flat, flat.version)
         return self._layout
-
-    def _new_layout(self) -> _optim.Layout:
-        if self.input_shape is None:
-            raise ValueError(f"{self.label} has no parameters yet: call build(input_shape), or pass a batch through.")
-        store = self._store
-        leaves = [leaf for leaf in self.leaves() if leaf.parameters]
-        start = min((leaf._start for leaf in leaves), default=0)
-        parameters = []
-        stop = 0
-        for leaf in leaves:
-            number = leaf.path.replace("layers.", "").replace("branches.", "")
-            for name, w in leaf.parameters.items():
-                shape = w.shape[len(store.lead) :]
-                span = slice(stop, stop + math.prod(shape))
-                stop = span.stop
-                names = (leaf.path, number, type(leaf).__name__, *([leaf.name] if leaf.name else []))
-                names = tuple(f"{each}.{name}" for each in names)
-                parameters.append(_optim.Parameter(0, span, shape, not leaf._frozen, names))
-        within = slice(start, start + stop)
-        vectors = [(store.vector[..., within], store.gradient[..., within])]
-        return _optim.Layout(vectors, _optim.join(p for p in parameters if p.trainable), parameters)
 
     def summary(self) -> display.Text:
         """A table of the layers, those within others too: path, the name in messages and telemetry; the arguments that
@@ -253,7 +238,7 @@ class Model(_layers.Chain):
     def _rows(self) -> list[list[str]]:
         """Path, arguments, output and parameters of each layer within; the last two empty where the net isn't built."""
         rows = []
-        for layer in itertools.islice(_layers.within(self), 1, None):
+        for layer in itertools.islice(within(self), 1, None):
             shape = layer.input_shape and str(layer.output_shape(layer.input_shape))
             count = sum(math.prod(shape) for shape, _ in layer._specs.values())
             told = f"{count:,}" + " (frozen)" * (count > 0 and layer.frozen)
@@ -288,8 +273,7 @@ class Model(_layers.Chain):
             leaf._seeds = [leaf._seeds[copy]]
             leaf._rngs = leaf._rngs and [leaf._rngs[copy]]
             leaf.parameters = {name: value[copy] for name, value in leaf.parameters.items()}
-        single._attach(_layers.Store(0, single.dtype))
-        single._allocate(single.dtype)
+        single._allocate(single.dtype, None)
         single.optim = single._layout = single.stopped = None
         return single
 
@@ -311,31 +295,28 @@ class Model(_layers.Chain):
         self._converted(x[:1] if x.ndim > 1 else x)  # says what is wrong, before anything is built
         if self.input_shape is None and len(x) > 0:
             self.build(x.shape[1:])
-        store = self._store.inference_view()
-        store.reusing = len(x) > batch_size  # a single batch has none to lend to
-        twin = self._inference_view(store)
+        lead, workspace = self._flat.lead, Workspace(self.dtype)
+        view = self._inference_view(workspace)
+        reusing = len(x) > batch_size  # a single batch has nothing to reuse
         if len(x) == 0:
             nothing = np.empty((0, *self.output_shape(x.shape[1:])), self.dtype)
             return (nothing, nothing.copy()) if spread else nothing
         output = None
         with np.errstate(all="ignore"):
             for start in range(0, len(x), batch_size):
-                batch = twin._converted(x[start : start + batch_size])
+                batch = view._converted(x[start : start + batch_size])
                 if start == 0 and batch.shape[1:] != self.input_shape:
                     self.output_shape(batch.shape[1:])
-                store.taken = 0
-                if store.lead:
-                    stack = twin.forward(np.broadcast_to(batch, (*store.lead, *batch.shape)), False)
-                    if self.stopped is not None and not self.stopped.all():
-                        stack = stack[~self.stopped]
-                    y = np.stack([stack.mean(0), stack.std(0)], 1)
-                else:
-                    y = twin.forward(batch, False)
+                with workspace.step(reusing):
+                    y = view.forward(np.broadcast_to(batch, (*lead, *batch.shape)) if lead else batch, False)
+                if lead:
+                    moving = y if self.stopped is None or self.stopped.all() else y[~self.stopped]
+                    y = np.stack([moving.mean(0), moving.std(0)], 1)
                 if output is None:
                     output = np.empty((len(x), *y.shape[1:]), self.dtype)
                 output[start : start + batch_size] = y
         assert output is not None
-        if not store.lead:
+        if not lead:
             return output
         mean, deviation = (np.ascontiguousarray(output[:, place]) for place in range(2))
         return (mean, deviation) if spread else mean
@@ -360,29 +341,28 @@ class Model(_layers.Chain):
         """The loss over batches, the metrics over all rows at once. `add_up` sums arrays over the processes, each of
         which has a part of each batch."""
         totals = (RunningMeans if self.copies is None else StackRunningMeans)(loss, {})
-        store = self._store.inference_view()
-        twin = self._inference_view(store)
+        lead, workspace = self._flat.lead, Workspace(self.dtype)
+        view = self._inference_view(workspace)
         weighted = WeightedLoss(loss)
         kept: list[Any] = []
-        if chosen:  # in place of the net's lent arrays, and of the data, which may be a memory map
+        if chosen:  # copies of reused arrays, and of the data, which may be a memory map
             x, *others = rows.arrays
-            kept = [np.zeros((*store.lead, len(x), *self.output_shape(x.shape[1:])), self.dtype)]
+            kept = [np.zeros((*lead, len(x), *self.output_shape(x.shape[1:])), self.dtype)]
             of_rows = zip(others, rows.dtypes[1:], strict=True)
             kept += [None if each is None else np.zeros(each.shape, dtype) for each, dtype in of_rows]
         for (start, stop), (x, *shared) in zip(rows.bounds, rows.epoch(None), strict=True):
             if not len(x):
                 continue
             y, weight = shared
-            with np.errstate(all="ignore"):
-                store.taken = 0
-                if store.lead:
-                    x, y, weight = broadcast_to_copies(store, rows, x, y, weight)
-                pred = twin.forward(x, False)
-                value = value_of(loss if weight is None else weighted, pred, y, weight, store.copies)
+            with np.errstate(all="ignore"), workspace.step():
+                if lead:
+                    x, y, weight = broadcast_to_copies(lead, rows, x, y, weight)
+                pred = view.forward(x, False)
+                value = value_of(loss if weight is None else weighted, pred, y, weight, self.copies)
             totals.add(value, pred, y, weight)
             if chosen:
                 place = slice(start, stop) if rows.part is None else np.arange(start, stop)[rows.part(stop - start)]
-                kept[0][(*(slice(None),) * len(store.lead), place)] = pred
+                kept[0][(*(slice(None),) * len(lead), place)] = pred
                 for array, part in zip(kept[1:], shared, strict=True):
                     if array is not None:
                         array[place] = part
@@ -398,7 +378,7 @@ class Model(_layers.Chain):
                 array.flags.writeable = False
         for name, metric in chosen.items():
             pred, *others = kept
-            found[name] = np.array([metric(each, *others) for each in pred]) if store.lead else metric(pred, *others)
+            found[name] = np.array([metric(each, *others) for each in pred]) if lead else metric(pred, *others)
         return found
 
     def backpropagate(self, loss: Any) -> None:
@@ -410,15 +390,13 @@ class Model(_layers.Chain):
         self._backpropagate(loss)
 
     def _backpropagate(self, loss: Any) -> None:
-        store = self._store
-        store.reusing = self.training
         needed = self.input_gradient_needed
         self.input_gradient_needed = False
         try:
-            self.backward(np.asarray(loss.backward(), store.dtype))
+            with self._workspace.rest_of_step(self.training):
+                self.backward(np.asarray(loss.backward(), self.dtype))
         finally:
             self.input_gradient_needed = needed
-            store.reusing = False
 
     def reevaluate(self, loss: Any) -> float:
         """The loss and all gradients of the last batch at the present weights: same rows, same random draws, the
@@ -432,13 +410,13 @@ class Model(_layers.Chain):
         drawn = [leaf for leaf in self.leaves() if training and leaf.rng_state is not None]
         buffers = [(value, value.copy()) for leaf in self.leaves() for value in leaf.buffers.values()]
         for leaf in drawn:
-            leaf.rng.bit_generator.state = leaf.rng_state  # type: ignore[assignment]
-        store, taken = self._store, self._store.taken
+            leaf.rng.bit_generator.state = leaf.rng_state
+        workspace, cursor = self._workspace, self._workspace.cursor
         with np.errstate(all="ignore"):
-            pred = self.forward(x, training)  # not into lent arrays: those of the first time are still looked at
+            pred = self.forward(x, training)  # into new arrays: those of the first evaluation are still looked at
             value = loss(pred, loss.real, loss.sample_weight)
             self.backpropagate(loss)
-        store.taken = taken
+        workspace.cursor = cursor
         for live, kept in buffers:
             np.copyto(live, kept)
         return value
@@ -606,7 +584,7 @@ class Model(_layers.Chain):
         except FileNotFoundError:
             files.check_place(path)
             return None
-        models = {type(each).__name__ for each in _layers.within(self) if isinstance(each, Model)}
+        models = {type(each).__name__ for each in within(self) if isinstance(each, Model)}
         described = json.loads(json.dumps(serialize.encode_net(self)))
         with files.reading(path):
             if "training" not in header:
@@ -699,7 +677,7 @@ class Model(_layers.Chain):
         return self._shuffle
 
     def __getstate__(self) -> dict[str, Any]:
-        return dict(super().__getstate__(), _layout=None, _layout_of=None, training=False)
+        return dict(super().__getstate__(), _layout=None, _laid_out=None, training=False)
 
     # Files.
 
@@ -1020,8 +998,7 @@ def stack(nets: Sequence[Model]) -> Model:
         leaf._seeds = [one._seeds[0] for one in each]
         leaf._rngs = None
         leaf.parameters = {name: np.stack([one.parameters[name] for one in each]) for name in leaf.parameters}
-    whole._attach(_layers.Store(0, whole.dtype, len(nets)))
-    whole._allocate(whole.dtype)
+    whole._allocate(whole.dtype, len(nets))
     return whole
 
 
@@ -1043,7 +1020,7 @@ def load(path: Any, custom: dict[str, Any] | None = None) -> Model:
                 raise ModelFileError(f"{path} holds no Model.")
             input_shape = net._possible(saved.header["input_shape"])
             net._declare(input_shape)
-            for each in _layers.within(net):
+            for each in within(net):
                 stopped = getattr(each, "stopped", None)
                 if stopped is not None and stopped.shape != (net.copies,):
                     raise ModelFileError(f"{path} is damaged: it says of {len(stopped)} copies whether they stopped.")

@@ -71,13 +71,12 @@ class Ours:
         x = np.random.default_rng(0).standard_normal((N, size, size, channels), np.float32)
         grad = np.random.default_rng(1).standard_normal(layer(x).shape, np.float32)
         layer.input_gradient_needed = channels > 1
-        store = layer._store
 
-        def lent(function, *arguments):
-            store.taken, store.reusing = 0, True
-            function(*arguments)
+        def reusing(function, *arguments):
+            with layer._workspace.step():
+                function(*arguments)
 
-        return {"forward": lambda: lent(layer.forward, x, True), "backward": lambda: lent(layer.backward, grad)}
+        return {"forward": lambda: reusing(layer.forward, x, True), "backward": lambda: reusing(layer.backward, grad)}
 
     def net(self):
         make = self.layers

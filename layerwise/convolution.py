@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 
 from layerwise import layers
-from layerwise.core import arguments
+from layerwise.core import arguments, shapes
+from layerwise.core.initialisers import INITIALISERS, initialiser, uniform_fan_in
 from layerwise.core.numeric import column_sums, parallel_rows
 from layerwise.core.windows import (
     Axis,
@@ -96,7 +97,7 @@ class Windowed(layers.Layer):
             hint = "with one channel, give x[..., None]" if one_short else f"put Reshape(({axes})) before it"
             raise ValueError(f"{self.label} takes {kind} of shape ({axes}), {told}: {hint}.")
         if channels is not None and input_shape[-1] != channels:
-            hint = layers._channels_first(input_shape, input_shape[0] == channels)
+            hint = shapes.channels_first_hint(input_shape, input_shape[0] == channels)
             raise ValueError(f"{self.label} takes {channels} channels, the last axis, {told}.{hint}")
 
     def _axes_on(self, input_shape: Shape) -> tuple[Axis, Axis]:
@@ -105,7 +106,8 @@ class Windowed(layers.Layer):
         rows, columns = (self._axis(place, size) for place, size in enumerate(sizes))
         if rows.outputs < 1 or columns.outputs < 1:
             # Of images whose channels stand first, the height is what is too small.
-            hint = layers._channels_first(input_shape, rows.outputs < 1 and (self.axes == 1 or columns.outputs >= 1))
+            suspected = rows.outputs < 1 and (self.axes == 1 or columns.outputs >= 1)
+            hint = shapes.channels_first_hint(input_shape, suspected)
             windows = tuple((a.taps - 1) * a.step + 1 for a in (rows, columns))[: self.axes]
             raise ValueError(
                 f"{self.label} has windows of {' by '.join(map(str, windows))}, larger than its inputs of shape "
@@ -153,7 +155,7 @@ class Convolution(Windowed):
         self._lay("kernel_size", stride, padding, dilation)
         self.bias = arguments.flag("bias", bias, "give it by name, bias=False")
         self.init = init
-        layers._weights(init)
+        initialiser(init)
 
 
 class Conv2D(Convolution):
@@ -191,7 +193,7 @@ class Conv2D(Convolution):
 
     def setup(self, input_shape: Shape) -> None:
         shape = (*self._size[: self.axes], input_shape[-1] // self.groups, self.filters)
-        self.add_parameter("w", shape, layers._weights(self.init))
+        self.add_parameter("w", shape, initialiser(self.init))
         if self.bias:
             self.add_parameter("b", (self.filters,))
 
@@ -258,8 +260,8 @@ class DepthwiseConv2D(Convolution):
 
     def setup(self, input_shape: Shape) -> None:
         channels = input_shape[-1]
-        initial = layers._weights(self.init)
-        if initial in (layers.uniform_fan_in, *layers.INITIALISERS.values()):
+        initial = initialiser(self.init)
+        if initial in (uniform_fan_in, *INITIALISERS.values()):
             # One output sums over kh * kw inputs, which the last two axes of w's own shape would hide.
             chosen, flat = initial, (*self._size, 1, channels * self.multiplier)
             initial = lambda shape, rng: chosen(flat, rng).reshape(shape)  # noqa: E731
@@ -349,7 +351,7 @@ class ConvTranspose2D(Convolution):
             )
 
     def setup(self, input_shape: Shape) -> None:
-        self.add_parameter("w", (*self._size, self.filters, input_shape[-1]), layers._weights(self.init))
+        self.add_parameter("w", (*self._size, self.filters, input_shape[-1]), initialiser(self.init))
         if self.bias:
             self.add_parameter("b", (self.filters,))
 

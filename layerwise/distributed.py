@@ -183,21 +183,16 @@ class DistributedRun(loop.Run):
     def _see(self, batch: Any, summed: bool) -> tuple[int, float, Any]:
         """The forward pass of this rank's rows, of which there may be none; how many they are, what they count in the
         mean, and the loss whose gradient they have. None for a batch: the epoch has come to its end."""
-        store, loss, sums = self.net._store, self.loss, self._sums
+        loss, sums = self.loss, self._sums
         sums.numbers.fill(0)
         sums.numbers[:2] = batch is None, self._asked.asked
         if batch is None or not len(batch[0]):
             return 0, 0.0, loss
         x, y, weight = batch
-        store.taken = 0
-        store.reusing = True
-        try:
+        with self.net._workspace.step():
             pred = self.net.forward(x, True)
-            store.reusing = self._ours
             used = loss if weight is None else self._weighted
             value = loss(pred, y) if weight is None else used(pred, y, weight)
-        finally:
-            store.reusing = False
         n = len(x)
         count, share = loop.shares(loss, n, weight)
         sums.numbers[2:6] = n, count, share, value if summed else value * count

@@ -28,6 +28,7 @@ from layerwise.callbacks import EarlyStopping, ReduceOnPlateau, _epochs, _within
 from layerwise.compare import rule_named
 from layerwise.core import arguments
 from layerwise.core.arguments import check_unmasked
+from layerwise.core.parameters import Workspace
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, is_classifier, is_regressor
@@ -326,7 +327,7 @@ class _Net(BaseEstimator):
         check_unmasked("X", x)
         net = self.net_
         if not head:  # of a copy that shares the weights
-            net = net._inference_view(net._store.inference_view())
+            net = net._inference_view(Workspace(net.dtype))
             net.layers = net.layers[:-1]
         x = validate_data(self, x, dtype=(np.float64, np.float32), reset=False)
         needed = np.int64 if net.integer_input else net.dtype

@@ -25,7 +25,7 @@ import optim
 from layerwise import pictures
 from layerwise.callbacks import Checkpoint, CSVLogger, EarlyStopping
 from layerwise.compare import Comparison, compare
-from layerwise.core import files
+from layerwise.core import base, files
 
 ROOT = Path(__file__).resolve().parent.parent
 RNG = np.random.default_rng(1)
@@ -516,14 +516,14 @@ def ctrl_c(shape, rng):
 
 def ctrl_c_twice(shape, rng):
     """The second one comes while the build is taken back."""
-    restore = layers.Attributes.restore
+    restore = base.Attributes.restore
 
     def press(self):
-        layers.Attributes.restore = restore
+        base.Attributes.restore = restore
         signal.raise_signal(signal.SIGINT)
         restore(self)
 
-    layers.Attributes.restore = press
+    base.Attributes.restore = press
     signal.raise_signal(signal.SIGINT)
 
 

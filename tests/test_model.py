@@ -15,6 +15,7 @@ import layers
 import loss
 import model
 import optim
+from layerwise.core import parameters
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(60, 3)).astype(np.float32)
@@ -176,7 +177,7 @@ def arrays_held(net):
             stack += [(f"{where}[{key!r}]", each) for key, each in value.items()]
         elif isinstance(value, (list, tuple)):
             stack += [(f"{where}[{key}]", each) for key, each in enumerate(value)]
-        elif isinstance(value, (layers.Layer, layers.Store)):
+        elif isinstance(value, (layers.Layer, parameters.ParameterVector, parameters.Workspace)):
             stack += [(f"{where}.{key}", each) for key, each in vars(value).items()]
     return held
 

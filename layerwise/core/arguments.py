@@ -45,6 +45,30 @@ def numbers(what: str, data: Any) -> Array:
     raise TypeError(f"{what} takes numbers, got an array of {array.dtype}. {_way_out(data, array)}")
 
 
+def batch(what: str, data: Any, dtype: np.dtype, integer: bool = False) -> Array:
+    """`data` as a batch of rows in this dtype, or of integers, which may have one axis alone."""
+    x = data if type(data) is np.ndarray and data.dtype.kind in "biuf" else numbers(what, data)
+    if x.ndim < 2 and not (integer and x.ndim == 1):
+        raise ValueError(
+            f"{what} takes a batch: an array with a row for each sample, got shape {x.shape}. "
+            f"A single sample is a batch of one: x[None], or [x] of a list."
+        )
+    if integer and x.dtype.kind == "f":
+        raise TypeError(f"{what} takes integers, got an array of {x.dtype}.")
+    return np.ascontiguousarray(x, np.int64 if integer else dtype)
+
+
+def input_shape(given: Any) -> tuple[int, ...]:
+    """The shape of one input, without the batch axis, as `build` takes it."""
+    try:
+        shape = tuple(operator.index(size) for size in given)
+    except TypeError:
+        raise TypeError(f"build takes the shape of one input as a tuple, such as (784,), got {given!r}.") from None
+    if any(size < 1 for size in shape):
+        raise ValueError(f"every size of an input shape is positive, got {shape}.")
+    return shape
+
+
 def check_unmasked(what: str, data: Any) -> None:
     """ValueError for masked values. An array of them would be taken for one of the values below its mask."""
     if not np.ma.is_masked(data):

@@ -71,7 +71,7 @@ MODULES: dict[str, dict[str, str]] = {
     },
 }  # fmt: skip
 
-# Of a net and its layers. layers.FOREIGN lists the same names.
+# Of a net and its layers.
 NET = {
     **dict.fromkeys(("fit", "fit_generator", "train_on_batch"), TRAIN),
     "compile": f"nothing: optimizer, loss and metrics are arguments of {TRAIN}",
@@ -159,13 +159,30 @@ ARGUMENTS = {
 
 
 class ForeignAttribute:
-    """An attribute that things of this kind have in other frameworks. Reading it says what to write here."""
+    """An attribute that things of this kind have in other frameworks. Reading it says what to write here.
+
+    It is not there for `hasattr`, and a class or an object of one's own may have one of that name. (A `__getattr__`
+    would do the same, but slow every attribute down.)
+    """
 
     def __init__(self, name: str, table: dict[str, str]) -> None:
         self.name, self.table = name, table
 
     def __get__(self, thing: Any, kind: Any = None) -> Any:
         raise AttributeError(f"{kind.__name__} has no {self.name!r}: write {self.table[self.name]}.")
+
+
+class ForeignFlag(ForeignAttribute):
+    """One that people set, which would do nothing and say nothing."""
+
+    def __set__(self, thing: Any, value: Any) -> None:
+        self.__get__(thing, type(thing))
+
+
+def tell_foreign_names(cls: type, table: dict[str, str]) -> None:
+    """Give a class these attributes of other frameworks."""
+    for name in table:
+        setattr(cls, name, (ForeignFlag if name == "requires_grad" else ForeignAttribute)(name, table))
 
 
 def instead(module: str, name: str, known: Iterable[str]) -> str | None:

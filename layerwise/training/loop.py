@@ -35,11 +35,11 @@ class DivergenceError(ArithmeticError):
     history: Any = None
 
 
-def broadcast_to_copies(store: Any, rows: Any, *arrays: Any) -> list[Any]:
+def broadcast_to_copies(lead: tuple[int, ...], rows: Any, *arrays: Any) -> list[Any]:
     """Arrays of rows that all copies share, as arrays of the stack (S, N, ...): views."""
     if getattr(rows, "of_each_copy", False):
         return list(arrays)
-    return [None if each is None else np.broadcast_to(each, (*store.lead, *each.shape)) for each in arrays]
+    return [None if each is None else np.broadcast_to(each, (*lead, *each.shape)) for each in arrays]
 
 
 def value_of(loss: Any, pred: Array, y: Array, weight: Array | None, copies: int | None) -> Any:
@@ -415,12 +415,12 @@ class Run:
         ours = self._ours = isinstance(loss, _loss.Loss)
         self._weighted = WeightedLoss(loss)
         if ours:
-            loss._trusted, loss.empty = True, net._store.empty
+            loss._trusted, loss.empty = True, net._workspace.empty
         try:
             yield
         finally:
             net.training = False
-            net._store.reusing, net._store.pool = False, []
+            net._workspace.clear()
             if ours:
                 loss._trusted = False
                 del loss.empty
@@ -536,18 +536,13 @@ class Run:
 
     def _steps(self, epoch: Iterator[_data.Batch], totals: RunningMeans) -> bool:
         """The steps of one epoch; True if a callback ends the training."""
-        net, loss, optim, store, bar = self.net, self.loss, self._apply, self.net._store, self._bar
+        net, loss, optim, workspace, bar = self.net, self.loss, self._apply, self.net._workspace, self._bar
         interrupt, steppers, clock = self._interrupt, self._steppers, time.perf_counter
         for x, y, weight in epoch:
-            store.taken = 0
-            store.reusing = True
-            try:
+            with workspace.step():
                 pred = net.forward(x, True)
-                store.reusing = self._ours
                 used = loss if weight is None else self._weighted
                 value = loss(pred, y) if weight is None else used(pred, y, weight)
-            finally:
-                store.reusing = False
             if not math.isfinite(value):
                 self._batch = x, y
                 raise DivergenceError(self._where(f"the loss is {value}", self.step + 1))
@@ -628,20 +623,17 @@ class StackRun(Run):
     _totals = StackRunningMeans
 
     def _steps(self, epoch: Iterator[_data.Batch], totals: RunningMeans) -> bool:
-        net, loss, optim, store, bar = self.net, self.loss, self.optim, self.net._store, self._bar
+        net, loss, optim, workspace, bar = self.net, self.loss, self.optim, self.net._workspace, self._bar
         weights, gradient = net.vector, net.gradient
         if net.stopped is None:
             net.stopped = np.zeros(len(weights), bool)
         stopped = self.history.diverged = net.stopped
         for batch in epoch:
-            x, y, weight = broadcast_to_copies(store, self._rows, *batch)
-            store.taken, store.reusing = 0, True
-            try:
+            x, y, weight = broadcast_to_copies((net.copies,), self._rows, *batch)
+            with workspace.step():
                 pred = net.forward(x, True)
                 used = loss if weight is None else self._weighted
                 value = used(pred, y, weight, copies=net.copies)
-            finally:
-                store.reusing = False
             totals.add(value, pred, y, weight)
             optim.backward(net, used)
             squares = np.einsum("sp,sp->s", gradient, gradient)

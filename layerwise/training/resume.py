@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from layerwise import layers
+from layerwise.core.base import Attributes
 from layerwise.core.files import ModelFileError
 from layerwise.training import serialize
 
@@ -256,7 +256,7 @@ class Rollback:
 
     def __init__(self, net: Any, optim: Any) -> None:
         self.optim = optim
-        self.layers = layers.Attributes(net)
+        self.layers = Attributes(net)
         live = [net.vector, *net._named("buffers").values()] if net.input_shape is not None else []
         self.arrays = [(array, array.copy()) for array in live]
         self.state = optim.state_dict() if hasattr(optim, "state_dict") else None
