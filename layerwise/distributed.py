@@ -18,9 +18,8 @@ import math
 import os
 import sys
 import threading
-import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -29,7 +28,10 @@ from layerwise import loss as losses
 from layerwise import optim
 from layerwise.core import threads
 from layerwise.core.fingerprint import Fingerprint, digest, fingerprint
-from layerwise.training import loop, serialize
+from layerwise.training import serialize
+from layerwise.training.evaluation import evaluated
+from layerwise.training.loop import Run
+from layerwise.training.means import RunningMeans, shares, value_of
 
 Array = np.ndarray
 
@@ -38,7 +40,7 @@ PATIENCE = 5.0  # seconds
 SAMPLED = (*range(100), *range(100, 100_000, 97))  # steps at which schedules are compared
 
 
-class DistributedRun(loop.Run):
+class DistributedRun(Run):
     """A training by all ranks: what they see of a batch is put together in two sums a step, a few numbers before
     backpropagation and the gradient after it.
 
@@ -52,23 +54,24 @@ class DistributedRun(loop.Run):
         net: Any,
         optim: Distributed,
         loss: Any,
-        chosen: dict[str, Any],
-        watchers: list[Any],
+        metrics: dict[str, Any],
+        adapters: list[Any],
         epochs: int,
         history: Any,
     ) -> None:
         self.group = optim
         first = optim.rank == 0
-        here = [each for each in watchers if first or not getattr(each.callback, "writes", False)]
-        super().__init__(net, optim.optimizer, loss, chosen, here, epochs, history)
-        self.callbacks = [each.callback for each in watchers]
-        self._asks = any(each.step for each in watchers)
+        here = [each for each in adapters if first or not getattr(each.callback, "writes", False)]
+        super().__init__(net, optim.optimizer, loss, metrics, here, epochs, history)
+        self.given = optim
+        self.callbacks = [each.callback for each in adapters]
+        self._asks_each_step = any(each.step for each in adapters)
 
-    def check_callbacks(self, rows: Any, unseen: Any) -> None:
+    def check_callbacks(self, rows: Any, validation: Any) -> None:
         """Refused on all ranks alike, also what one that writes files refuses on the first."""
         refused = None
         try:
-            super().check_callbacks(rows, unseen)
+            super().check_callbacks(rows, validation)
         except Exception as error:
             refused = error
         with _saying_that_it_waits(self.group):
@@ -79,7 +82,7 @@ class DistributedRun(loop.Run):
             if text is not None:
                 raise ValueError(f"rank {rank} refuses its callbacks: {text}")
 
-    def check(self, rows: Any, unseen: Any, shuffle: bool) -> None:
+    def check(self, rows: Any, validation: Any, shuffle: bool) -> None:
         group = self.group
         group.compare(self.net)
         group.refuse_others(
@@ -90,21 +93,21 @@ class DistributedRun(loop.Run):
             epochs=self.epochs,
             shuffle=shuffle,
             loss=fingerprint(self.loss, "loss", state=False),
-            metrics=fingerprint({name: each.function for name, each in self._chosen.items()}, "metrics", values=False),
+            metrics=fingerprint({name: each.function for name, each in self.metrics.items()}, "metrics", values=False),
             callbacks=_code_of_callbacks(self.callbacks),
             data=_checksum(rows),
-            validation=None if unseen is None else (unseen.n, _checksum(unseen)),
+            validation=None if validation is None else (validation.n, _checksum(validation)),
         )
         group.compared = True
 
-    def over(self, rows: Any, unseen: Any, shuffle: bool, verbose: bool) -> Any:
+    def fit(self, rows: Any, validation: Any, shuffle: bool, verbose: bool) -> Any:
         group = self.group
         self._follow(shuffle)
         rows.part = functools.partial(_part, group, self.net.min_batch)
-        if unseen is not None:
-            unseen.part = functools.partial(_part, group, 1)
+        if validation is not None:
+            validation.part = functools.partial(_part, group, 1)
         with threads.alone():
-            history = super().over(rows, unseen, shuffle, verbose and group.rank == 0)
+            history = super().fit(rows, validation, shuffle, verbose and group.rank == 0)
         # What the callbacks did at the very end, and a Ctrl-C while they did it.
         group.refuse_parted(self.net, self.step)
         history.interrupted |= any(group.comm.allgather(self._asked.asked))
@@ -116,9 +119,11 @@ class DistributedRun(loop.Run):
         needed = ("batches", "stopped", "ended_by", "totals", "callbacks", "data", "draws_of_ranks")
         resumed = self.resumed and {name: self.resumed.get(name) for name in needed}
         order = [rng.bit_generator.state for rng in self.net._order] if shuffle else []
-        of_first = self.group.comm.bcast((self.epoch, self.step, dict(self.history), resumed, order, self._asks))
+        of_first = self.group.comm.bcast(
+            (self.epoch, self.step, dict(self.history), resumed, order, self._asks_each_step)
+        )
         if self.group.rank:
-            self.epoch, self.step, history, self.resumed, order, self._asks = of_first
+            self.epoch, self.step, history, self.resumed, order, self._asks_each_step = of_first
             self.history.clear()
             self.history.update(history)
             for rng, state in zip(self.net._order, order, strict=False):
@@ -131,54 +136,48 @@ class DistributedRun(loop.Run):
                 ):
                     rng.bit_generator.state = state
 
-    def _epochs(self, rows: Any, unseen: Any, shuffle: bool) -> None:
+    def _fit_epochs(self, rows: Any, validation: Any, shuffle: bool) -> None:
         # Ctrl-C reaches the ranks at different moments: what ends the training is what they told each other of it.
-        self._asked, self._interrupt = self._interrupt, _Agreed()
-        super()._epochs(rows, unseen, shuffle)
+        self._asked, self.ctrl_c = self.ctrl_c, _Agreed()
+        super()._fit_epochs(rows, validation, shuffle)
 
-    def _steps(self, epoch: Iterator[Any], totals: Any) -> bool:
-        net, loss, optim, bar, group = self.net, self.loss, self.optim, self._bar, self.group
-        sums = self._sums = _Sums(group, net, self._chosen)
-        for batch in itertools.chain(epoch, (None,)):
-            n, own_count, used = self._see(batch, totals.summed)
-            group.add_up(sums.numbers)
-            ended, asked, rows, count, whole, total = sums.numbers[:6].tolist()
-            if ended == group.size:
-                return False
-            if ended:
-                raise ValueError(
-                    f"the batches of {ended:.0f} of the {group.size} ranks came to an end before those of the others: "
-                    f"give every rank the same iterable."
-                )
-            self._interrupt.asked = self._interrupt.asked or asked > 0
-            value = total if totals.summed else total / (count or 1.0)
-            if not math.isfinite(value):
-                if n:
-                    self._batch = batch[:2]
-                raise loop.DivergenceError(self._where(f"the loss is {value}", self.step + 1))
-            sums.share_statistics(rows)
-            if self._ours:
-                loss.value = value
-            if n:
-                optim.backward(net, used)
-            group.add_gradients(net, 1.0 if totals.summed else own_count / (count or 1.0), n > 0)
-            optim.update(net)
-            self.step += 1
-            if self.step % COMPARED_EVERY == 0:
-                group.refuse_parted(net, self.step)
-            totals.rows += int(rows)
-            totals.weight += whole
-            totals.loss += total
-            for name, (metric, share) in zip(self._chosen, sums.metrics.tolist(), strict=True):
-                totals.metrics[name] += metric
-                totals.shares[name] += share
-            if bar is not None and time.perf_counter() - bar.drawn > 0.1:
-                bar.show(self.step, self.epoch + 1, totals.means())
-            if self._asks and self._after_step(self._steppers):
-                return True
-            if self._interrupt.asked:
-                return False
-        return False
+    def fit_epoch(self, batches: Iterable[Any], means: RunningMeans) -> bool:
+        self._sums = _Sums(self.group, self.net, self.metrics)
+        ends: list[Any] = [None]  # the ranks come to the end of the epoch together
+        return super().fit_epoch(itertools.chain(batches, ends), means)
+
+    def run_batch(self, batch: Any, means: RunningMeans) -> bool:
+        net, group, sums = self.net, self.group, self._sums
+        n, own_count, loss = self._see(batch, means.summed)
+        group.add_up(sums.numbers)
+        ended, asked, rows, count, whole, total = sums.numbers[:6].tolist()
+        if ended == group.size:
+            return False
+        if ended:
+            raise ValueError(
+                f"the batches of {ended:.0f} of the {group.size} ranks came to an end before those of the others: "
+                f"give every rank the same iterable."
+            )
+        self.ctrl_c.asked = self.ctrl_c.asked or asked > 0
+        value = total if means.summed else total / (count or 1.0)
+        if not math.isfinite(value):
+            raise self.divergence(f"the loss is {value}", self.step + 1, batch[0] if n else None)
+        sums.share_statistics(rows)
+        if self._ours:
+            self.loss.value = value
+        if n:
+            self.optim.backward(net, loss)
+        group.add_gradients(net, 1.0 if means.summed else own_count / (count or 1.0), n > 0)
+        self.optim.update(net)
+        if (self.step + 1) % COMPARED_EVERY == 0:
+            group.refuse_parted(net, self.step + 1)
+        means.rows += int(rows)
+        means.weight += whole
+        means.loss += total
+        for name, (metric, share) in zip(self.metrics, sums.metrics.tolist(), strict=True):
+            means.metrics[name] += metric
+            means.shares[name] += share
+        return True
 
     def _see(self, batch: Any, summed: bool) -> tuple[int, float, Any]:
         """The forward pass of this rank's rows, of which there may be none; how many they are, what they count in the
@@ -192,20 +191,20 @@ class DistributedRun(loop.Run):
         with self.net._workspace.step():
             pred = self.net.forward(x, True)
             used = loss if weight is None else self._weighted
-            value = loss(pred, y) if weight is None else used(pred, y, weight)
+            value = value_of(used, pred, y, weight, None)
         n = len(x)
-        count, share = loop.shares(loss, n, weight)
+        count, share = shares(loss, n, weight)
         sums.numbers[2:6] = n, count, share, value if summed else value * count
-        metered = loop.RunningMeans(loss, self._chosen)
+        metered = RunningMeans(loss, self.metrics)
         metered.add(value, pred, y, weight)
-        for place, name in enumerate(self._chosen):
+        for place, name in enumerate(self.metrics):
             sums.metrics[place] = metered.metrics[name], metered.shares[name]
         for part, array in sums.statistics:
             np.multiply(array.reshape(-1), n, part)
         return n, count, used
 
-    def _validate(self, unseen: Any) -> dict[str, Any]:
-        return self.net._evaluated(unseen, self.loss, self._chosen, self.group.add_up)
+    def _validate(self, rows: Any) -> dict[str, Any]:
+        return evaluated(self.net, rows, self.loss, self.metrics, self.group.add_up)
 
     def _all_reduce(self, ends: bool) -> bool:
         group = self.group
@@ -213,7 +212,7 @@ class DistributedRun(loop.Run):
         if saves and group.size > 1:  # ranks with more rows have drawn more numbers
             leaves = [leaf for leaf in self.net.leaves() if leaf.random]
             draws = {leaf.path: [rng.bit_generator.state for rng in leaf.rngs] for leaf in leaves}
-            self.draws_of_ranks = group.comm.gather(draws)
+            self.rng_states_of_ranks = group.comm.gather(draws)
             for callback in self.callbacks:
                 if hasattr(callback, "join_ranks"):
                     callback.join_ranks(self)
@@ -299,7 +298,7 @@ class Distributed(optim.Wrapper):
         self.optimizer.backward(net, loss)
         scale = 1.0
         if loss.reduction == "mean":
-            _, share = loop.shares(loss, len(loss.pred), loss.sample_weight)
+            _, share = shares(loss, len(loss.pred), loss.sample_weight)
             scale = share / (self.comm.allreduce(share) or 1.0)
         self.add_gradients(net, scale)
 
@@ -420,10 +419,10 @@ class _Sums:
     statistics          the running ones times the rows, so that what comes back are means
     """
 
-    def __init__(self, group: Distributed, net: Any, chosen: dict[str, Any]) -> None:
+    def __init__(self, group: Distributed, net: Any, metrics: dict[str, Any]) -> None:
         moving = (leaf for leaf in net.leaves() if group.size > 1 and not leaf._frozen)
         arrays = [array for leaf in moving for array in leaf.buffers.values()]
-        stops = list(itertools.accumulate([6 + 2 * len(chosen), *(array.size for array in arrays)]))
+        stops = list(itertools.accumulate([6 + 2 * len(metrics), *(array.size for array in arrays)]))
         self.numbers = np.zeros(stops[-1])
         self.metrics = self.numbers[6 : stops[0]].reshape(-1, 2)
         parts = (self.numbers[start:stop] for start, stop in itertools.pairwise(stops))

@@ -41,6 +41,7 @@ from layerwise.core import arguments
 from layerwise.core.arguments import numbers
 from layerwise.core.fingerprint import UNKNOWN, fingerprint, plain
 from layerwise.problems import Problem, Surface
+from layerwise.training import checks
 
 Array = np.ndarray
 # Parameters of a stack, all copies together: more do not fit the cache.
@@ -671,7 +672,7 @@ def find_lr(
         raise TypeError(f"find_lr sets the learning rate of an optimizer, and {rule!r} has no lr.")
     if loss is None and twin.loss is None:
         targets = y if y is not None or isinstance(x, Iterator) else next(iter(x))[1]
-        loss = twin._usual_loss(None if targets is None else numbers("y", targets))
+        loss = checks.usual_loss(twin, None if targets is None else numbers("y", targets))
     loss = copy.deepcopy(loss) if loss is not None else twin.loss
     rates = np.geomspace(low, high, steps)
     rising = _Rising(rule, rates, loss)

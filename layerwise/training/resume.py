@@ -7,14 +7,18 @@ file and made anew; functions and classes of one's own are named, and given agai
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
 import numpy as np
 
-from layerwise.core.base import Attributes
+from layerwise import layers
+from layerwise.core import files
+from layerwise.core.base import within
 from layerwise.core.files import ModelFileError
-from layerwise.training import serialize
+from layerwise.training import netfile, serialize
+from layerwise.training.copies import seeds_of
 
 # The state of a run ----------------------------------------------------------------------------------------------
 
@@ -27,16 +31,44 @@ OBSERVERS = (
 )  # callbacks with a state that decides nothing of the training
 
 
+def state_in(path: Any, net: Any) -> dict[str, Any] | None:
+    """The state of a training in a file, if it is of this net; None where there is no file yet."""
+    if path is None:
+        return None
+    try:
+        header, arrays = files.read(path)
+    except FileNotFoundError:
+        files.check_place(path)
+        return None
+    models = {type(each).__name__ for each in within(net) if isinstance(each, layers.Model)}
+    described = json.loads(json.dumps(serialize.encode_net(net)))
+    with files.reading(path):
+        if "training" not in header:
+            raise ModelFileError(
+                f"{path} holds a net and no training: resume takes what callbacks.Checkpoint writes without "
+                f"weights_only."
+            )
+        found = serialize.of_header(header)
+        saved = serialize.decode_state(header["training"], arrays)
+        brought = ("stopped", "frozen") if "frozen" in saved else ("stopped",)
+        here, there = (serialize.seedless(each, models, brought) for each in (described, found))
+        if here != there:
+            frozen = "" if "frozen" in saved else ", frozen as they were"
+            raise ModelFileError(f"{path} is of another net than this one: make the same layers{frozen}.")
+        seeds = seeds_of(found["arguments"].get("seed", net.seeds), net.copies)
+        return saved | {"arrays": arrays, "seeds": seeds, "history": as_lists(saved["history"])}
+
+
 def state_of(run: Any, stopped: bool) -> dict[str, Any]:
     """What decides how `run` goes on from here. `stopped`: a callback has ended it."""
-    net, totals = run.net, run.totals
+    net = run.net
     return {
         "epoch": run.epoch,
         "step": run.step,
         "batches": run.step - run.epoch_began,
         "stopped": stopped,
         "ended_by": list(run.ended_by),
-        "totals": {name: getattr(totals, name) for name in ("rows", "weight", "loss", "metrics", "shares")},
+        "totals": run.means.sums(),
         "history": {name: _as_array(values) for name, values in run.history.items()},
         "diverged": run.history.diverged,
         "optim": serialize.encode_settings(run.optim),
@@ -46,7 +78,7 @@ def state_of(run: Any, stopped: bool) -> dict[str, Any]:
         "order": run.order_began,
         "data": _own_state(getattr(run.rows, "data", None)),
         "draws": {leaf.path: [rng.bit_generator.state for rng in leaf.rngs] for leaf in net.leaves() if leaf.random},
-        "draws_of_ranks": run.draws_of_ranks,
+        "draws_of_ranks": run.rng_states_of_ranks,
         "weights": net.vector.copy(),
         "frozen": [leaf.path for leaf in net.leaves() if leaf._frozen],
     }
@@ -107,7 +139,7 @@ def check(state: dict[str, Any], run: Any, rows: Any, validated: bool, net: Any,
         raise ModelFileError(
             f"{path} is of a training with the callbacks {names}, this one has {given}: give the same."
         )
-    check_arrays(net, state["arrays"], path)
+    netfile.check_arrays(net, state["arrays"], path)
     lead = () if net.copies is None else (net.copies,)
     whole = (*lead, sum(math.prod(shape) for leaf in net.leaves() for shape, _ in leaf._specs.values()))
     weights = state["weights"]
@@ -119,7 +151,7 @@ def check(state: dict[str, Any], run: Any, rows: Any, validated: bool, net: Any,
             f"{path} is of a training on batches that keep a state, as augment.batches do, and these keep none: give "
             f"the same."
         )
-    batches, metrics = state["batches"], list(run._chosen)
+    batches, metrics = state["batches"], list(run.metrics)
     found = list(state["totals"]["metrics"])
     if found != metrics:
         raise ModelFileError(
@@ -174,29 +206,6 @@ def _rows_of(rows: Any, batches: int) -> int | None:
     return rounds * sum(sizes) + sum(sizes[:more])
 
 
-def check_arrays(net: Any, arrays: dict[str, Any], path: Any) -> None:
-    """ModelFileError unless these, or what a file says of them, are the parameters and buffers of the net, by name,
-    shape and dtype. `net` knows the shapes of its parameters."""
-    lead = () if net.copies is None else (net.copies,)
-    expected = {
-        f"{leaf.path}.{name}": shape
-        for leaf in net.leaves()
-        for name, shape in (
-            *((name, (*lead, *shape)) for name, (shape, _) in leaf._specs.items()),
-            *((name, value.shape) for name, value in leaf.buffers.items()),
-        )
-    }
-    for name, shape in expected.items():
-        if name not in arrays:
-            raise ModelFileError(f"{path} does not describe a net: it has no {name}.")
-        stored = arrays[name]
-        if stored.shape != shape or stored.dtype != net.dtype:
-            raise ModelFileError(f"{path}: {name} is {stored.dtype} {stored.shape}, expected {net.dtype} {shape}.")
-    more = sorted(set(arrays) - set(expected))
-    if more:
-        raise ModelFileError(f"{path} holds arrays that no layer has: {more}.")
-
-
 def _is_array(value: Any, shape: tuple[int, ...], dtype: np.dtype) -> bool:
     return isinstance(value, np.ndarray) and value.shape == shape and value.dtype == dtype
 
@@ -249,21 +258,3 @@ def restore_outside(state: dict[str, Any], run: Any) -> None:
             callback.load_state_dict(kept)
     if state.get("data") is not None:
         run.rows.data.load_state_dict(state["data"])
-
-
-class Rollback:
-    """A net and its optimizer before a training goes on from a file, to go back to where the file does not fit."""
-
-    def __init__(self, net: Any, optim: Any) -> None:
-        self.optim = optim
-        self.layers = Attributes(net)
-        live = [net.vector, *net._named("buffers").values()] if net.input_shape is not None else []
-        self.arrays = [(array, array.copy()) for array in live]
-        self.state = optim.state_dict() if hasattr(optim, "state_dict") else None
-
-    def restore(self) -> None:
-        self.layers.restore()
-        for array, values in self.arrays:
-            array[...] = values
-        if self.state is not None:
-            self.optim.load_state_dict(self.state)

@@ -16,6 +16,7 @@ import layers
 import loss
 import optim
 from layerwise import callbacks, schedules
+from layerwise.training import netfile
 
 FOLDER = Path(__file__).resolve().parent / "files"
 X = np.random.default_rng(0).normal(size=(24, 5, 5, 2)).astype(np.float32)
@@ -52,7 +53,7 @@ def make(stem):
         one, path = net(), FOLDER / f"{stem}{suffix}"
         train(one, path, 2)
         predicted = one.predict(X)
-        arrays = {name: array.copy() for name, array in (one._named("parameters") | one._named("buffers")).items()}
+        arrays = {name: array.copy() for name, array in netfile.arrays_of(one).items()}
         going_on = net()
         losses = train(going_on, FOLDER / f"scratch{suffix}", 3, resume=path)["loss"]
         (FOLDER / f"scratch{suffix}").unlink()

@@ -1,0 +1,70 @@
+"""What a user gives to a training, called in one way: callbacks of either form, and a plain callable as optimizer."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+
+
+class CallbackAdapter:
+    """A callback of either form: its methods, or None where it has none of that name."""
+
+    def __init__(self, callback: Any) -> None:
+        self.callback = callback
+        found = (getattr(callback, name, None) for name in ("check_run", "begin", "step", "epoch", "end"))
+        methods = [method if callable(method) else None for method in found]
+        if isinstance(callback, type) or not (callable(callback) or any(methods)):
+            raise TypeError(
+                f"a callback is a callable (net, logs), or an object with any of begin(run), step(run), "
+                f"epoch(run, logs), end(run), got {callback!r}."
+            )
+        self.name = getattr(callback, "__name__", type(callback).__name__)
+        self.check_run, self.begin, self.step, self.epoch, self.end = methods
+        if not any(methods[1:]):
+            self.epoch = lambda run, logs: callback(run.net, logs)
+
+
+def is_true(answer: Any) -> bool:
+    """Whether a callback's answer is True, NumPy's included."""
+    return isinstance(answer, (bool, np.bool_)) and bool(answer)
+
+
+class FirstSteps:
+    """The first two steps of an optimizer that is a plain callable (net, loss): a warning names the layers whose
+    weights it does not change although their gradients are not 0. Then the run calls the optimizer itself."""
+
+    def __init__(self, run: Any) -> None:
+        self.run, self.optim = run, run.optim
+        self.steps = 0
+        self.unchanged = [leaf for leaf in run.net.leaves() if leaf.trainable]
+
+    def __call__(self, net: Any, loss: Any) -> None:
+        before = [[w.copy() for w in leaf.parameters.values()] for leaf in self.unchanged]
+        self.optim(net, loss)
+        if not self.unchanged or getattr(self.optim, "lr", None) == 0:
+            return
+        self.steps += 1
+        self.unchanged = [
+            leaf
+            for leaf, weights in zip(self.unchanged, before, strict=True)
+            if all(map(np.array_equal, leaf.parameters.values(), weights))
+            and any(gradient.any() for gradient in leaf.gradients.values())
+        ]
+        if self.unchanged and self.steps < 2:
+            return
+        self.run.apply = self.optim
+        if self.unchanged:
+            name = getattr(self.optim, "__name__", type(self.optim).__name__)
+            labels = ", ".join(leaf.label for leaf in self.unchanged)
+            warnings.warn(
+                f"{name} has not changed the weights of {labels} in two steps, although their gradients "
+                f"are not 0: change them in place, as layer.w -= lr * layer.w_gradient does. "
+                f"What is to stay as it is, is frozen: layer.frozen = True.",
+                stacklevel=2,
+            )
+            self.unchanged = []
+
+
+__all__ = ["CallbackAdapter", "FirstSteps", "is_true"]
