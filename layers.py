@@ -204,6 +204,7 @@ class Linear(Layer):
     starts with "glorot". ValueError for an input whose last axis is not D.
     """
 
+    torch, keras = "Linear", "Dense"
     stackable = True
 
     def __init__(self, units: int, bias: bool = True, init: Any = None, name: str | None = None) -> None:
@@ -252,6 +253,7 @@ class Embedding(Layer):
     x stays integer; there is no dL/dx: backward returns None. ValueError for an integer out of range.
     """
 
+    torch = keras = "Embedding"
     integer_input = True
 
     def __init__(self, vocabulary: int, units: int, init: Any = None, name: str | None = None) -> None:
@@ -300,8 +302,17 @@ class Elementwise(Layer):
         return input_shape
 
 
-class Sigmoid(Elementwise):
+class Activation(Elementwise):
+    """A function of each number by itself. An estimator offers it by its name in lower case."""
+
+    kinks: tuple[float, ...] = ()  # where its slope or that of its slope jumps, with the default arguments
+    dead_below: float | None = None  # a unit whose `kept` is never above this passes no gradient on
+
+
+class Sigmoid(Activation):
     """y = 1 / (1 + exp(-x)).    dy/dx = y (1 - y)"""
+
+    onnx, torch, keras = "Sigmoid", "Sigmoid", "sigmoid"
 
     def forward(self, x: Array, training: bool) -> Array:
         one = ONE[x.dtype]
@@ -318,8 +329,10 @@ class Sigmoid(Elementwise):
         return x_gradient
 
 
-class Tanh(Elementwise):
+class Tanh(Activation):
     """y = tanh(x).    dy/dx = 1 - y^2"""
+
+    onnx, torch, keras = "Tanh", "Tanh", "tanh"
 
     def forward(self, x: Array, training: bool) -> Array:
         y = self.kept = np.tanh(x, out=self.empty(x.shape))
@@ -333,8 +346,11 @@ class Tanh(Elementwise):
         return x_gradient
 
 
-class ReLU(Elementwise):
+class ReLU(Activation):
     """y = max(x, 0).    dy/dx = 1 where x > 0, else 0"""
+
+    onnx, torch, keras = "Relu", "ReLU", "ReLU"
+    kinks, dead_below = (0,), 0.0
 
     def forward(self, x: Array, training: bool) -> Array:
         y = self.kept = self.empty(x.shape)
@@ -347,8 +363,12 @@ class ReLU(Elementwise):
         return x_gradient
 
 
-class LeakyReLU(Elementwise):
+class LeakyReLU(Activation):
     """y = x where x > 0, else slope x.    Maas et al. 2013. PyTorch's slope; Keras's layer has 0.3."""
+
+    onnx = "LeakyRelu(alpha=slope)"
+    torch = keras = "LeakyReLU(negative_slope=slope)"
+    kinks = (0,)
 
     def __init__(self, slope: float = 0.01, name: str | None = None) -> None:
         super().__init__(name)
@@ -362,13 +382,15 @@ class LeakyReLU(Elementwise):
         return leaky(grad, self.kept, self.slope, self.empty(grad.shape))
 
 
-class PReLU(Elementwise):
+class PReLU(Activation):
     """y = x where x > 0, else w x, with one slope w, shape (1,), that is learned; it starts at 0.25.
 
     per_channel=True: a slope for each channel, the last axis, w (C,). He et al. 2015 (1502.01852). As torch.nn.PReLU,
     whose num_parameters is C or 1; Keras learns a slope per element, from 0, and fewer with shared_axes.
     """
 
+    torch = keras = "PReLU"
+    kinks = (0,)
     stackable = False
 
     def __init__(self, per_channel: bool = False, name: str | None = None) -> None:
@@ -397,9 +419,11 @@ class PReLU(Elementwise):
         return leaky(grad, above, self.w, self.empty(grad.shape))
 
 
-class ELU(Elementwise):
+class ELU(Activation):
     """y = x where x > 0, else alpha (exp(x) - 1).    dy/dx = 1, or alpha exp(x).    Clevert 2015 (1511.07289)"""
 
+    onnx, torch, keras = "Elu(alpha=alpha)", "ELU(alpha=alpha)", "ELU(alpha=alpha)"
+    kinks = (0,)
     scale = 1.0
 
     def __init__(self, alpha: float = 1.0, name: str | None = None) -> None:
@@ -432,17 +456,21 @@ class ELU(Elementwise):
 class SELU(ELU):
     """y = scale x where x > 0, else scale alpha (exp(x) - 1).    Klambauer et al. 2017 (1706.02515)"""
 
+    onnx, torch, keras = "Selu(alpha=alpha, gamma=scale)", "SELU", "selu"
     scale = 1.0507009873554805
 
     def __init__(self, name: str | None = None) -> None:
         super().__init__(1.6732632423543772, name)
 
 
-class GELU(Elementwise):
+class GELU(Activation):
     """y = x Phi(x), Phi the normal distribution function: (1 + erf(x / sqrt(2))) / 2.    1606.08415
 
     approximate="tanh": y = x (1 + tanh(u)) / 2, u = sqrt(2 / pi) (x + 0.044715 x^3).
     """
+
+    onnx = "Gelu(approximate=approximate)"
+    torch, keras = "GELU(approximate=approximate)", "gelu(approximate=approximate)"
 
     def __init__(self, approximate: str | None = None, name: str | None = None) -> None:
         super().__init__(name)
@@ -510,8 +538,10 @@ class GELU(Elementwise):
         return slope
 
 
-class SiLU(Elementwise):
+class SiLU(Activation):
     """y = x s, s = sigmoid(x); also called swish.    dy/dx = s (1 + x (1 - s)).    1702.03118"""
+
+    torch, keras = "SiLU", "silu"
 
     def forward(self, x: Array, training: bool) -> Array:
         half, one = number(0.5, x.dtype), number(1, x.dtype)
@@ -538,8 +568,10 @@ class SiLU(Elementwise):
         return slope
 
 
-class Softplus(Elementwise):
+class Softplus(Activation):
     """y = log(1 + exp(beta x)) / beta.    dy/dx = sigmoid(beta x).    PyTorch cuts off above 20; 3e-9 less at most."""
+
+    torch, keras = "Softplus(beta=beta)", "softplus"
 
     def __init__(self, beta: float = 1.0, name: str | None = None) -> None:
         super().__init__(name)
@@ -570,8 +602,11 @@ class Softplus(Elementwise):
         return slope
 
 
-class Softsign(Elementwise):
+class Softsign(Activation):
     """y = x / (1 + |x|).    dy/dx = 1 / (1 + |x|)^2"""
+
+    onnx, torch, keras = "Softsign", "Softsign", "softsign"
+    kinks = (0,)
 
     def forward(self, x: Array, training: bool) -> Array:
         size = self.kept = np.abs(x)
@@ -585,11 +620,13 @@ class Softsign(Elementwise):
         return x_gradient
 
 
-class Mish(Elementwise):
+class Mish(Activation):
     """y = x t, t = tanh(log(1 + exp(x))) = n / (n + 2), n = e (e + 2), e = exp(x).    Misra 2019 (1908.08681)
 
     dy/dx = t + x dt/dx, dt/dx = 4 e (1 + e) / (n + 2)^2
     """
+
+    onnx, torch, keras = "Mish", "Mish", "mish"
 
     def forward(self, x: Array, training: bool) -> Array:
         held = np.minimum(x, 40)  # above, t is 1
@@ -621,8 +658,11 @@ class Mish(Elementwise):
         return slope
 
 
-class HardTanh(Elementwise):
+class HardTanh(Activation):
     """y = min(max(x, low), high).    dy/dx = 1 where low < x < high, else 0.    PyTorch's Hardtanh."""
+
+    torch, keras = "Hardtanh(min_val=low, max_val=high)", "hard_tanh"
+    kinks = (-1, 1)
 
     def __init__(self, low: float = -1.0, high: float = 1.0, name: str | None = None) -> None:
         super().__init__(name)
@@ -644,12 +684,18 @@ class HardTanh(Elementwise):
 class ReLU6(HardTanh):
     """y = min(max(x, 0), 6).    dy/dx = 1 where 0 < x < 6, else 0.    Krizhevsky 2010; as PyTorch and Keras."""
 
+    torch, keras = "ReLU6", "relu6"
+    kinks, dead_below = (0, 6), 0.0
+
     def __init__(self, name: str | None = None) -> None:
         super().__init__(0.0, 6.0, name)
 
 
-class HardSigmoid(Elementwise):
+class HardSigmoid(Activation):
     """y = min(max(x / 6 + 1/2, 0), 1).    dy/dx = 1/6 where -3 < x < 3, else 0.    As PyTorch and Keras 3."""
+
+    onnx, torch, keras = "HardSigmoid(alpha=0.16666667, beta=0.5)", "Hardsigmoid", "hard_sigmoid"
+    kinks, dead_below = (-3, 3), -3.0
 
     def forward(self, x: Array, training: bool) -> Array:
         self.kept = x
@@ -661,8 +707,11 @@ class HardSigmoid(Elementwise):
         return x_gradient
 
 
-class HardSwish(Elementwise):
+class HardSwish(Activation):
     """y = x h, h = min(max(x / 6 + 1/2, 0), 1).    dy/dx = (x + 3/2) / 3 where -3 < x < 3, else h.    1905.02244"""
+
+    onnx, torch, keras = "HardSwish", "Hardswish", "hard_silu"
+    kinks, dead_below = (-3, 3), -3.0
 
     def forward(self, x: Array, training: bool) -> Array:
         self.kept = x
@@ -687,6 +736,8 @@ class Softmax(Elementwise):
     class, stays finite: after this layer it is then p - y to the last digit, however small p.
     """
 
+    torch = keras = "Softmax"
+
     def output_shape(self, input_shape: Shape) -> Shape:
         return shapes.several_columns(self, input_shape, 1)
 
@@ -705,6 +756,8 @@ class Softmax(Elementwise):
 
 class LogSoftmax(Elementwise):
     """y = x - log(sum(exp(x))), the sum over the last axis.    dL/dx = g - exp(y) sum(g), g = dL/dy"""
+
+    torch, keras = "LogSoftmax", "log_softmax"
 
     def output_shape(self, input_shape: Shape) -> Shape:
         return shapes.several_columns(self, input_shape, 0)
@@ -732,7 +785,7 @@ class Dropout(Elementwise):
     Srivastava et al. 2014, in the inverted form of PyTorch and Keras: inference needs no factor.
     """
 
-    random = True
+    random = training_only = True
 
     def __init__(self, rate: float, name: str | None = None) -> None:
         super().__init__(name)
@@ -756,7 +809,7 @@ class Dropout(Elementwise):
 class GaussianNoise(Elementwise):
     """In training y = x + std n, n normal with mean 0 and deviation 1; otherwise y = x.    dy/dx = 1"""
 
-    random = True
+    random = training_only = True
 
     def __init__(self, std: float, name: str | None = None) -> None:
         super().__init__(name)
@@ -828,6 +881,8 @@ class BatchNorm(Norm):
     old value, epsilon 1e-3, running variance biased. ValueError for a training batch of one value a channel.
     """
 
+    torch = "BatchNorm(eps=epsilon, momentum=momentum)"
+    keras = "BatchNormalization(epsilon=epsilon, momentum=momentum)"
     min_batch = 2
 
     def __init__(
@@ -890,6 +945,7 @@ class LayerNorm(Norm):
     ValueError for inputs of fewer axes, or of other sizes than it was built for.
     """
 
+    torch, keras = "LayerNorm(eps=epsilon)", "LayerNormalization(epsilon=epsilon)"
     _over: Any = -1
 
     def __init__(
@@ -925,6 +981,9 @@ class GroupNorm(Norm):
     Wu and He 2018 (1803.08494); as torch.nn.GroupNorm. Keras: epsilon 1e-3. ValueError if `groups` does not
     divide the channels.
     """
+
+    torch = "GroupNorm(eps=epsilon, num_groups=groups)"
+    keras = "GroupNormalization(epsilon=epsilon, groups=groups)"
 
     def __init__(
         self, groups: int, epsilon: float = 1e-5, scale: bool = True, bias: bool = True, name: str | None = None
@@ -962,6 +1021,7 @@ class RMSNorm(Norm):
     scale=False: without w.
     """
 
+    torch, keras = "RMSNorm(eps=epsilon)", "RMSNormalization(epsilon=epsilon)"
     epsilon: Any
     bias = False
 
@@ -988,6 +1048,7 @@ class RMSNorm(Norm):
 class Flatten(Layer):
     """All axes but the batch's as one: (N, ...) to (N, D)."""
 
+    torch = keras = "Flatten"
     stackable = True
 
     def output_shape(self, input_shape: Shape) -> Shape:

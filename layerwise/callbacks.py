@@ -35,7 +35,7 @@ from typing import Any
 
 import numpy as np
 
-from layerwise import layers, optim
+from layerwise import optim
 from layerwise.core import arguments, files, interrupts
 
 Logs = dict[str, float]
@@ -507,8 +507,7 @@ class UpdateStats:
     def begin(self, run: Any) -> None:
         self.leaves = leaves = list(run.net.leaves())
         self.moving = [leaf for leaf in leaves if leaf.parameters and not leaf.frozen]
-        gated = layers.ReLU, layers.ReLU6, layers.HardSigmoid, layers.HardSwish
-        self.gated = [leaf for leaf in leaves if isinstance(leaf, gated)]
+        self.gated = [leaf for leaf in leaves if getattr(leaf, "dead_below", None) is not None]
         self.clips = [rule for rule in _within(run.optim) if isinstance(rule, optim.Clip)]
         self._anew(run)
 
@@ -539,7 +538,7 @@ class UpdateStats:
             self._note(f"{leaf.path} update ratio", *([update / weight] if weight else []))
         for leaf in self.gated:
             # ReLUs keep their output, 0 in a dead unit; the other two keep their input, -3 or less in a dead unit.
-            kept, floor = leaf.kept, 0 if isinstance(leaf, (layers.ReLU, layers.ReLU6)) else -3
+            kept, floor = leaf.kept, leaf.dead_below
             if kept is None:  # one of several processes may have no rows
                 kept = np.full(leaf.output_shape(leaf.input_shape or ()), floor)
             alive = (kept > floor).reshape(-1, kept.shape[-1]).any(axis=0)

@@ -172,6 +172,8 @@ class Conv2D(Convolution):
     ValueError for an input that is no image or smaller than a window, and for groups that do not divide the channels.
     """
 
+    torch, keras = "Conv2d", "Conv2D"
+
     def __init__(
         self,
         filters: int,
@@ -233,6 +235,7 @@ class Conv1D(Conv2D):
     padding="causal": all zeros stand before the first step, so that y at a time knows x up to then only, as in Keras.
     """
 
+    torch, keras = "Conv1d", "Conv1D"
     axes = 1
 
 
@@ -242,6 +245,8 @@ class DepthwiseConv2D(Convolution):
     x (N, H, W, C), y (N, H', W', C m), m = multiplier; w (kh, kw, C, m), b (C m,). As Conv2D with groups=C, whose other
     arguments it takes, but faster. As in Keras, where w starts otherwise: here uniform in +-1/sqrt(kh kw).
     """
+
+    torch, keras = "Conv2d", "DepthwiseConv2D"
 
     def __init__(
         self,
@@ -319,6 +324,7 @@ class ConvTranspose2D(Convolution):
                      the same of 5 rows and of 6, and this says which of them to come back to; not with "same"
     """
 
+    torch, keras = "ConvTranspose2d", "Conv2DTranspose"
     output_padding: Any = 0  # on the class too, for pickles written before it was an argument
     _more: Pair = (0, 0)
 
@@ -465,6 +471,8 @@ class MaxPool2D(Pool):
     Of equal largest the first, row by row, gets the gradient, as in PyTorch.
     """
 
+    torch, keras = "MaxPool2d", "MaxPooling2D"
+
     def _pool(self, x: Array, y: Array, rows: Axis, columns: Axis) -> None:
         y.fill(-np.inf)
         for windows, places in _taps(rows, columns):
@@ -493,6 +501,7 @@ class MaxPool2D(Pool):
 class MaxPool1D(MaxPool2D):
     """The same over time: x (N, T, C), y (N, T', C); padding="causal" as in Conv1D."""
 
+    torch, keras = "MaxPool1d", "MaxPooling1D"
     axes = 1
 
 
@@ -503,6 +512,7 @@ class AveragePool2D(Pool):
     count_include_pad.
     """
 
+    torch, keras = "AvgPool2d", "AveragePooling2D"
     count_padding = False  # on the class too, for pickles written before it was an argument
 
     def __init__(
@@ -541,6 +551,7 @@ class AveragePool2D(Pool):
 class AveragePool1D(AveragePool2D):
     """The same over time: x (N, T, C), y (N, T', C); padding="causal" as in Conv1D."""
 
+    torch, keras = "AvgPool1d", "AveragePooling1D"
     axes = 1
 
 
@@ -558,6 +569,8 @@ class GlobalPool(Windowed):
 class GlobalAveragePool2D(GlobalPool):
     """The mean of each channel over the image: x (N, H, W, C), y (N, C)."""
 
+    torch, keras = "AdaptiveAvgPool2d", "GlobalAveragePooling2D"
+
     def forward(self, x: Array, training: bool) -> Array:
         self.kept = x.shape
         return np.mean(self._pixels(x), 1, out=self.empty((len(x), x.shape[-1])))
@@ -572,11 +585,14 @@ class GlobalAveragePool2D(GlobalPool):
 class GlobalAveragePool1D(GlobalAveragePool2D):
     """The mean of each channel over time: x (N, T, C), y (N, C)."""
 
+    torch, keras = "AdaptiveAvgPool1d", "GlobalAveragePooling1D"
     axes = 1
 
 
 class GlobalMaxPool2D(GlobalPool):
     """The largest of each channel over the image, on ties the first: x (N, H, W, C), y (N, C)."""
+
+    torch, keras = "AdaptiveMaxPool2d", "GlobalMaxPooling2D"
 
     def forward(self, x: Array, training: bool) -> Array:
         self.kept = x
@@ -594,6 +610,7 @@ class GlobalMaxPool2D(GlobalPool):
 class GlobalMaxPool1D(GlobalMaxPool2D):
     """The largest of each channel over time, on ties the first: x (N, T, C), y (N, C)."""
 
+    torch, keras = "AdaptiveMaxPool1d", "GlobalMaxPooling1D"
     axes = 1
 
 
@@ -603,6 +620,8 @@ class GlobalMaxPool1D(GlobalMaxPool2D):
 class ZeroPad2D(Windowed):
     """Zeros around each image. `padding` is a number for every side, a pair for height and width, or a pair of pairs,
     ((top, bottom), (left, right)), as in Keras."""
+
+    torch, keras = "ZeroPad2d", "ZeroPadding2D"
 
     def __init__(self, padding: Any = 1, name: str | None = None) -> None:
         super().__init__(name)
@@ -640,6 +659,8 @@ class ZeroPad2D(Windowed):
 
 class UpSample2D(Windowed):
     """Every pixel repeated: x (N, H, W, C), y (N, H factor, W factor, C); `factor` an integer or a pair."""
+
+    torch, keras = "Upsample", "UpSampling2D"
 
     def __init__(self, factor: Any = 2, name: str | None = None) -> None:
         super().__init__(name)

@@ -42,12 +42,10 @@ except ImportError as error:
 Array = np.ndarray
 
 ACTIVATIONS: dict[str, Any] = {
-    name.lower(): getattr(_layers, name)
-    for name in (
-        "Sigmoid", "Tanh", "ReLU", "LeakyReLU", "PReLU", "ELU", "SELU", "GELU", "SiLU", "Softplus", "Softsign", "Mish",
-        "HardTanh", "ReLU6", "HardSigmoid", "HardSwish",
-    )
-}  # fmt: skip
+    name.lower(): kind
+    for name, kind in vars(_layers).items()
+    if name in _layers.__all__ and issubclass(kind, _layers.Activation)
+}
 ACTIVATIONS |= {"logistic": _layers.Sigmoid, "identity": None}  # scikit-learn's names
 
 

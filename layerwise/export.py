@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from layerwise import layers
-from layerwise.core import files
+from layerwise.core import files, habits
 from layerwise.training import serialize
 
 Array = np.ndarray
@@ -110,6 +110,8 @@ class Graph:
             return self.custom[key], True
         if ours and name in EXPORTERS:
             return EXPORTERS[name], False
+        if vars(type(layer)).get("onnx"):  # a layer of one's own that declares it; a class derived from it may differ
+            return _declared(layer.onnx), False
         raise ValueError(
             f"{layer.label} can't be exported: give a function that does, to_onnx(..., custom={{{key!r}: function}}), "
             f"function(graph, layer, x) -> value; the docstring of to_onnx shows one."
@@ -161,13 +163,15 @@ def _same(graph: Graph, layer: Any, x: Value) -> Value:
     return x
 
 
-def _as(op: str, **attributes: Any) -> Exporter:
-    """An operation of ONNX's that is the whole layer; a callable attribute is asked for its value for the layer."""
+def _declared(declaration: str) -> Exporter:
+    """An operation of ONNX's that is the whole layer, as its class declares it: "Elu(alpha=alpha)"."""
+    op, given = habits.counterpart(declaration)
 
-    def exporter(graph: Graph, layer: Any, x: Value) -> Value:
-        return graph.add(op, x, **{k: v(layer) if callable(v) else v for k, v in attributes.items()})
+    def value(layer: Any, name: str) -> Any:
+        value = getattr(layer, name) if hasattr(layer, name) else float(name)
+        return "none" if value is None else value
 
-    return exporter
+    return lambda graph, layer, x: graph.add(op, x, **{key: value(layer, name) for key, name in given.items()})
 
 
 def _prelu(graph: Graph, layer: Any, x: Value) -> Value:
@@ -328,30 +332,17 @@ def _parallel(graph: Graph, layer: Any, x: Value) -> Value:
     return graph.add("Sum", *outputs) if layer.join == "add" else graph.add("Concat", *outputs, axis=outputs[0].axis)
 
 
-EXPORTERS: dict[str, Exporter] = {  # by the name of the class
+# By the name of the class: those that take code, and then those whose class says all there is to say.
+EXPORTERS: dict[str, Exporter] = {
     "Linear": _linear,
     "Embedding": _embedding,
-    "Sigmoid": _as("Sigmoid"),
-    "Tanh": _as("Tanh"),
-    "ReLU": _as("Relu"),
-    "LeakyReLU": _as("LeakyRelu", alpha=lambda layer: layer.slope),
     "PReLU": _prelu,
-    "ELU": _as("Elu", alpha=lambda layer: layer.alpha),
-    "SELU": _as("Selu", alpha=lambda layer: layer.alpha, gamma=lambda layer: layer.scale),
-    "GELU": _as("Gelu", approximate=lambda layer: layer.approximate or "none"),
     "SiLU": _silu,
     "Softplus": _softplus,
-    "Softsign": _as("Softsign"),
-    "Mish": _as("Mish"),
     "HardTanh": _clip,
     "ReLU6": _clip,
-    "HardSigmoid": _as("HardSigmoid", alpha=1 / 6, beta=0.5),
-    "HardSwish": _as("HardSwish"),
     "Softmax": _softmax("Softmax"),
     "LogSoftmax": _softmax("LogSoftmax"),
-    "Dropout": _same,
-    "GaussianNoise": _same,
-    "SpatialDropout": _same,
     "BatchNorm": _batch_norm,
     "LayerNorm": _layer_norm,
     "GroupNorm": _group_norm,
@@ -377,6 +368,11 @@ EXPORTERS: dict[str, Exporter] = {  # by the name of the class
     "Residual": _residual,
     "Parallel": _parallel,
 }
+for _name in layers.__all__:
+    if getattr(layers, _name).training_only:
+        EXPORTERS[_name] = _same
+    elif vars(getattr(layers, _name)).get("onnx"):
+        EXPORTERS[_name] = _declared(getattr(layers, _name).onnx)
 
 
 # The file ----------------------------------------------------------------------------------------------------

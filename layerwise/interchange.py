@@ -15,75 +15,23 @@ counts channel by channel. Neither library is imported: the nets are asked for t
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Iterator
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from layerwise import layers as _layers
 from layerwise import model as _model
+from layerwise.core import habits, lazy
 from layerwise.training import data as _data
 
 Array = np.ndarray
 
 
-class Kind(NamedTuple):
-    """A layer that others have too: its names there ("" where it has none), and the arguments that must be equal:
-    our name, that of PyTorch, that of Keras."""
-
-    torch: str = ""
-    keras: str = ""
-    equal: tuple[tuple[str, str, str], ...] = ()
-
-
-_EPSILON = ("epsilon", "eps", "epsilon")
-
-# In Keras activations are functions, by name, beside a few layers.
-KINDS = {
-    "Linear": Kind("Linear", "Dense"),
-    "Embedding": Kind("Embedding", "Embedding"),
-    "Conv1D": Kind("Conv1d", "Conv1D"),
-    "Conv2D": Kind("Conv2d", "Conv2D"),
-    "DepthwiseConv2D": Kind("Conv2d", "DepthwiseConv2D"),
-    "ConvTranspose2D": Kind("ConvTranspose2d", "Conv2DTranspose"),
-    "MaxPool1D": Kind("MaxPool1d", "MaxPooling1D"),
-    "MaxPool2D": Kind("MaxPool2d", "MaxPooling2D"),
-    "AveragePool1D": Kind("AvgPool1d", "AveragePooling1D"),
-    "AveragePool2D": Kind("AvgPool2d", "AveragePooling2D"),
-    "GlobalAveragePool1D": Kind("AdaptiveAvgPool1d", "GlobalAveragePooling1D"),
-    "GlobalAveragePool2D": Kind("AdaptiveAvgPool2d", "GlobalAveragePooling2D"),
-    "GlobalMaxPool1D": Kind("AdaptiveMaxPool1d", "GlobalMaxPooling1D"),
-    "GlobalMaxPool2D": Kind("AdaptiveMaxPool2d", "GlobalMaxPooling2D"),
-    "ZeroPad2D": Kind("ZeroPad2d", "ZeroPadding2D"),
-    "UpSample2D": Kind("Upsample", "UpSampling2D"),
-    "Flatten": Kind("Flatten", "Flatten"),
-    "BatchNorm": Kind("BatchNorm", "BatchNormalization", (_EPSILON, ("momentum", "momentum", "momentum"))),
-    "LayerNorm": Kind("LayerNorm", "LayerNormalization", (_EPSILON,)),
-    "GroupNorm": Kind("GroupNorm", "GroupNormalization", (_EPSILON, ("groups", "num_groups", "groups"))),
-    "RMSNorm": Kind("RMSNorm", "RMSNormalization", (_EPSILON,)),
-    "PReLU": Kind("PReLU", "PReLU"),
-    "LeakyReLU": Kind("LeakyReLU", "LeakyReLU", (("slope", "negative_slope", "negative_slope"),)),
-    "ELU": Kind("ELU", "ELU", (("alpha", "alpha", "alpha"),)),
-    "GELU": Kind("GELU", "gelu", (("approximate", "approximate", "approximate"),)),
-    "Softmax": Kind("Softmax", "Softmax"),
-    "LogSoftmax": Kind("LogSoftmax", "log_softmax"),
-    "ReLU": Kind("ReLU", "ReLU"),
-    "Sigmoid": Kind("Sigmoid", "sigmoid"),
-    "Tanh": Kind("Tanh", "tanh"),
-    "SELU": Kind("SELU", "selu"),
-    "SiLU": Kind("SiLU", "silu"),
-    "Softplus": Kind("Softplus", "softplus", (("beta", "beta", "beta"),)),
-    "Softsign": Kind("Softsign", "softsign"),
-    "Mish": Kind("Mish", "mish"),
-    "HardTanh": Kind("Hardtanh", "hard_tanh", (("low", "min_val", "low"), ("high", "max_val", "high"))),
-    "ReLU6": Kind("ReLU6", "relu6"),
-    "HardSigmoid": Kind("Hardsigmoid", "hard_sigmoid"),
-    "HardSwish": Kind("Hardswish", "hard_silu"),
-}
-
-# What changes no prediction, on any side.
+# Layers of theirs that change no prediction.
 IDLE = {"Dropout", "GaussianNoise", "SpatialDropout", "Identity", "GaussianDropout", "AlphaDropout"}
 IDLE |= {f"{name}{axes}" for name in ("Dropout", "SpatialDropout") for axes in ("1d", "2d", "1D", "2D")}
 
@@ -167,6 +115,16 @@ def _leaves(chain: Any) -> Iterator[_layers.Layer]:
             yield layer
 
 
+def _counterpart(layer: Any, side: str) -> tuple[str, dict[str, str]]:
+    """What the layer's own class declares; what is derived from one of ours may be something else."""
+    return habits.counterpart(vars(type(layer)).get(side, ""))
+
+
+def _plain(name: str) -> str:
+    """A name without its spelling: in Keras an activation is both a layer LeakyReLU and a function leaky_relu."""
+    return name.replace("_", "").lower()
+
+
 def _paired(net: Any, others: Iterator[tuple[str, Any]], side: str) -> list[Pair]:
     """Our layers beside the others, (name, layer), of the same kinds and with equal arguments."""
     if not isinstance(net, _model.Model):
@@ -175,16 +133,13 @@ def _paired(net: Any, others: Iterator[tuple[str, Any]], side: str) -> list[Pair
         raise ValueError("the net has no weights yet: call build(input_shape), such as build((784,)).")
     if net.copies is not None:
         raise ValueError("the net is a stack of copies: net.copy(s) is the one of them to copy from or to.")
-    ours = [layer for layer in _leaves(net) if type(layer).__name__ not in IDLE]
+    ours = [layer for layer in _leaves(net) if not layer.training_only]
     ours = [layer for layer in ours if not (isinstance(layer, _layers.Flatten) and len(layer.input_shape or ()) == 1)]
     theirs = [(name, layer) for name, layer in others if name not in IDLE]
-    names = []
-    for layer in ours:
-        kind = KINDS.get(type(layer).__name__, Kind())
-        names.append(getattr(kind, side))
-        if not names[-1] or getattr(_layers, type(layer).__name__, None) is not type(layer):
-            raise ValueError(f"{layer.label} has no counterpart in {_TITLES[side]}.")
-    if names != [name for name, _ in theirs]:
+    names = [_counterpart(layer, side)[0] for layer in ours]
+    if "" in names:
+        raise ValueError(f"{ours[names.index('')].label} has no counterpart in {_TITLES[side]}.")
+    if [*map(_plain, names)] != [_plain(name) for name, _ in theirs]:
         raise ValueError(
             f"the layers differ: here {[type(layer).__name__ for layer in ours]}, which are {names} in "
             f"{_TITLES[side]}, and there {[name for name, _ in theirs]}."
@@ -210,13 +165,17 @@ def _check_equal(layer: Any, other: Any, side: str) -> None:
 
 def _arguments(layer: Any, other: Any, side: str) -> Iterator[tuple[str, Any, Any]]:
     kind = type(layer).__name__
-    for name, *others in KINDS[kind].equal:
-        there = getattr(other, others[side == "keras"])
+    given = _counterpart(layer, side)[1]
+    for theirs, name in given.items():
+        there = getattr(other, theirs)
         if (side, name) == ("keras", "momentum"):
             there = 1 - there
         elif name == "approximate":
             there = None if there in ("none", False) else there
         yield name, getattr(layer, name), there
+    if isinstance(layer, _layers.Activation) and not layer.parameters:
+        for name in layer.config().keys() - {"name", *given.values()}:  # what they do not have is as it is by default
+            yield name, getattr(layer, name), inspect.signature(type(layer)).parameters[name].default
     if side == "keras":
         last = len(layer.input_shape)
         axis = getattr(other, "axis", -1)
@@ -400,10 +359,8 @@ def _torch_arrays(net: Any, sequential: Any) -> list[tuple[str, Array, Any]]:
 # Whether a layer works on the axis that PyTorch has first, or on its last.
 _DECIDE = (
     dict.fromkeys(["Linear", "LayerNorm", "RMSNorm"], False)
-    | dict.fromkeys(
-        [name for name in KINDS if "Conv" in name or "Pool" in name or name in ("ZeroPad2D", "UpSample2D")], True
-    )
-    | {"BatchNorm": True, "GroupNorm": True, "PReLU": True}
+    | dict.fromkeys(["BatchNorm", "GroupNorm", "PReLU"], True)
+    | dict.fromkeys([name for name, module in lazy.ELSEWHERE["layers"].items() if module == "convolution"], True)
 )
 _OF_FEATURES = ("BatchNorm", "LayerNorm", "RMSNorm", "PReLU")
 
@@ -424,17 +381,6 @@ def _turned(kind: str, name: str, array: Array, flat: Any) -> Array:
 
 # Keras -------------------------------------------------------------------------------------------------------
 
-# Activations that Keras names by functions, which have these arguments.
-_FUNCTIONS: dict[str, tuple[str, dict[str, Any]]] = {
-    "relu": ("ReLU", {}),
-    "softmax": ("Softmax", {}),
-    "elu": ("ELU", {"alpha": 1.0}),
-    "leaky_relu": ("LeakyReLU", {"negative_slope": 0.2}),
-    "gelu": ("gelu", {"approximate": False}),
-    "softplus": ("softplus", {"beta": 1.0}),
-    "hard_tanh": ("hard_tanh", {"low": -1.0, "high": 1.0}),
-}
-
 
 def _keras_layers(sequential: Any) -> Iterator[tuple[str, Any]]:
     """Name and layer, and after each layer its activation as one of its own."""
@@ -447,10 +393,18 @@ def _keras_layers(sequential: Any) -> Iterator[tuple[str, Any]]:
         name = type(layer).__name__
         if name not in ("Activation", "InputLayer"):
             yield "relu6" if name == "ReLU" and layer.max_value == 6 else name, layer
-        function = getattr(getattr(layer, "activation", None), "__name__", "linear")
-        if function != "linear":
-            name, arguments = _FUNCTIONS.get(function, (function, {}))
-            yield name, SimpleNamespace(get_weights=list, **arguments)
+        function = getattr(layer, "activation", None)
+        name = getattr(function, "__name__", type(function).__name__)
+        if hasattr(function, "get_weights"):  # a layer in the place of a function
+            yield name, function
+        elif function is not None and name != "linear":
+            yield name, SimpleNamespace(get_weights=list, **_defaults(function))
+
+
+def _defaults(function: Any) -> dict[str, Any]:
+    """The arguments of an activation given as a function: Keras calls it with x alone."""
+    parameters = inspect.signature(function).parameters.values()
+    return {each.name: each.default for each in parameters if each.default is not each.empty}
 
 
 def _keras_arrays(net: Any, sequential: Any) -> list[tuple[Any, list[tuple[str, Array, Array]]]]:

@@ -114,10 +114,10 @@ def test_a_layer(path, name):
             np.testing.assert_array_equal(np.sort(array, None), np.sort(saved[each], None))
 
 
-ACTIVATIONS = [name for name in TABLE if getattr(layers, name.split()[0]).__mro__[1] is layers.Elementwise]
+ACTIVATIONS = (layers.Activation, layers.Softmax, layers.LogSoftmax)
 
 
-@pytest.mark.parametrize("name", sorted(set(ACTIVATIONS) - {"Dropout", "GaussianNoise"}))
+@pytest.mark.parametrize("name", sorted(n for n in TABLE if issubclass(getattr(layers, n.split()[0]), ACTIVATIONS)))
 def test_large_numbers(path, name):
     """Relative to the number, where it is above 1."""
     net = Model([TABLE[name][0]()], seed=0).build((6,))

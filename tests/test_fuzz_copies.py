@@ -37,11 +37,12 @@ MAY_BE_0 = ("momentum", "dampening", "weight_decay", "lambd", "lr_decay", "initi
 
 TIED = (loss.MAE, loss.Hinge)  # without weights their gradients cancel to rounding errors, whose sign decides nothing
 
+ACTIVATIONS = (layers.Activation, layers.Softmax, layers.LogSoftmax)
 PLAIN = [
-    layers.Sigmoid, layers.Tanh, layers.ReLU, layers.LeakyReLU, layers.ELU, layers.SELU, layers.GELU, layers.SiLU,
-    layers.Softplus, layers.Softsign, layers.Mish, layers.HardTanh, layers.ReLU6, layers.HardSigmoid,
-    layers.HardSwish, layers.Softmax, layers.LogSoftmax,
-]  # fmt: skip
+    each
+    for name, each in vars(layers).items()
+    if name in layers.__all__ and issubclass(each, ACTIVATIONS) and each.stackable
+]
 
 
 class Falling:

@@ -30,10 +30,11 @@ def negative_gradient(x, grad):
     return -grad
 
 
-SMOOTH = [layers.Sigmoid, layers.Tanh, layers.GELU, layers.SiLU, layers.Softplus, layers.Mish, layers.Softmax,
-          layers.LogSoftmax]  # fmt: skip
-KINKED = [layers.ReLU, layers.LeakyReLU, layers.PReLU, layers.ELU, layers.SELU, layers.Softsign, layers.HardSigmoid,
-          layers.HardSwish, layers.HardTanh, layers.ReLU6, lambda: layers.PReLU(per_channel=True)]  # fmt: skip
+ACTIVATIONS = [
+    each for name, each in vars(layers).items() if name in layers.__all__ and issubclass(each, layers.Activation)
+]
+SMOOTH = [*(each for each in ACTIVATIONS if not each.kinks), layers.Softmax, layers.LogSoftmax]
+KINKED = [*(each for each in ACTIVATIONS if each.kinks), lambda: layers.PReLU(per_channel=True)]
 PLAIN = [layers.BatchNorm, layers.LayerNorm, layers.RMSNorm, lambda: layers.BatchNorm(scale=False),
          lambda: layers.BatchNorm(bias=False), lambda: layers.RMSNorm(scale=False), lambda: layers.Dropout(0.3),
          lambda: layers.GaussianNoise(0.1), lambda: layers.Lambda(negative, negative_gradient)]  # fmt: skip

@@ -34,6 +34,9 @@ class Base:
     stackable = False  # forward and backward serve a stack of copies, all arrays with one more axis in front
     threaded = False  # shares its work among threads, each of which needs BLAS in one thread
     min_batch = 1  # rows that a training batch must have
+    training_only = False  # in inference y is x
+    # What others call it, if they have it, with their arguments and where ours have other names: "Elu(alpha=slope)".
+    onnx = torch = keras = ""
 
     name: str | None
     path: str  # where it stands in its net: "layers.0"

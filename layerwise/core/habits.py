@@ -185,6 +185,12 @@ def tell_foreign_names(cls: type, table: dict[str, str]) -> None:
         setattr(cls, name, (ForeignFlag if name == "requires_grad" else ForeignAttribute)(name, table))
 
 
+def counterpart(text: str) -> tuple[str, dict[str, str]]:
+    """What a layer declares as its counterpart: of "Elu(alpha=slope)" the name, and their argument -> our attribute."""
+    name, _, given = text.removesuffix(")").partition("(")
+    return name, dict(pair.split("=") for pair in given.split(", ") if pair)
+
+
 def instead(module: str, name: str, known: Iterable[str]) -> str | None:
     """What to write for a name that a module does not have; None where no habit is known."""
     if name in MODULES[module]:
