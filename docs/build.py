@@ -22,8 +22,8 @@ ROOT = HERE.parent
 
 # The order in the menu; pages that are not named come after them.
 FIRST = [
-    "index", "tutorial", "try", "coming_from", "comparing", "sweeps", "optimizers", "optimizers_solve", "speed",
-    "convolution", "distributed", "tested", "architecture",
+    "index", "tutorial", "try", "own", "coming_from", "equals", "files", "sklearn", "comparing", "sweeps", "stacks",
+    "optimizers", "optimizers_solve", "convolution", "distributed", "speed", "tested", "architecture",
 ]  # fmt: skip
 FOUR = ["layers", "loss", "optim", "model"]
 INNER = {"__init__"}

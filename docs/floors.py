@@ -1,4 +1,5 @@
-"""The floors of the house, from the imports themselves: `python docs/floors.py` draws docs/images/floors.svg anew.
+"""What the manual says of the code's size and floors, from the code itself. `python docs/floors.py` makes it anew:
+docs/images/floors.svg from the imports, and the README's "Read in this order" from the number of lines.
 
 A module imports from its own floor and from those below; layers, loss and optim know none of each other.
 """
@@ -24,6 +25,18 @@ FLOORS = [
 ]
 PICTURE = ROOT / "docs" / "images" / "floors.svg"
 WIDTH, ROW = 760, 22
+
+# In which order to read: (file, as far as this class on the first evening, as far as this one in the end; None: all).
+READING = [
+    ("loss.py", "MSE", None),
+    ("layers.py", "ReLU", None),
+    ("optim.py", "SGD", "Adam"),
+    ("model.py", "", None),
+    ("layerwise/training/loop.py", "", None),
+]
+LINES_AN_HOUR = 400
+README = ROOT / "README.md"
+BEGIN, END = "<!-- reading: begin, made by docs/floors.py -->", "<!-- reading: end -->"
 COLOURS = 'fill="#f4f7fa" stroke="#0072b2"'
 
 
@@ -123,6 +136,39 @@ def svg() -> str:
     )
 
 
+def lines_as_far_as(file: str, name: str | None) -> int:
+    """The number of lines of a file up to the end of a class; None: of all of it, "": of none."""
+    text = (ROOT / file).read_text(encoding="utf-8")
+    ends = {None: len(text.splitlines()), "": 0}
+    classes = (node for node in ast.parse(text).body if isinstance(node, ast.ClassDef))
+    return (ends | {node.name: node.end_lineno or 0 for node in classes})[name]
+
+
+def reading() -> str:
+    """The README's table of what to read, with the hours that it takes."""
+    counts = [(lines_as_far_as(file, first), lines_as_far_as(file, last)) for file, first, last in READING]
+    rows = [
+        f"| [{file}]({file}) | {f'as far as `{first}`: {few}' if first else ''} | "
+        f"{f'as far as `{last}`: {many}' if last else many} |"
+        for (file, first, last), (few, many) in zip(READING, counts, strict=True)
+    ]
+    evening, all_lines = (sum(column) for column in zip(*counts, strict=True))
+    hours = [round(each / LINES_AN_HOUR) for each in (evening, all_lines)]
+    head = ["| file | lines for one evening | lines in all |", "|---|---|---|"]
+    last = f"| together | {evening}: about {hours[0]} hours | {all_lines}: about {hours[1]} hours |"
+    told = f"The hours are those of a reader who takes {LINES_AN_HOUR} lines an hour, docstrings included."
+    return "\n".join([BEGIN, *head, *rows, last, "", told, END])
+
+
+def split_readme() -> tuple[str, str, str]:
+    """(what stands before the table, the table, what stands after it)"""
+    before, rest = README.read_text(encoding="utf-8").split(BEGIN)
+    table, after = rest.split(END)
+    return before, BEGIN + table + END, after
+
+
 if __name__ == "__main__":
+    before, _, after = split_readme()
+    README.write_text(before + reading() + after, encoding="utf-8")
     PICTURE.write_text(svg(), encoding="utf-8")
     print(PICTURE.relative_to(ROOT))

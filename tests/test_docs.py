@@ -9,10 +9,12 @@ import re
 import shutil
 from pathlib import Path
 
+import floors
 import numpy as np
 import pytest
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
 PROGRAMS = re.findall(
     r"## (.+?)\n.*?```python\n(.*?)```\n\n```text\n(.*?)```", (DOCS / "try.md").read_text(encoding="utf-8"), re.S
 )
@@ -33,6 +35,28 @@ def test_a_program_prints_what_the_page_says(program, printed):
     assert re.sub(NUMBER, "0", said).split() == re.sub(NUMBER, "0", page).split()
     numbers = [np.array(re.findall(NUMBER, text), float) for text in (said, page)]
     assert np.allclose(*numbers, rtol=0.02, atol=0.02)  # last digits depend on the processor
+
+
+def test_the_readme_says_how_long_the_code_is():
+    """To 5 %, and the hours to one; `python docs/floors.py` counts the lines anew."""
+    _, said, _ = floors.split_readme()
+    counted = floors.reading()
+    assert re.sub(NUMBER, "0", said) == re.sub(NUMBER, "0", counted)
+    numbers = [np.array(re.findall(NUMBER, text), float) for text in (said, counted)]
+    assert np.allclose(*numbers, rtol=0.05, atol=1)
+
+
+def test_the_readme_names_every_room():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    rooms = {f"layerwise/{name.split('.')[0]}" for name in floors.MODULES if name not in floors.FOUR} | {*floors.FOUR}
+    files = {f"{room}/" if (ROOT / room).is_dir() else f"{room}.py" for room in rooms}
+    assert [file for file in sorted(files) if f"| `{file}` |" not in text] == []
+
+
+def test_every_page_of_the_manual_is_reached_from_the_first():
+    names = {path.stem for path in DOCS.glob("*.md")}
+    linked = set(re.findall(r"\]\((\w+)\.md", (DOCS / "index.md").read_text(encoding="utf-8")))
+    assert names - linked - {"index"} == set()
 
 
 # Two modules of the reference: all of it takes half a minute, which .ci/run spends.
