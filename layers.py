@@ -136,6 +136,7 @@ class Layer(Base):
             self.build(x.shape[1:])
         elif x.shape[1:] != self.input_shape:
             self.output_shape(x.shape[1:])  # says what is wrong if the parameters do not fit
+        self._workspace.repeatable = True
         with self._workspace.rest_of_step(reusing=False), np.errstate(all="ignore"):
             if self.copies is not None:  # all copies get the same rows
                 x = np.broadcast_to(x, (self.copies, *x.shape))
@@ -1210,8 +1211,8 @@ class Chain(Layer):
 
     def forward(self, x: Array, training: bool) -> Array:
         dtype = self._flat.dtype
-        self.kept = x, training  # for `Model.again`, and so are the generators' states
-        if training and self._random:
+        self.kept = x, training  # for `Model.reevaluate`, and so are the generators' states
+        if training and self._random and self._workspace.repeatable:
             for layer in self._random:
                 layer.rng_state = layer.rng.bit_generator.state
         for layer in self.layers:

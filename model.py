@@ -216,6 +216,11 @@ class Model(_layers.Chain):
                 "evaluating a batch again needs a loss of ours, or a subclass of Loss, after net(x) and loss."
             )
         x, training = self.kept
+        if training and not self._workspace.repeatable:
+            raise TypeError(
+                "this batch can't be evaluated again: the random numbers of a training step are repeated only for an "
+                "optimizer whose class has reevaluate = True."
+            )
         drawn = [leaf for leaf in self.leaves() if training and leaf.rng_state is not None]
         buffers = [(value, value.copy()) for leaf in self.leaves() for value in leaf.buffers.values()]
         for leaf in drawn:

@@ -29,7 +29,7 @@ import itertools
 import math
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ import numpy as np
 
 from layerwise import optim
 from layerwise.core import arguments, files, interrupts
+from layerwise.training.adapters import rules_within
 
 Logs = dict[str, float]
 
@@ -192,7 +193,7 @@ class ReduceOnPlateau:
 
     def check_run(self, run: Any) -> None:
         self.monitor.check_run(run)
-        rules = [rule for rule in _within(run.optim) if "lr" in getattr(rule, "hyper", ())]
+        rules = [rule for rule in rules_within(run.optim) if "lr" in getattr(rule, "hyper", ())]
         if not rules:
             raise ValueError(f"ReduceOnPlateau sets the lr of an optimizer, and {run.optim!r} has none.")
         for rule in rules:
@@ -215,7 +216,7 @@ class ReduceOnPlateau:
         if self.cooling > 0:
             self.cooling, self.waited = self.cooling - 1, 0
         if self.waited > self.patience:
-            for rule in _within(run.optim):
+            for rule in rules_within(run.optim):
                 if "lr" in rule.hyper and rule.lr > self.min_lr:
                     rule.lr = max(rule.lr * self.factor, self.min_lr)
             self.cooling, self.waited = self.cooldown, 0
@@ -508,7 +509,7 @@ class UpdateStats:
         self.leaves = leaves = list(run.net.leaves())
         self.moving = [leaf for leaf in leaves if leaf.parameters and not leaf.frozen]
         self.gated = [leaf for leaf in leaves if getattr(leaf, "dead_below", None) is not None]
-        self.clips = [rule for rule in _within(run.optim) if isinstance(rule, optim.Clip)]
+        self.clips = [rule for rule in rules_within(run.optim) if isinstance(rule, optim.Clip)]
         self._anew(run)
 
     def _anew(self, run: Any) -> None:
@@ -669,15 +670,6 @@ def _tensorboard() -> tuple[Any, Any, Any]:
     except ImportError:
         raise ImportError('TensorBoard needs a package: pip install "layerwise[tensorboard]"') from None
     return EventsWriter, event_pb2, summary_pb2.Summary
-
-
-def _within(rule: Any) -> Iterator[Any]:
-    """An optimizer, and all that it goes around."""
-    yield rule
-    inner = rule.optimizers.values() if isinstance(rule, optim.PerLayer) else []
-    for each in [rule.optimizer] if isinstance(rule, optim.Wrapper) else inner:
-        if each is not None:
-            yield from _within(each)
 
 
 def _norm(arrays: Iterable[Any]) -> float:

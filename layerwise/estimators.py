@@ -24,11 +24,12 @@ from layerwise import layers as _layers
 from layerwise import loss as _loss
 from layerwise import model as _model
 from layerwise import optim as _optim
-from layerwise.callbacks import EarlyStopping, ReduceOnPlateau, _epochs, _within
+from layerwise.callbacks import EarlyStopping, ReduceOnPlateau, _epochs
 from layerwise.compare import rule_named
 from layerwise.core import arguments
 from layerwise.core.arguments import check_unmasked
 from layerwise.core.parameters import Workspace
+from layerwise.training.adapters import rules_within
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, is_classifier, is_regressor
@@ -79,7 +80,7 @@ def _needs_all_rows(estimator: Any) -> str | None:
     if estimator.early_stopping is True:
         return "early_stopping=True holds out a part of all rows: set early_stopping=False, or call fit."
     with contextlib.suppress(ValueError):  # no such name: fit says so
-        if any(isinstance(rule, _optim.LBFGS) for rule in _within(estimator._rule())):
+        if any(isinstance(rule, _optim.LBFGS) for rule in rules_within(estimator._rule())):
             return "LBFGS needs all rows at once: call fit, or take another optimizer, such as Adam."
     return None
 
@@ -110,7 +111,7 @@ class _Adaptive(ReduceOnPlateau):
         if self.waited <= self.patience:
             return False
         self.waited = 0
-        rules = [rule for rule in _within(run.optim) if "lr" in rule.hyper]
+        rules = [rule for rule in rules_within(run.optim) if "lr" in rule.hyper]
         ends = all(rule.lr <= 1e-6 for rule in rules)
         for rule in rules if not ends else ():
             rule.lr = rule.lr / 5

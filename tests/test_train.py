@@ -561,3 +561,24 @@ def test_numbers_that_overflow_warn_nobody():
         net.train(np.full((4, 2), 1e38), np.full((4, 1), 1e38), optim=optim.SGD(lr=1e30), epochs=50, verbose=False)
     assert np.isfinite(net.vector).all()
     assert math.isfinite(float(net(np.full((4, 2), 1e38)).sum()))
+
+
+def test_a_batch_can_be_evaluated_again_only_where_its_random_numbers_are_kept():
+    """That costs time at each step: only for rules that evaluate again, for those of the user's own, and by hand."""
+    x = np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32)
+    net = layers.Model([layers.Linear(4), layers.Dropout(0.5), layers.Linear(2)], seed=0)
+    mse = loss.MSE()
+    net.train(x, x[:, :2], optim.Clip(optim.Adam(), 1.0), mse, epochs=1, verbose=False)
+    assert net[1].rng_state is None
+    with pytest.raises(TypeError, match="reevaluate = True"):
+        net.reevaluate(mse)
+    mse(net(x, training=True), x[:, :2])
+    assert net.reevaluate(mse) == mse.value
+
+    class Own(optim.SGD):
+        pass
+
+    for rule in (optim.SAM(optim.SGD()), Own(), lambda net, loss: optim.SGD()(net, loss)):
+        net[1].rng_state = None
+        net.train(x, x[:, :2], rule, mse, epochs=1, verbose=False)
+        assert net[1].rng_state is not None

@@ -86,6 +86,7 @@ class Workspace:
         self.arrays: list[Array] = []
         self.cursor = 0  # the place in `arrays` of the next one
         self.reusing = False
+        self.repeatable = True  # a batch may be evaluated again: the generators' states before it are kept
 
     def empty(self, shape: Shape, dtype: Any = None) -> Array:
         """An array to write a result into, its values undefined: a reused one within a step, else a new one."""

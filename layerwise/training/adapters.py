@@ -1,11 +1,16 @@
-"""What a user gives to a training, called in one way: callbacks of either form, and a plain callable as optimizer."""
+"""What a user gives to a training, called in one way: callbacks of either form, and a plain callable as optimizer; and
+which rules an optimizer is made of."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+
+from layerwise import optim as _optim
+from layerwise.core.hyper import is_ours
 
 
 class CallbackAdapter:
@@ -29,6 +34,23 @@ class CallbackAdapter:
 def is_true(answer: Any) -> bool:
     """Whether a callback's answer is True, NumPy's included."""
     return isinstance(answer, (bool, np.bool_)) and bool(answer)
+
+
+def rules_within(rule: Any) -> Iterator[Any]:
+    """An optimizer, and all that it wraps."""
+    yield rule
+    inner = rule.optimizers.values() if isinstance(rule, _optim.PerLayer) else []
+    for each in [rule.optimizer] if isinstance(rule, _optim.Wrapper) else inner:
+        if each is not None:
+            yield from rules_within(each)
+
+
+def may_reevaluate(rule: Any) -> bool:
+    """Whether an optimizer evaluates a batch more than once, or may do so: it is of the user's own."""
+    return any(
+        not (isinstance(each, _optim.Optimizer) and is_ours(type(each), _optim.Optimizer)) or each.reevaluate
+        for each in rules_within(rule)
+    )
 
 
 class FirstSteps:
@@ -67,4 +89,4 @@ class FirstSteps:
             self.unchanged = []
 
 
-__all__ = ["CallbackAdapter", "FirstSteps", "is_true"]
+__all__ = ["CallbackAdapter", "FirstSteps", "is_true", "may_reevaluate", "rules_within"]

@@ -21,7 +21,7 @@ import numpy as np
 from layerwise import loss as _loss
 from layerwise.core import files, interrupts, threads
 from layerwise.training import data, netfile, resume, serialize
-from layerwise.training.adapters import CallbackAdapter, FirstSteps, is_true
+from layerwise.training.adapters import CallbackAdapter, FirstSteps, is_true, may_reevaluate
 from layerwise.training.evaluation import broadcast_to_copies, evaluated
 from layerwise.training.means import RunningMeans, StackRunningMeans, WeightedLoss
 from layerwise.training.progress import ProgressBar
@@ -142,6 +142,7 @@ class Run:
         if getattr(loss, "_trusted", False):  # it serves another training now, in a thread or around this one
             loss = self.loss = copy.copy(loss)
         net.training = True
+        net._workspace.repeatable = may_reevaluate(self.given)
         ours = self._ours = isinstance(loss, _loss.Loss)
         self._weighted = WeightedLoss(loss)
         if ours:
@@ -351,7 +352,7 @@ class Run:
         return ends
 
     def _agreed_after_epoch(self, ends: bool) -> bool:
-        return self._all_reduce(ends)
+        return ends
 
     def on_any_rank(self, flags: Array) -> Array:
         """Which of these are True on any of the ranks."""

@@ -27,6 +27,7 @@ class Snapshot:
         live = [net.vector, *(value for leaf in net.leaves() for value in leaf.buffers.values())]
         self.pairs = [(np.empty_like(array), array) for array in live]
         self.rngs = [*order, *(rng for leaf in net.leaves() if leaf.random for rng in leaf.rngs)]
+        self.rng_states: list[Any] = []
         self.state: Any = None
         self.take()
 
@@ -35,7 +36,8 @@ class Snapshot:
             kept[...] = live  # np.copyto takes three times as long on small arrays
         if self.optim is not None:
             self.state = self.optim.snapshot(self.state)
-        self.rng_states = [rng.bit_generator.state for rng in self.rngs]
+        if self.rngs:
+            self.rng_states = [rng.bit_generator.state for rng in self.rngs]
 
     def restore(self) -> None:
         for kept, live in self.pairs:
