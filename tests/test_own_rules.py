@@ -159,6 +159,22 @@ def test_a_plain_callable_is_told_of_the_layer_that_it_leaves():
     train(rebinding, net)  # what is frozen is meant to stay: a warning would be an error here
 
 
+def test_a_plain_callable_that_adds_up_gradients_is_told_nothing():
+    """It moves the weights at each third step. One that never does is told at the end of the training."""
+    steps = []
+
+    def adding(net, loss, every=3):
+        net.backpropagate(loss)
+        steps.append(net.gradient.copy())
+        if len(steps) % every == 0:
+            net.vector[...] -= 0.1 * sum(steps[-every:])
+
+    train(adding)  # a warning is an error here
+    assert len(steps) >= 3
+    with pytest.warns(UserWarning, match=rf"has not changed .* in ({len(steps)}|64) steps"):
+        train(lambda net, loss: net.backpropagate(loss))
+
+
 # minimize --------------------------------------------------------------------------------------------------------
 
 

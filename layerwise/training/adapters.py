@@ -12,6 +12,8 @@ import numpy as np
 from layerwise import optim as _optim
 from layerwise.core.hyper import is_ours
 
+ADDED_UP = 64  # batches whose gradients a plain callable may add up before its first step
+
 
 class CallbackAdapter:
     """A callback of either form: its methods, or None where it has none of that name."""
@@ -54,13 +56,13 @@ def may_reevaluate(rule: Any) -> bool:
 
 
 class FirstSteps:
-    """The first two steps of an optimizer that is a plain callable (net, loss): a warning names the layers whose
-    weights it does not change although their gradients are not 0. Then the run calls the optimizer itself."""
+    """The first steps of an optimizer that is a plain callable (net, loss): a warning names the layers whose weights
+    it does not change although their gradients are not 0. Then the run calls the optimizer itself."""
 
     def __init__(self, run: Any) -> None:
         self.run, self.optim = run, run.optim
         self.steps = 0
-        self.unchanged = [leaf for leaf in run.net.leaves() if leaf.trainable]
+        self.trained = self.unchanged = [leaf for leaf in run.net.leaves() if leaf.trainable]
 
     def __call__(self, net: Any, loss: Any) -> None:
         before = [[w.copy() for w in leaf.parameters.values()] for leaf in self.unchanged]
@@ -74,19 +76,24 @@ class FirstSteps:
             if all(map(np.array_equal, leaf.parameters.values(), weights))
             and any(gradient.any() for gradient in leaf.gradients.values())
         ]
-        if self.unchanged and self.steps < 2:
-            return
+        # One that has moved nothing at all may be adding up gradients.
+        patience = ADDED_UP if len(self.unchanged) == len(self.trained) else 2
+        if not self.unchanged or self.steps >= patience:
+            self.end()
+
+    def end(self) -> None:
+        """After the last of these steps, or of the training."""
         self.run.apply = self.optim
-        if self.unchanged:
+        if self.unchanged and self.steps >= 2:
             name = getattr(self.optim, "__name__", type(self.optim).__name__)
             labels = ", ".join(leaf.label for leaf in self.unchanged)
             warnings.warn(
-                f"{name} has not changed the weights of {labels} in two steps, although their gradients "
-                f"are not 0: change them in place, as layer.w -= lr * layer.w_gradient does. "
+                f"{name} has not changed the weights of {labels} in {'two' if self.steps == 2 else self.steps} steps, "
+                f"although their gradients are not 0: change them in place, as layer.w -= lr * layer.w_gradient does. "
                 f"What is to stay as it is, is frozen: layer.frozen = True.",
                 stacklevel=2,
             )
-            self.unchanged = []
+        self.unchanged = []
 
 
 __all__ = ["CallbackAdapter", "FirstSteps", "is_true", "may_reevaluate", "rules_within"]

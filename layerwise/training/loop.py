@@ -168,6 +168,8 @@ class Run:
                     resume.restore_outside(self.resumed, self)
             self.begun = True
             self._fit_epochs(rows, validation, shuffle)
+            if isinstance(self.apply, FirstSteps):
+                self.apply.end()
         except BaseException as error:
             failed = error
             raise
