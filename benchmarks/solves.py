@@ -25,11 +25,15 @@ import optim  # noqa: E402
 from layerwise import datasets, schedules  # noqa: E402
 
 GRID = (1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+NAMED = [name for name in [*vars(optim), *optim.__all__] if name in optim.__all__]  # in the order of their file
+KINDS = {name: getattr(optim, name) for name in NAMED if isinstance(getattr(optim, name), type)}
 RULES = [
-    "SGD", "Momentum", "SignSGD", "Signum", "Rprop", "ASGD", "RMSProp", "Adagrad", "Adadelta", "Adam", "AdamW",
-    "Adamax", "NAdam", "RAdam", "AdaBelief", "Yogi", "Lion", "LAMB", "LARS", "Adafactor", "Muon", "ScheduleFreeSGD",
-    "ScheduleFreeAdamW", "DoG", "Prodigy", "PolyakSGD", "LBFGS",
-]  # fmt: skip
+    name
+    for name, kind in KINDS.items()
+    if issubclass(kind, optim.Optimizer)
+    and not issubclass(kind, (optim.Wrapper, optim.PerLayer))
+    and kind is not optim.Optimizer
+]
 FULL_BATCH = ("Rprop", "LBFGS")
 PROBLEMS = ("quadratic", "Rosenbrock", "XOR", "digits")
 BUDGETS = {"quadratic": 5_000, "Rosenbrock": 20_000, "XOR": 2_000, "digits": 860}  # evaluations of value and gradient

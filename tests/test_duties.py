@@ -50,6 +50,11 @@ def test_an_activation_bends_where_it_says(name):
         assert gradcheck.gradcheck(layer.copy(), np.full((1, 1), place)).error < 1e-6, f"a kink at {place:g}"
 
 
+def test_every_loss_serves_a_stack_of_nets():
+    """`stackable = True` on its class, once `forward` and `derivative` act on the last axes only."""
+    assert [name for name in loss.__all__ if name != "Loss" and not getattr(loss, name).stackable] == []
+
+
 @pytest.mark.parametrize("module", [layers, loss, optim], ids=lambda module: module.__name__)
 def test_the_manual_names_all_that_there_is(module):
     """In the README or in docs/."""

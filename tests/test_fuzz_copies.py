@@ -35,7 +35,15 @@ HYPER = {  # what differs from rule to rule stands in `Draw.rule`
 
 MAY_BE_0 = ("momentum", "dampening", "weight_decay", "lambd", "lr_decay", "initial_accumulator", "beta", "beta1")
 
-TIED = (loss.MAE, loss.Hinge)  # without weights their gradients cancel to rounding errors, whose sign decides nothing
+
+def is_tied(kind):
+    """Whether gradients are of a few sizes, so that without weights they cancel to rounding errors of either sign."""
+    if kind.by_rows or kind.outputs > 1 or (kind.binary and not kind.labels):
+        return False
+    each, pred = kind(), np.linspace(-3, 3, 40)[:, None]
+    each(pred, np.ones((40, 1)))
+    return len(np.unique(each.backward())) <= 3
+
 
 ACTIVATIONS = (layers.Activation, layers.Softmax, layers.LogSoftmax)
 PLAIN = [
@@ -96,7 +104,7 @@ class Draw:
             before, width = [], width * before[0]
         self.error = self.loss()
         columns = self.whole(2 if self.classes else 1, 4)
-        units, arguments = columns * (2 if self.error[0] is loss.GaussianNLL else 1), self.linear()
+        units, arguments = columns * self.error[0].outputs, self.linear()
         made.append(lambda: layers.Linear(units, **arguments))
         if self.last is not None:
             made.append(self.last)
@@ -135,7 +143,7 @@ class Draw:
         """Its class and arguments; sets whether the targets are classes, and the last layer."""
         reduction = self.one({}, {}, {"reduction": "sum"}, {"reduction": "batch_sum"})
         self.classes, self.last = False, None
-        kind = self.one(*(getattr(loss, name) for name in loss.__all__ if name not in ("Loss", "relative_weight")))
+        kind = self.one(*(getattr(loss, name) for name in loss.__all__ if name != "Loss"))
         self.targets = "numbers"
         if kind is loss.CrossEntropy:
             self.classes, self.targets = True, self.one("class numbers", "probabilities")
@@ -149,14 +157,14 @@ class Draw:
             self.classes, self.targets, self.last = True, "probabilities", layers.Softmax
         elif kind is loss.CosineSimilarity:
             self.classes = True
-        elif issubclass(kind, loss.BinaryCrossEntropy):
+        elif kind.binary and not kind.labels:
             self.targets = "shares"
             if self.chance(0.5):
                 return kind, {"from_logits": True} | reduction
             self.last = layers.Sigmoid
-        elif issubclass(kind, loss.Hinge):
+        elif kind.labels:
             self.targets = "signs"
-        elif kind is loss.PoissonNLL:
+        elif kind.positive_targets:
             self.targets = "counts"
         return kind, reduction
 
@@ -173,9 +181,9 @@ class Draw:
             "probabilities": lambda: np.abs(u) / np.abs(u).sum(-1, keepdims=True),
         }[self.targets]()
         metrics = {"class numbers": ["accuracy", "balanced_accuracy"], "numbers": ["mae", "r2"]}
-        metrics = [] if self.error[0] is loss.GaussianNLL else metrics.get(self.targets, [])
+        metrics = [] if self.error[0].outputs > 1 else metrics.get(self.targets, [])
         weight, by_class = None, None
-        if self.chance(0.4) or self.error[0] in TIED:
+        if self.chance(0.4) or is_tied(self.error[0]):
             steps = len(self.columns) > 1 and self.chance(0.5)
             weight = self.rng.uniform(0, 3, (self.rows, *self.columns[: int(steps)]))
         elif self.targets == "class numbers" and len(self.columns) == 1 and self.chance(0.4):

@@ -35,57 +35,6 @@ def walk(rule, case, steps=6, before=lambda t: None):
         return trained, net.vector.tobytes()
 
 
-# Arguments and defaults ------------------------------------------------------------------------------------------
-
-# What users rely on, in this order.
-SIGNATURES = """
-SGD(lr=0.01, momentum=0.0, dampening=0.0, nesterov=False, weight_decay=0.0)
-Momentum(lr=0.01, beta=0.9, nesterov=False, weight_decay=0.0)
-SignSGD(lr=0.001)
-Signum(lr=0.001, beta=0.9)
-Rprop(lr=0.01, eta_minus=0.5, eta_plus=1.2, step_min=1e-06, step_max=50.0)
-ASGD(lr=0.01, lambd=0.0001, alpha=0.75, t0=1000000.0, weight_decay=0.0)
-RMSProp(lr=0.01, beta=0.9, epsilon=1e-10, weight_decay=0.0, epsilon_inside=True, momentum=0.0, centered=False)
-Adagrad(lr=0.01, epsilon=1e-10, weight_decay=0.0, lr_decay=0.0, initial_accumulator=0.0)
-Adadelta(lr=1.0, rho=0.9, epsilon=1e-06, weight_decay=0.0)
-Adam(lr=0.01, beta1=0.9, beta2=0.999, epsilon=1e-08, weight_decay=0.0, amsgrad=False)
-AdamW(lr=0.001, beta1=0.9, beta2=0.999, epsilon=1e-08, weight_decay=0.01, amsgrad=False)
-Adamax(lr=0.002, beta1=0.9, beta2=0.999, epsilon=1e-08, weight_decay=0.0)
-NAdam(lr=0.002, beta1=0.9, beta2=0.999, epsilon=1e-08, weight_decay=0.0, momentum_decay=0.004)
-RAdam(lr=0.001, beta1=0.9, beta2=0.999, epsilon=1e-08, weight_decay=0.0)
-AdaBelief(lr=0.001, beta1=0.9, beta2=0.999, epsilon=1e-16, weight_decay=0.0, epsilon_root=1e-16)
-Yogi(lr=0.01, beta1=0.9, beta2=0.999, epsilon=0.001, weight_decay=0.0, initial_accumulator=1e-06)
-Lion(lr=0.0001, beta1=0.9, beta2=0.99, weight_decay=0.001)
-LAMB(lr=0.001, beta1=0.9, beta2=0.999, epsilon=1e-06, weight_decay=0.0)
-LARS(lr=0.1, momentum=0.9, weight_decay=0.0, trust_coefficient=0.001, epsilon=0.0, nesterov=False)
-Adafactor(lr=0.01, beta2_decay=-0.8, epsilon1=None, epsilon2=0.001, clip_threshold=1.0, weight_decay=0.0)
-Muon(lr=0.02, beta=0.95, nesterov=True, weight_decay=0.0, steps=5)
-ScheduleFreeSGD(lr=1.0, beta=0.9, weight_decay=0.0)
-ScheduleFreeAdamW(lr=0.0025, beta1=0.9, beta2=0.999, epsilon=1e-08, weight_decay=0.0)
-DoG(lr=1.0, epsilon=1e-08, weight_decay=0.0, initial_distance=1e-06)
-Prodigy(lr=1.0, beta1=0.9, beta2=0.999, epsilon=1e-08, weight_decay=0.0, initial_distance=1e-06)
-PolyakSGD(max_lr=1.0, minimum=0.0)
-LBFGS(lr=1.0, history=100, line_search='strong_wolfe', steps=20, tolerance_gradient=1e-07, tolerance_change=1e-09)
-Clip(optimizer, norm=None, value=None)
-Accumulate(optimizer, steps)
-Average(optimizer, decay)
-Lookahead(optimizer, steps=5, alpha=0.5)
-SAM(optimizer, rho=0.05)
-PerLayer(optimizers)
-"""
-
-
-def test_every_argument_has_its_place_and_its_default():
-    expected = dict(line.split("(", 1) for line in SIGNATURES.strip().splitlines())
-    public = {name: getattr(optim, name) for name in optim.__all__}
-    rules = {name for name, each in public.items() if inspect.isclass(each) and issubclass(each, optim.Optimizer)}
-    assert set(expected) == rules - {"Optimizer", "Wrapper"}
-    for name, arguments in expected.items():
-        found = inspect.signature(getattr(optim, name)).parameters.values()
-        told = [each.name if each.default is each.empty else f"{each.name}={each.default!r}" for each in found]
-        assert f"{', '.join(told)})" == arguments, name
-
-
 # Bad hyper-parameters -------------------------------------------------------------------------------------------
 
 # Name -> the range as a message gives it, values just outside it, and values just inside.

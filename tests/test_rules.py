@@ -5,6 +5,7 @@ over the same cases, what each of them promises: blocks, float32, hard gradients
 import ast
 import contextlib
 import functools
+import inspect
 import itertools
 import math
 from pathlib import Path
@@ -25,6 +26,67 @@ SOLVED = [case for case in CASES if case.kind is not None]
 
 def by_id(case):
     return case.id
+
+
+# Each class in a row -----------------------------------------------------------------------------------------------
+
+# What users rely on: the arguments of each class, in this order and with these defaults; and the vectors that its state
+# consists of, as large as the parameters (None: it looks at shapes, or has rules within).
+TABLE = {
+    "SGD": ("lr=0.01, momentum=0.0, dampening=0.0, nesterov=False, weight_decay=0.0", []),
+    "Momentum": ("lr=0.01, beta=0.9, nesterov=False, weight_decay=0.0", ["v"]),
+    "SignSGD": ("lr=0.001", []),
+    "Signum": ("lr=0.001, beta=0.9", ["m"]),
+    "Rprop": ("lr=0.01, eta_minus=0.5, eta_plus=1.2, step_min=1e-06, step_max=50.0", ["last", "s"]),
+    "ASGD": ("lr=0.01, lambd=0.0001, alpha=0.75, t0=1000000.0, weight_decay=0.0", ["a"]),
+    "RMSProp": (
+        "lr=0.01, beta=0.9, epsilon=1e-10, weight_decay=0.0, epsilon_inside=True, momentum=0.0, centered=False",
+        ["v"],
+    ),
+    "Adagrad": ("lr=0.01, epsilon=1e-10, weight_decay=0.0, lr_decay=0.0, initial_accumulator=0.0", ["s"]),
+    "Adadelta": ("lr=1.0, rho=0.9, epsilon=1e-06, weight_decay=0.0", ["v", "u"]),
+    "Adam": ("lr=0.01, beta1=0.9, beta2=0.999, epsilon=1e-08, weight_decay=0.0, amsgrad=False", ["m", "v"]),
+    "AdamW": ("lr=0.001, beta1=0.9, beta2=0.999, epsilon=1e-08, weight_decay=0.01, amsgrad=False", ["m", "v"]),
+    "Adamax": ("lr=0.002, beta1=0.9, beta2=0.999, epsilon=1e-08, weight_decay=0.0", ["m", "u"]),
+    "NAdam": ("lr=0.002, beta1=0.9, beta2=0.999, epsilon=1e-08, weight_decay=0.0, momentum_decay=0.004", ["m", "v"]),
+    "RAdam": ("lr=0.001, beta1=0.9, beta2=0.999, epsilon=1e-08, weight_decay=0.0", ["m", "v"]),
+    "AdaBelief": ("lr=0.001, beta1=0.9, beta2=0.999, epsilon=1e-16, weight_decay=0.0, epsilon_root=1e-16", ["m", "v"]),
+    "Yogi": ("lr=0.01, beta1=0.9, beta2=0.999, epsilon=0.001, weight_decay=0.0, initial_accumulator=1e-06", ["m", "v"]),
+    "Lion": ("lr=0.0001, beta1=0.9, beta2=0.99, weight_decay=0.001", ["m"]),
+    "LAMB": ("lr=0.001, beta1=0.9, beta2=0.999, epsilon=1e-06, weight_decay=0.0", ["m", "v"]),
+    "LARS": ("lr=0.1, momentum=0.9, weight_decay=0.0, trust_coefficient=0.001, epsilon=0.0, nesterov=False", ["v"]),
+    "Adafactor": (
+        "lr=0.01, beta2_decay=-0.8, epsilon1=None, epsilon2=0.001, clip_threshold=1.0, weight_decay=0.0",
+        None,
+    ),
+    "Muon": ("lr=0.02, beta=0.95, nesterov=True, weight_decay=0.0, steps=5", None),
+    "ScheduleFreeSGD": ("lr=1.0, beta=0.9, weight_decay=0.0", ["z"]),
+    "ScheduleFreeAdamW": ("lr=0.0025, beta1=0.9, beta2=0.999, epsilon=1e-08, weight_decay=0.0", ["z", "v"]),
+    "DoG": ("lr=1.0, epsilon=1e-08, weight_decay=0.0, initial_distance=1e-06", ["start_w"]),
+    "Prodigy": (
+        "lr=1.0, beta1=0.9, beta2=0.999, epsilon=1e-08, weight_decay=0.0, initial_distance=1e-06",
+        ["start_w", "m", "v", "s"],
+    ),
+    "PolyakSGD": ("max_lr=1.0, minimum=0.0", []),
+    "LBFGS": (
+        "lr=1.0, history=100, line_search='strong_wolfe', steps=20, tolerance_gradient=1e-07, tolerance_change=1e-09",
+        None,
+    ),
+    "Clip": ("optimizer, norm=None, value=None", []),
+    "Accumulate": ("optimizer, steps", ["mean"]),
+    "Average": ("optimizer, decay", ["average"]),
+    "Lookahead": ("optimizer, steps=5, alpha=0.5", ["slow"]),
+    "SAM": ("optimizer, rho=0.05", []),
+    "PerLayer": ("optimizers", None),
+}
+
+
+def test_every_argument_has_its_place_and_its_default():
+    assert sorted(TABLE) == NAMES
+    for name, (arguments, _) in TABLE.items():
+        found = inspect.signature(getattr(optim, name)).parameters.values()
+        told = [each.name if each.default is each.empty else f"{each.name}={each.default!r}" for each in found]
+        assert ", ".join(told) == arguments, name
 
 
 # Equal to the reference ---------------------------------------------------------------------------------------
@@ -306,7 +368,7 @@ def test_everything_frozen_moves_nothing():
 
 # float32, and gradients that are hard ------------------------------------------------------------------------------
 
-CREEPING = ("AdamW", "Lion", "ASGD", "Yogi")  # move without a gradient: by decay, lambd, or what m starts at
+CREEPING = ("ASGD", "Yogi")  # move without a gradient, by lambd or by what m starts at, as those do that decay
 
 
 @functools.cache
@@ -358,7 +420,8 @@ def test_hard_gradients_in_float32(name, sizes):
         assert {w.dtype.name for w in parameters} == {"float32"}
         assert all(np.isfinite(w).all() for w in parameters)
         moved = bits([parameters]) != bits([start])
-        assert moved == (sizes != [0.0] or name in CREEPING) or sizes == [1e-30]
+        creeps = name in CREEPING or getattr(rule, "weight_decay", 0) > 0
+        assert moved == (sizes != [0.0] or creeps) or sizes == [1e-30]
     assert all(array.dtype == np.float32 and np.isfinite(array).all() for array in arrays_of(rule))
 
 
@@ -419,15 +482,6 @@ def test_squares_whose_sum_overflows_are_no_reason_to_refuse():
 
 # What is remembered ---------------------------------------------------------------------------------------------
 
-# Vectors as large as the parameters, for each of them.
-STATE = {
-    "ASGD": ["a"], "Accumulate": ["mean"], "AdaBelief": ["m", "v"], "Adadelta": ["v", "u"], "Adagrad": ["s"],
-    "Adam": ["m", "v"], "AdamW": ["m", "v"], "Adamax": ["m", "u"], "Average": ["average"], "Clip": [],
-    "DoG": ["start_w"], "LAMB": ["m", "v"], "LARS": ["v"], "Lion": ["m"], "Lookahead": ["slow"], "Momentum": ["v"],
-    "NAdam": ["m", "v"], "PolyakSGD": [], "Prodigy": ["start_w", "m", "v", "s"], "RAdam": ["m", "v"],
-    "RMSProp": ["v"], "Rprop": ["last", "s"], "SAM": [], "SGD": [], "ScheduleFreeAdamW": ["z", "v"],
-    "ScheduleFreeSGD": ["z"], "SignSGD": [], "Signum": ["m"], "Yogi": ["m", "v"],
-}  # fmt: skip
 MORE = [
     (lambda: optim.SGD(momentum=0.9), ["b"]),
     (lambda: optim.SGD(momentum=Scheduled([0.0, 0.9])), ["b"]),
@@ -450,7 +504,7 @@ def after_two_steps(rule):
 
 @pytest.mark.parametrize(
     ("make", "names"),
-    [pytest.param(defaults()[name], names, id=name) for name, names in STATE.items()]
+    [pytest.param(defaults()[name], names, id=name) for name, (_, names) in TABLE.items() if names is not None]
     + [pytest.param(make, names, id=repr(make())) for make, names in MORE],
 )
 def test_the_state_is_the_vectors_of_the_table(make, names):
@@ -462,7 +516,8 @@ def test_the_state_is_the_vectors_of_the_table(make, names):
 
 
 def test_the_state_of_those_that_look_at_shapes():
-    assert set(STATE) | {"Adafactor", "Muon", "LBFGS", *COMPOSITE} == set(NAMES)
+    of_shapes = {name for name, (_, names) in TABLE.items() if names is None}
+    assert of_shapes == {"Adafactor", "Muon", "LBFGS", *COMPOSITE}
     state = after_two_steps(optim.Adafactor())[1].state_dict()["state"]
     found = [{name: a.shape for name, a in each.items()} for each in state]
     assert found == [
