@@ -17,7 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from layerwise.core import habits
+from layerwise.core import arguments, habits, targets, weights
+from layerwise.core.reduction import REDUCTIONS as REDUCTIONS
+from layerwise.core.reduction import reduce, reduce_copies
+from layerwise.core.weights import converted as converted_weight
+from layerwise.core.weights import relative as relative_weight
 
 Array = np.ndarray
 
@@ -26,7 +30,7 @@ def __getattr__(name: str) -> Any:
     raise habits.missing("loss", name, __all__)
 
 
-REDUCTIONS = ("mean", "sum", "batch_sum")
+# The base ----------------------------------------------------------------------------------------------------
 
 
 class Loss:
@@ -46,14 +50,15 @@ class Loss:
     is multiplied by the batch's mean weight: see there.
     """
 
+    # What a subclass declares.
     by_rows = False  # one value a row (N, ..., C), not one an element
     over_classes = False  # it is summed over the classes in the last axis
     takes_class_numbers = False
     labels: tuple[float, float] | None = None  # the two labels that targets consist of, where they are not 0 and 1
     binary = False  # each element is a yes or no of its own: its probability is made by a Sigmoid, not a Softmax
-    ignore_index: int | None = None  # the class number of those targets that count for nothing
+    ignore_index: int | None = None  # the class number of targets that count for nothing
     outputs = 1  # columns of the prediction for each column of the targets
-    location_scale = False  # predictions and targets may be shifted and scaled alike: it is the same problem
+    location_scale = False  # predictions and targets may be shifted and scaled alike: the problem stays the same
     positive_targets = False  # targets are 0 or more, as counts are
     direction_only = False  # the length of a prediction means nothing
     stackable = False  # forward and derivative act on the last axes only, so that they serve a stack (S, N, ...)
@@ -66,8 +71,8 @@ class Loss:
     kept: Any = None
     counts: Array | None = None  # set by `forward`: what each value counts in the mean's divisor, where that is not 1
     _scale: Any = None
-    _trusted = False  # `train` has checked the data and does not want it checked again
-    empty: Any = staticmethod(np.empty)  # (shape, dtype): an array for a result; while a net trains, it is lent
+    _trusted = False  # `train` has checked the data
+    empty: Any = staticmethod(np.empty)  # (shape, dtype): an array for a result, reused while a net trains
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         if kwargs:
@@ -79,7 +84,7 @@ class Loss:
             raise ValueError(f"reduction is one of {REDUCTIONS}, got {reduction!r}.")
         self.reduction = reduction
 
-    # What a loss writes.
+    # What a subclass writes.
 
     @property
     def takes_raw_scores(self) -> bool:
@@ -93,8 +98,12 @@ class Loss:
         raise TypeError(f"{type(self).__name__} has no derivative(self, scale): write it.")
 
     def expected(self, pred: Array) -> Array:
-        """What targets a prediction stands for: their mean, where it is something else itself."""
+        """The mean of the targets that a prediction stands for, where it is not the prediction itself."""
         return pred
+
+    def check_shapes(self, pred: tuple[int, ...], real: tuple[int, ...], integer: bool) -> None:
+        """ValueError unless targets of shape `real` go with predictions of shape `pred`."""
+        targets.check_shapes(type(self).__name__, pred, real, integer, self.by_rows, self.takes_class_numbers)
 
     def check_real(self, real: Array, classes: int) -> None:
         """ValueError for targets that this loss can't take; `classes` is the last axis of the prediction."""
@@ -102,7 +111,7 @@ class Loss:
     def check_pred(self, pred: Array) -> None:
         """ValueError for predictions that this loss can't take."""
 
-    # What a loss's user calls.
+    # What a user calls.
 
     def __call__(self, pred: Any, real: Any, sample_weight: Any = None, copies: int | None = None) -> Any:
         """The loss, a float. ValueError for shapes that do not match: nothing is ever broadcast.
@@ -111,14 +120,14 @@ class Loss:
         sample_weight (S, N) or (S, N, T), and the loss is an array (S,), each copy's its own.
         """
         if copies is not None:
-            return self._call_stack(pred, real, sample_weight)
-        if not self._trusted:
-            with np.errstate(all="ignore"):
-                pred, real, weight = self._checked(pred, real, sample_weight)
-                value = self._call(pred, real, weight)
-                self.sample_weight = None if weight is None else np.asarray(sample_weight)  # as it came
-                return value
-        return self._call(pred, real, sample_weight)
+            return self._call(pred, real, sample_weight, reduce_copies)
+        if self._trusted:
+            return self._call(pred, real, sample_weight)
+        with np.errstate(all="ignore"):
+            pred, real, weight = self._checked(pred, real, sample_weight)
+            value = self._call(pred, real, weight)
+            self.sample_weight = None if weight is None else np.asarray(sample_weight)  # as it came
+            return value
 
     def backward(self) -> Array:
         """dL/dpred of the last call, the exact gradient of the number that it returned."""
@@ -129,97 +138,26 @@ class Loss:
         with np.errstate(all="ignore"):
             return self.derivative(self._scale)
 
-    def check_shapes(self, pred: tuple[int, ...], real: tuple[int, ...], integer: bool) -> None:
-        """ValueError unless targets of shape `real` go with predictions of shape `pred`."""
-        if self.by_rows and len(pred) < 2:
-            raise ValueError(
-                f"{type(self).__name__} takes a row of numbers for each sample, shape (N, ..., C), got predictions of "
-                f"shape {pred} and targets of shape {real}. A single sample is a batch of one: pred[None], real[None]."
-            )
-        if real == pred or (self.takes_class_numbers and integer and real == pred[:-1]):
-            return
-        accepted = f"{pred}" + (f", or class numbers (integers) of shape {pred[:-1]}" * self.takes_class_numbers)
-        hint = ""
-        if math.prod(real) == math.prod(pred):
-            hint = f" Reshape it: real.reshape({', '.join(map(str, pred))})."
-        elif self.takes_class_numbers and real == pred[:-1]:
-            hint = " Convert it: real.astype(int)."
-        elif real in (pred[:-1], (*pred[:-1], 1)) and len(pred) > 1 and (integer or self.takes_class_numbers):
-            flat = "" if real == pred[:-1] else "[..., 0]"
-            if self.takes_class_numbers:
-                hint = f" Leave the last axis out: real{flat}{'' if integer else '.astype(int)'}."
-            else:
-                name = type(self).__name__
-                hint = (
-                    f" Class numbers go with CrossEntropy; {name} takes them one-hot: np.eye({pred[-1]})[real{flat}]."
-                )
-        raise ValueError(
-            f"{type(self).__name__} got predictions of shape {pred} and targets of shape {real}; the targets have "
-            f"shape {accepted}.{hint}"
-        )
-
     def check_labels(self, pred: tuple[int, ...], real: Array) -> None:
         """ValueError for class numbers that are floats and not whole, such as NaN: converted, they would be others."""
         if self.takes_class_numbers and real.dtype.kind == "f" and real.shape == pred[:-1]:
-            odd = real[~(np.isfinite(real) & (np.floor(real) == real))]
-            if odd.size:
-                raise ValueError(
-                    f"{type(self).__name__} takes class numbers, integers, and among the targets of shape {real.shape} "
-                    f"is {odd.flat[0]:g}: remove such rows, or give them a class of their own."
-                )
+            targets.check_whole(type(self).__name__, real)
 
-    def _call(self, pred: Array, real: Array, weight: Array | None) -> float:
-        values = self.forward(pred, real)
-        if weight is None and self.counts is None:
-            scale: Any = 1 / values.size
-            if self.reduction != "mean":
-                scale = 1.0 if self.reduction == "sum" or self.over_classes else len(values) / values.size
-            self.value = float(np.add.reduce(values, None)) * scale
-        else:
-            share = np.ones(len(values), values.dtype) if weight is None else weight
-            if self.reduction == "mean":
-                if self.counts is None:
-                    total = float(np.add.reduce(share, None)) * (values.size / share.size)
-                else:
-                    total = float(self.counts.reshape(share.size, -1).sum(1).dot(share.reshape(-1)))
-                share = share / (total or 1.0)  # of a batch without weight the loss is 0
-            elif self.reduction == "batch_sum" and not self.over_classes:
-                share = share * (len(values) / values.size)
-            sums = values.reshape(share.size, -1).sum(1)
-            self.value = float(sums.dot(share.reshape(-1)))
-            scale = share.reshape(*share.shape, *(1,) * (pred.ndim - share.ndim))
-        self.pred, self.real, self.sample_weight, self._scale = pred, real, weight, scale
-        return self.value
+    checked_weight = staticmethod(weights.of_samples)
 
-    def _call_stack(self, pred: Array, real: Array, weight: Array | None) -> Array:
-        values = self.forward(pred, real)
-        copies, rows = values.shape[:2]
-        flat = values.reshape(copies, rows, -1)
-        size = flat.shape[2]
-        if weight is None and self.counts is None:
-            scale: Any = {"mean": 1 / (rows * size), "sum": 1.0, "batch_sum": 1 / (1 if self.over_classes else size)}
-            scale = scale[self.reduction]
-            self.value = np.add.reduce(flat, (1, 2)) * scale
-        else:
-            shape = (copies, rows) if weight is None else weight.shape
-            share = np.ones((copies, rows), values.dtype) if weight is None else weight.reshape(copies, -1)
-            if self.reduction == "mean":
-                counts = values.size / share.size
-                if self.counts is not None:
-                    counts = self.counts.reshape(*share.shape, -1).sum(2)
-                total = np.add.reduce(share * counts, 1)[:, None]
-                share = share / np.where(total == 0, 1, total)
-            elif self.reduction == "batch_sum" and not self.over_classes:
-                share = share / size
-            self.value = np.add.reduce(np.add.reduce(values.reshape(*share.shape, -1), 2) * share, 1)
-            scale = share.reshape(*shape, *(1,) * (pred.ndim - len(shape)))
+    def _call(self, pred: Array, real: Array, weight: Array | None, reduce: Any = reduce) -> Any:
+        reduction = "sum" if self.over_classes and self.reduction == "batch_sum" else self.reduction
+        self.value, scale = reduce(self.forward(pred, real), weight, self.counts, reduction)
+        if not isinstance(scale, float):
+            scale = scale.reshape(*scale.shape, *(1,) * (pred.ndim - scale.ndim))
         self.pred, self.real, self.sample_weight, self._scale = pred, real, weight, scale
         return self.value
 
     def _checked(self, pred: Any, real: Any, weight: Any) -> tuple[Array, Array, Array | None]:
-        pred, real = self._numbers("predictions", pred), self._numbers("targets", real)
+        who = type(self).__name__
+        pred, real = targets.numbers(who, "predictions", pred), targets.numbers(who, "targets", real)
         if not pred.size or not pred.ndim:
-            raise ValueError(f"{type(self).__name__} takes a batch of predictions, got shape {pred.shape}.")
+            raise ValueError(f"{who} takes a batch of predictions, got shape {pred.shape}.")
         if pred.dtype.kind != "f":
             pred = pred.astype(np.float64)
         self.check_labels(pred.shape, real)
@@ -230,41 +168,12 @@ class Loss:
         self.check_pred(pred)
         if weight is not None:
             weight = self.checked_weight(weight, pred.shape[:-1] or pred.shape)
-            held = np.finfo(pred.dtype)
-            # Of a mean only their ratios count: of a size that the dtype may not hold, they are brought to mean 1.
-            if self.reduction == "mean" and not math.sqrt(held.tiny) < weight.max() < math.sqrt(held.max):
+            limits = np.finfo(pred.dtype)
+            # A mean depends on their ratios alone: of a size that the dtype may not hold, they are brought to mean 1.
+            if self.reduction == "mean" and not math.sqrt(limits.tiny) < weight.max() < math.sqrt(limits.max):
                 weight = relative_weight(weight)
             weight = converted_weight(weight, pred.dtype)
         return pred, real, weight
-
-    def _numbers(self, what: str, data: Any) -> Array:
-        if np.ma.is_masked(data):
-            raise ValueError(f"{type(self).__name__} got {what} with masked values: fill them in, or remove such rows.")
-        array = np.asarray(data)
-        if array.dtype.kind not in "biuf":
-            raise TypeError(f"{type(self).__name__} takes numbers, got {what} of {array.dtype}.")
-        return array
-
-    @staticmethod
-    def checked_weight(
-        weight: Any, steps: int | tuple[int, ...], some: bool = True, what: str = "sample_weight"
-    ) -> Array:
-        """The weights in float64. ValueError unless there is one for each sample, (N,), or for each time step, of the
-        shape `steps` (N, T), or of what is between; and, with `some`, one above 0 among them."""
-        if np.ma.is_masked(weight):
-            raise ValueError(f"{what} holds masked values: fill them in, such as with {what}.filled(0).")
-        weight = np.asarray(weight)
-        steps = steps if isinstance(steps, tuple) else (steps,)
-        if not weight.ndim or weight.shape != steps[: weight.ndim] or weight.dtype.kind not in "biuf":
-            each = f", or one per time step, shape {steps}" * (len(steps) > 1)
-            raise ValueError(
-                f"{what} has one number per sample, shape {steps[:1]}{each}, got shape {weight.shape} of "
-                f"{weight.dtype}."
-            )
-        weight = weight.astype(np.float64, copy=False)
-        if not (np.isfinite(weight).all() and (weight >= 0).all() and (weight.any() or not some)):
-            raise ValueError(f"{what} is finite and not negative, and not all of it is zero.")
-        return weight
 
     def config(self) -> dict[str, Any]:
         """The arguments that make such a loss: each is kept under its own name."""
@@ -280,60 +189,11 @@ class Loss:
         return {name: value for name, value in self.__dict__.items() if name not in dropped}
 
 
-def relative_weight(weight: Array) -> Array:
-    """Weights in float64 times the number that makes their mean 1, for any size of theirs; one must be above 0."""
-    weight = weight / weight.max()  # first, so that no sum overflows
-    return weight / weight.mean()
-
-
-def converted_weight(weight: Array, dtype: Any, what: str = "sample_weight") -> Array:
-    """Checked weights in that dtype. ValueError if their sum overflows there, or all of them become 0."""
-    with np.errstate(all="ignore"):
-        result = np.ascontiguousarray(weight, dtype)
-        if not np.isfinite(result.sum()) or (weight.any() and not result.any()):
-            raise ValueError(
-                f"{what} can't be held in {result.dtype}: the largest is {weight.max():g}. Multiply all of it by one "
-                f"number, so that it is about 1."
-            )
-    return result
-
-
-def _refuse_unless(good: Any, message: str) -> None:
-    if not good:
-        raise ValueError(message)
-
-
-def _number(name: str, value: Any, low: float, high: float, expected: str) -> float:
-    """A number above `low` and below `high`."""
-    if not isinstance(value, (int, float, np.number)) or isinstance(value, bool) or not low < value < high:
-        raise ValueError(f"{name} is {expected}, got {value!r}.")
-    return float(value)
-
-
-def _weights(name: str, value: Any) -> list[float]:
-    """Weights (C,) as a list: a loss is written into files."""
-    array = np.asarray(value)
-    good = array.ndim == 1 and array.size > 0 and array.dtype.kind in "biuf"
-    if not good or not (np.isfinite(array).all() and (array >= 0).all() and array.any()):
-        raise ValueError(
-            f"{name} is a list of numbers, one for each column, finite, not negative, not all 0, got {value!r}."
-        )
-    return array.astype(np.float64).tolist()
-
-
-def _check_columns(name: str, weights: Any, columns: int) -> None:
-    if isinstance(weights, list) and len(weights) != columns:
-        raise ValueError(
-            f"{name} has {len(weights)} numbers, and the predictions have {columns} columns: one for each."
-        )
-
-
 def _flag(name: str, value: Any) -> bool:
     """An argument that is True or False. What comes first in other frameworks is the reduction."""
-    if not isinstance(value, (bool, np.bool_)):
-        hint = f" reduction={value!r} is given by name." if isinstance(value, str) and value in REDUCTIONS else ""
-        raise TypeError(f"{name} is True or False, got {value!r}.{hint}")
-    return bool(value)
+    if isinstance(value, str) and value in REDUCTIONS:
+        raise TypeError(f"{name} is True or False, got {value!r}. reduction={value!r} is given by name.")
+    return arguments.flag(name, value)
 
 
 # Of any numbers ----------------------------------------------------------------------------------------------
@@ -376,7 +236,7 @@ class Huber(Loss):
 
     def __init__(self, delta: float = 1.0, reduction: str = "mean") -> None:
         super().__init__(reduction)
-        self.delta = _number("delta", delta, 0, math.inf, "a positive number")
+        self.delta = arguments.real("delta", delta, arguments.POSITIVE, expected="a positive number")
 
     def forward(self, pred: Array, real: Array) -> Array:
         d = np.subtract(pred, real, out=self.empty(pred.shape, pred.dtype))
@@ -457,11 +317,11 @@ class PoissonNLL(Loss):
         return np.exp(pred) if self.log_input else pred
 
     def check_real(self, real: Array, classes: int) -> None:
-        _refuse_unless((real >= 0).all(), f"PoissonNLL takes counts, 0 or more; the smallest is {real.min()}.")
+        targets.refuse_unless((real >= 0).all(), f"PoissonNLL takes counts, 0 or more; the smallest is {real.min()}.")
 
     def check_pred(self, pred: Array) -> None:
         if not self.log_input:
-            _refuse_unless(
+            targets.refuse_unless(
                 (pred >= 0).all(),
                 f"PoissonNLL(log_input=False) takes rates, 0 or more; the smallest is {pred.min():g}. "
                 f"Logarithms of rates go with log_input=True.",
@@ -482,7 +342,7 @@ class GaussianNLL(Loss):
 
     def __init__(self, epsilon: float = 1e-6, reduction: str = "mean") -> None:
         super().__init__(reduction)
-        self.epsilon = _number("epsilon", epsilon, 0, math.inf, "a positive number")
+        self.epsilon = arguments.real("epsilon", epsilon, arguments.POSITIVE, expected="a positive number")
 
     def forward(self, pred: Array, real: Array) -> Array:
         m, s = np.split(pred, 2, -1)
@@ -513,14 +373,6 @@ class GaussianNLL(Loss):
 
 
 # Of classes --------------------------------------------------------------------------------------------------
-
-
-def _check_rows_sum_to_1(who: str, what: str, p: Array, hint: str) -> None:
-    sums = p.sum(-1)
-    wrong = ~(np.abs(sums - 1) <= 1e-3)
-    if wrong.any() or (p < 0).any():
-        worst = f"a row sums to {sums[wrong].flat[0]:g}" if wrong.any() else f"the smallest is {p.min():g}"
-        raise ValueError(f"{who} takes probabilities as {what}: rows of numbers >= 0 that sum to 1; {worst}.{hint}")
 
 
 _TINY = {np.dtype(each): np.array(np.finfo(each).tiny) for each in (np.float16, np.float32, np.float64)}
@@ -573,11 +425,9 @@ class CrossEntropy(Loss):
         ignore_index: int | None = None,
     ) -> None:
         super().__init__(reduction)
-        if not isinstance(label_smoothing, (int, float, np.number)) or not 0 <= label_smoothing < 1:
-            raise ValueError(f"label_smoothing is a number in [0, 1), got {label_smoothing!r}.")
         self.from_logits = _flag("from_logits", from_logits)
-        self.label_smoothing = float(label_smoothing)
-        self.weight = None if weight is None else _weights("weight", weight)
+        self.label_smoothing = arguments.real("label_smoothing", label_smoothing, 0, 1)
+        self.weight = None if weight is None else weights.of_columns("weight", weight)
         if ignore_index is not None and (isinstance(ignore_index, bool) or not hasattr(ignore_index, "__index__")):
             raise ValueError(f"ignore_index is an integer or None, got {ignore_index!r}.")
         self.ignore_index = None if ignore_index is None else int(ignore_index)
@@ -652,7 +502,7 @@ class CrossEntropy(Loss):
                 f"targets of shape {real}. For one column of yes or no, use BinaryCrossEntropy."
             )
         super().check_shapes(pred, real, integer)
-        _check_columns("weight", self.weight, pred[-1])
+        targets.check_columns("weight", self.weight, pred[-1])
         if self.ignore_index is not None and real == pred:
             raise ValueError(
                 f"ignore_index goes with class numbers, shape {pred[:-1]}, got rows of shape {real}: give those that "
@@ -670,12 +520,12 @@ class CrossEntropy(Loss):
                 )
         else:
             hint = " Class numbers are given as integers of shape (N,)."
-            _check_rows_sum_to_1("CrossEntropy", "targets", real, hint)
+            targets.check_rows_sum_to_1("CrossEntropy", "targets", real, hint)
 
     def check_pred(self, pred: Array) -> None:
         if not self.from_logits:
             hint = " Put a Softmax last, or use CrossEntropy(from_logits=True) for raw scores."
-            _check_rows_sum_to_1("CrossEntropy", "predictions", pred, hint)
+            targets.check_rows_sum_to_1("CrossEntropy", "predictions", pred, hint)
 
 
 class BinaryCrossEntropy(Loss):
@@ -695,11 +545,10 @@ class BinaryCrossEntropy(Loss):
         super().__init__(reduction)
         self.from_logits = _flag("from_logits", from_logits)
         if pos_weight is not None and np.ndim(pos_weight) == 0:
-            self.pos_weight = _number(
-                "pos_weight", pos_weight, 0, math.inf, "a positive number, or one for each column"
-            )
+            expected = "a positive number, or one for each column"
+            self.pos_weight = arguments.real("pos_weight", pos_weight, arguments.POSITIVE, expected=expected)
         else:
-            self.pos_weight = None if pos_weight is None else _weights("pos_weight", pos_weight)
+            self.pos_weight = None if pos_weight is None else weights.of_columns("pos_weight", pos_weight)
 
     def forward(self, pred: Array, real: Array) -> Array:
         self.kept = pred, real
@@ -729,17 +578,17 @@ class BinaryCrossEntropy(Loss):
 
     def check_shapes(self, pred: tuple[int, ...], real: tuple[int, ...], integer: bool) -> None:
         super().check_shapes(pred, real, integer)
-        _check_columns("pos_weight", self.pos_weight, pred[-1])
+        targets.check_columns("pos_weight", self.pos_weight, pred[-1])
 
     def check_real(self, real: Array, classes: int) -> None:
-        _refuse_unless(
+        targets.refuse_unless(
             ((real >= 0) & (real <= 1)).all(),
             f"{type(self).__name__} takes targets from 0 to 1, got {real.min():g} to {real.max():g}.",
         )
 
     def check_pred(self, pred: Array) -> None:
         if not self.from_logits:
-            _refuse_unless(
+            targets.refuse_unless(
                 ((pred >= 0) & (pred <= 1)).all(),
                 f"{type(self).__name__} takes probabilities, 0 to 1, got {pred.min():g} to {pred.max():g}. Put a "
                 f"Sigmoid last, or use {type(self).__name__}(from_logits=True) for raw scores.",
@@ -760,8 +609,9 @@ class BinaryFocalCrossEntropy(BinaryCrossEntropy):
         self, from_logits: bool = False, gamma: float = 2.0, alpha: float | None = None, reduction: str = "mean"
     ) -> None:
         super().__init__(from_logits, reduction)
-        self.gamma = _number("gamma", gamma, -math.ulp(0), math.inf, "a number, 0 or more")
-        self.alpha = None if alpha is None else _number("alpha", alpha, 0, 1, "a number between 0 and 1, or None")
+        self.gamma = arguments.real("gamma", gamma, 0, expected="a number, 0 or more")
+        expected = "a number between 0 and 1, or None"
+        self.alpha = None if alpha is None else arguments.real("alpha", alpha, arguments.POSITIVE, 1, expected=expected)
 
     def forward(self, pred: Array, real: Array) -> Array:
         b = super().forward(pred, real)
@@ -805,10 +655,10 @@ class KLDivergence(Loss):
         return _held(real * -scale / p, scale)
 
     def check_real(self, real: Array, classes: int) -> None:
-        _check_rows_sum_to_1("KLDivergence", "targets", real, "")
+        targets.check_rows_sum_to_1("KLDivergence", "targets", real)
 
     def check_pred(self, pred: Array) -> None:
-        _check_rows_sum_to_1("KLDivergence", "predictions", pred, " Put a Softmax last.")
+        targets.check_rows_sum_to_1("KLDivergence", "predictions", pred, " Put a Softmax last.")
 
 
 class Hinge(Loss):
@@ -828,7 +678,7 @@ class Hinge(Loss):
         return (values > 0) * real * -scale
 
     def check_real(self, real: Array, classes: int) -> None:
-        _refuse_unless(
+        targets.refuse_unless(
             (np.abs(real) == 1).all(),
             f"{type(self).__name__} takes the labels -1 and 1, got {np.unique(real)[:5].tolist()}. From 0 and 1: "
             f"2 * real - 1.",

@@ -135,10 +135,16 @@ def count(name: str, value: Any) -> int:
     return operator.index(value)
 
 
-def real(name: str, value: Any, low: float, high: float = math.inf, closed: bool = False) -> float:
-    """A number in [low, high), or in [low, high] if that is `closed`."""
+POSITIVE = math.ulp(0)  # as `low` of a number that is not 0
+
+
+def real(
+    name: str, value: Any, low: float, high: float = math.inf, closed: bool = False, expected: str | None = None
+) -> float:
+    """A number in [low, high), or in [low, high] if that is `closed`; a message may say in words what is expected."""
     if not is_number(value) or not (low <= value < high or (closed and value == high)):
-        raise ValueError(f"{name} is a number in [{low:g}, {high:g}{']' if closed else ')'}, got {value!r}.")
+        expected = expected or f"a number in [{low:g}, {high:g}{']' if closed else ')'}"
+        raise ValueError(f"{name} is {expected}, got {value!r}.")
     return float(value)
 
 
