@@ -303,14 +303,14 @@ class Elementwise(Layer):
         return input_shape
 
 
-class Activation(Elementwise):
+class Nonlinearity(Elementwise):
     """A function of each number by itself. An estimator offers it by its name in lower case."""
 
     kinks: tuple[float, ...] = ()  # where its slope or that of its slope jumps, with the default arguments
     dead_below: float | None = None  # a unit whose `kept` is never above this passes no gradient on
 
 
-class Sigmoid(Activation):
+class Sigmoid(Nonlinearity):
     """y = 1 / (1 + exp(-x)).    dy/dx = y (1 - y)"""
 
     onnx, torch, keras = "Sigmoid", "Sigmoid", "sigmoid"
@@ -330,7 +330,7 @@ class Sigmoid(Activation):
         return x_gradient
 
 
-class Tanh(Activation):
+class Tanh(Nonlinearity):
     """y = tanh(x).    dy/dx = 1 - y^2"""
 
     onnx, torch, keras = "Tanh", "Tanh", "tanh"
@@ -347,7 +347,7 @@ class Tanh(Activation):
         return x_gradient
 
 
-class ReLU(Activation):
+class ReLU(Nonlinearity):
     """y = max(x, 0).    dy/dx = 1 where x > 0, else 0"""
 
     onnx, torch, keras = "Relu", "ReLU", "ReLU"
@@ -364,7 +364,7 @@ class ReLU(Activation):
         return x_gradient
 
 
-class LeakyReLU(Activation):
+class LeakyReLU(Nonlinearity):
     """y = x where x > 0, else slope x.    Maas et al. 2013. PyTorch's slope; Keras's layer has 0.3."""
 
     onnx = "LeakyRelu(alpha=slope)"
@@ -383,7 +383,7 @@ class LeakyReLU(Activation):
         return leaky(grad, self.kept, self.slope, self.empty(grad.shape))
 
 
-class PReLU(Activation):
+class PReLU(Nonlinearity):
     """y = x where x > 0, else w x, with one slope w, shape (1,), that is learned; it starts at 0.25.
 
     per_channel=True: a slope for each channel, the last axis, w (C,). He et al. 2015 (1502.01852). As torch.nn.PReLU,
@@ -420,7 +420,7 @@ class PReLU(Activation):
         return leaky(grad, above, self.w, self.empty(grad.shape))
 
 
-class ELU(Activation):
+class ELU(Nonlinearity):
     """y = x where x > 0, else alpha (exp(x) - 1).    dy/dx = 1, or alpha exp(x).    Clevert 2015 (1511.07289)"""
 
     onnx, torch, keras = "Elu(alpha=alpha)", "ELU(alpha=alpha)", "ELU(alpha=alpha)"
@@ -464,7 +464,7 @@ class SELU(ELU):
         super().__init__(1.6732632423543772, name)
 
 
-class GELU(Activation):
+class GELU(Nonlinearity):
     """y = x Phi(x), Phi the normal distribution function: (1 + erf(x / sqrt(2))) / 2.    1606.08415
 
     approximate="tanh": y = x (1 + tanh(u)) / 2, u = sqrt(2 / pi) (x + 0.044715 x^3).
@@ -539,7 +539,7 @@ class GELU(Activation):
         return slope
 
 
-class SiLU(Activation):
+class SiLU(Nonlinearity):
     """y = x s, s = sigmoid(x); also called swish.    dy/dx = s (1 + x (1 - s)).    1702.03118"""
 
     torch, keras = "SiLU", "silu"
@@ -569,7 +569,7 @@ class SiLU(Activation):
         return slope
 
 
-class Softplus(Activation):
+class Softplus(Nonlinearity):
     """y = log(1 + exp(beta x)) / beta.    dy/dx = sigmoid(beta x).    PyTorch cuts off above 20; 3e-9 less at most."""
 
     torch, keras = "Softplus(beta=beta)", "softplus"
@@ -603,7 +603,7 @@ class Softplus(Activation):
         return slope
 
 
-class Softsign(Activation):
+class Softsign(Nonlinearity):
     """y = x / (1 + |x|).    dy/dx = 1 / (1 + |x|)^2"""
 
     onnx, torch, keras = "Softsign", "Softsign", "softsign"
@@ -621,7 +621,7 @@ class Softsign(Activation):
         return x_gradient
 
 
-class Mish(Activation):
+class Mish(Nonlinearity):
     """y = x t, t = tanh(log(1 + exp(x))) = n / (n + 2), n = e (e + 2), e = exp(x).    Misra 2019 (1908.08681)
 
     dy/dx = t + x dt/dx, dt/dx = 4 e (1 + e) / (n + 2)^2
@@ -659,7 +659,7 @@ class Mish(Activation):
         return slope
 
 
-class HardTanh(Activation):
+class HardTanh(Nonlinearity):
     """y = min(max(x, low), high).    dy/dx = 1 where low < x < high, else 0.    PyTorch's Hardtanh."""
 
     torch, keras = "Hardtanh(min_val=low, max_val=high)", "hard_tanh"
@@ -692,7 +692,7 @@ class ReLU6(HardTanh):
         super().__init__(0.0, 6.0, name)
 
 
-class HardSigmoid(Activation):
+class HardSigmoid(Nonlinearity):
     """y = min(max(x / 6 + 1/2, 0), 1).    dy/dx = 1/6 where -3 < x < 3, else 0.    As PyTorch and Keras 3."""
 
     onnx, torch, keras = "HardSigmoid(alpha=0.16666667, beta=0.5)", "Hardsigmoid", "hard_sigmoid"
@@ -708,7 +708,7 @@ class HardSigmoid(Activation):
         return x_gradient
 
 
-class HardSwish(Activation):
+class HardSwish(Nonlinearity):
     """y = x h, h = min(max(x / 6 + 1/2, 0), 1).    dy/dx = (x + 3/2) / 3 where -3 < x < 3, else h.    1905.02244"""
 
     onnx, torch, keras = "HardSwish", "Hardswish", "hard_silu"

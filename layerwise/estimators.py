@@ -45,7 +45,7 @@ Array = np.ndarray
 ACTIVATIONS: dict[str, Any] = {
     name.lower(): kind
     for name, kind in vars(_layers).items()
-    if name in _layers.__all__ and issubclass(kind, _layers.Activation)
+    if name in _layers.__all__ and issubclass(kind, _layers.Nonlinearity)
 }
 ACTIVATIONS |= {"logistic": _layers.Sigmoid, "identity": None}  # scikit-learn's names
 

@@ -173,7 +173,7 @@ def _arguments(layer: Any, other: Any, side: str) -> Iterator[tuple[str, Any, An
         elif name == "approximate":
             there = None if there in ("none", False) else there
         yield name, getattr(layer, name), there
-    if isinstance(layer, _layers.Activation) and not layer.parameters:
+    if isinstance(layer, _layers.Nonlinearity) and not layer.parameters:
         for name in layer.config().keys() - {"name", *given.values()}:  # what they do not have is as it is by default
             yield name, getattr(layer, name), inspect.signature(type(layer)).parameters[name].default
     if side == "keras":

@@ -17,7 +17,7 @@ from layerwise import export, gradcheck
 
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = {name: getattr(layers, name) for name in layers.__all__ if name != "Layer"}
-ACTIVATIONS = {name: kind for name, kind in LAYERS.items() if issubclass(kind, layers.Activation)}
+ACTIVATIONS = {name: kind for name, kind in LAYERS.items() if issubclass(kind, layers.Nonlinearity)}
 
 # Layers that stand around others or are a function of the user's: nobody else has them by name.
 OWN = {"Chain", "Lambda", "Model", "Parallel", "Reshape", "Residual"}

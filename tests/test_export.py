@@ -114,7 +114,7 @@ def test_a_layer(path, name):
             np.testing.assert_array_equal(np.sort(array, None), np.sort(saved[each], None))
 
 
-ACTIVATIONS = (layers.Activation, layers.Softmax, layers.LogSoftmax)
+ACTIVATIONS = (layers.Nonlinearity, layers.Softmax, layers.LogSoftmax)
 
 
 @pytest.mark.parametrize("name", sorted(n for n in TABLE if issubclass(getattr(layers, n.split()[0]), ACTIVATIONS)))

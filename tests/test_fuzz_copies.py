@@ -45,7 +45,7 @@ def is_tied(kind):
     return len(np.unique(each.backward())) <= 3
 
 
-ACTIVATIONS = (layers.Activation, layers.Softmax, layers.LogSoftmax)
+ACTIVATIONS = (layers.Nonlinearity, layers.Softmax, layers.LogSoftmax)
 PLAIN = [
     each
     for name, each in vars(layers).items()

@@ -32,7 +32,7 @@ def negative_gradient(x, grad):
 
 
 ACTIVATIONS = [
-    each for name, each in vars(layers).items() if name in layers.__all__ and issubclass(each, layers.Activation)
+    each for name, each in vars(layers).items() if name in layers.__all__ and issubclass(each, layers.Nonlinearity)
 ]
 SMOOTH = [*(each for each in ACTIVATIONS if not each.kinks), layers.Softmax, layers.LogSoftmax]
 KINKED = [*(each for each in ACTIVATIONS if each.kinks), lambda: layers.PReLU(per_channel=True)]
