@@ -1,13 +1,22 @@
 """What several test files share."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 # Each worker of pytest-xdist has one core, so BLAS gets one thread. The workers and what they start inherit it.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# Tests start hundreds of processes that import the package: without bytecode each would compile it again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+# Temporary files stay in memory where it has room: thousands of checkpoints are written, and each waits for the disk.
+MEMORY = Path("/dev/shm")
+if "TMPDIR" not in os.environ and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 2**31:
+    os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)
 
 import numpy as np
 import pytest

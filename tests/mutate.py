@@ -167,6 +167,8 @@ class Loop:
     def pytest_runtestloop(self, session):
         self.items = {item.nodeid: item for item in session.items}
         self.path = Path(sys.modules[self.module].__file__)
+        os.environ["PYTHONDONTWRITEBYTECODE"] = "1"  # what the tests start compiles the mutant, not an earlier one
+        sys.dont_write_bytecode = True
         self.each(self)
         return True
 
@@ -294,8 +296,7 @@ def main():
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place).resolve() / "tree"
         shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(".git", "__pycache__", "site", "*.egg-info"))
-        os.environ |= {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
-        sys.dont_write_bytecode = True
+        os.environ["PYTHONPATH"] = str(folder)
         os.chdir(folder)
         # Not the test that plants mistakes itself: it looks for the lines in the source.
         told = ["-q", "-s", "--tb=no", "-n", "0", "-p", "no:cacheprovider", "-k", "not mistake_is_seen"]
