@@ -5,6 +5,7 @@ A module imports from its own floor and from those below; layers, loss and optim
 """
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -51,7 +52,8 @@ def known(name: str) -> str | None:
     return name if name in MODULES else None
 
 
-def imports(name: str):
+@functools.cache
+def imports(name: str) -> list[tuple[str, str, str | None]]:
     """(what is imported of ours, written how, within which function) of a module's source; not what type checkers
     alone import. A string that is given to import_module is an import too."""
     tree = ast.parse(MODULES[name].read_text(encoding="utf-8"))
@@ -62,6 +64,7 @@ def imports(name: str):
         if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
         for node in ast.walk(function)
     }
+    told: list[tuple[str, str, str | None]] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found = [alias.name for alias in node.names]
@@ -72,9 +75,9 @@ def imports(name: str):
             found = re.findall(r"\blayerwise\b[.\w]*", ast.unparse(node.args[0]))
         else:
             continue
-        for each in found:
-            if each.split(".")[0] in {*FOUR, "layerwise", ""}:
-                yield each, ast.unparse(node), inside.get(id(node))
+        ours = [each for each in found if each.split(".")[0] in {*FOUR, "layerwise", ""}]
+        told += [(each, ast.unparse(node), inside.get(id(node))) for each in ours]
+    return told
 
 
 def rooms() -> list[dict[str, list[str]]]:

@@ -192,12 +192,12 @@ print("well", history.epochs)
 """
 
 
-@pytest.fixture(params=["checkout", "installed"])
-def place(request, tmp_path):
+@pytest.fixture(params=["checkout", "installed"], scope="module")
+def place(request, tmp_path_factory):
     """Where our modules are found."""
     if request.param == "checkout":
         return ROOT
-    site = tmp_path / "site-packages"
+    site = tmp_path_factory.mktemp("installation") / "site-packages"
     site.mkdir()
     for name in FOUR:
         shutil.copy(MODULES[name], site)
