@@ -46,7 +46,7 @@ def main():
         seed=arguments.seed,
     )
     changed = augment.Affine(rotation=12, shift=2, scale=0.12, shear=8)
-    data = augment.batches(x, y, changed, batch_size=128, seed=arguments.seed)
+    data = augment.batches(x, y, changed, batch_size=arguments.batch_size, seed=arguments.seed)
     rate = schedules.OneCycle(0.01, steps=arguments.epochs * len(data))
     net.train(
         data,

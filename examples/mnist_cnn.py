@@ -42,7 +42,7 @@ def main():
         optim=optim.Adam(0.001),
         loss=loss.CrossEntropy(),
         epochs=arguments.epochs,
-        batch_size=128,
+        batch_size=arguments.batch_size,
         validation=(x_test, y_test),  # watched, and not used to choose anything
         metrics="accuracy",
     )
@@ -54,6 +54,7 @@ def options(description, epochs):
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=epochs, help=f"rounds of training (default {epochs})")
     parser.add_argument("--rows", type=int, default=60_000, help="how many of the training images (default all)")
+    parser.add_argument("--batch-size", type=int, default=128, help="images in one step (default 128)")
     parser.add_argument("--seed", type=int, default=0, help="decides the weights and the order (default 0)")
     parser.add_argument("--save", metavar="FILE", help="where the trained net goes, .npz or .safetensors")
     parser.add_argument("--plot", metavar="PICTURE", help="draw the filters and the misread digits here")

@@ -40,7 +40,7 @@ def test_help(tmp_path, name):
 
 def test_compare_optimizers(tmp_path):
     for folder in ("one", "two"):
-        *_, last = run(tmp_path, "compare_optimizers.py", "--quick", "--out", folder)
+        *_, last = run(tmp_path, "compare_optimizers.py", "--quick", "--optimizers", "SGD,Adam", "--out", folder)
         assert re.match(r"xor: (no clear winner: |\w+ wins: )", last)
     first, again = (content(tmp_path / folder) for folder in ("one", "two"))
     assert set(first) == {"panels.png", "curves.png", "report.html"}
