@@ -64,6 +64,7 @@ WRAPPED = {
     "Lookahead": lambda: optim.Lookahead(optim.SGD(0.1, 0.9)),
     "SAM": lambda: optim.SAM(optim.SGD(0.1)),
     "PerLayer": lambda: optim.PerLayer({"layers.0*": optim.SGD(0.1, 0.9), "*": optim.Adam()}),
+    "LBFGS": lambda: optim.LBFGS(steps=4, history=10),  # 20 steps of training fill the history several times
     "of a schedule": lambda: optim.AdamW(schedules.Warmup(schedules.Cosine(0.1, 0.0, steps=30), steps=5)),
 }
 
