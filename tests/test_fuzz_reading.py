@@ -5,6 +5,7 @@ each is read as it was, or refused in one sentence that names it; never another 
 """
 
 import collections
+import functools
 import gzip
 import io
 import json
@@ -122,7 +123,12 @@ def other_array(rng, whole, suffix):
 
 def unpacking(rng, whole, suffix):
     """A member of the zip that unpacks to half a gigabyte."""
-    raw, name = io.BytesIO(), ["x.npy", "y.npy", "more.npy"][rng.integers(3)]
+    return unpacking_to_much(whole, ["x.npy", "y.npy", "more.npy"][rng.integers(3)])
+
+
+@functools.cache
+def unpacking_to_much(whole, name):
+    raw = io.BytesIO()
     with zipfile.ZipFile(raw, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file:
         for each, body in members_of(whole):
             file.writestr(each, body) if each != name else None

@@ -1,5 +1,6 @@
 """Every picture says what it shows, for every optimizer, and the same data gives the same bytes."""
 
+import functools
 from dataclasses import replace
 
 import numpy as np
@@ -78,10 +79,23 @@ FIGURES = {
 IN_AXIS = ("heat_map", "costs")  # the optimizers are the labels of an axis
 
 
+@functools.cache
+def drawn(name):
+    """One of them, drawn; shared by the tests that only look at it."""
+    figure = FIGURES[name]()
+    figure.draw_without_rendering()
+    return figure
+
+
+def texts(figure):
+    """Every text in a figure that has been drawn."""
+    return [text.get_text() for text in figure.findobj(matplotlib.text.Text) if text.get_text()]
+
+
 def written(figure):
     """Every text in a figure, drawn."""
     figure.draw_without_rendering()
-    return [text.get_text() for text in figure.findobj(matplotlib.text.Text) if text.get_text()]
+    return texts(figure)
 
 
 def legend(figure):
@@ -90,21 +104,20 @@ def legend(figure):
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_a_picture_says_what_it_shows(name):
-    figure = FIGURES[name]()
+    figure = drawn(name)
     assert isinstance(figure, matplotlib.figure.Figure)
     assert figure.get_suptitle()
     main = [axes for axes in figure.axes if axes.get_xlabel()]
     assert main
     optimizers = ("SGD", "Adam", "DoG") if "path" not in name else ("SGD", "Adam")
-    places = written(figure) if name in IN_AXIS else legend(figure)
+    places = texts(figure) if name in IN_AXIS else legend(figure)
     for each in optimizers:
         assert any(text.startswith(each) for text in places), places
 
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_nothing_is_clipped_and_no_legend_covers_data(name):
-    figure = FIGURES[name]()
-    figure.draw_without_rendering()
+    figure = drawn(name)
     renderer = FigureCanvasAgg(figure).get_renderer()
     page = figure.bbox.padded(1)
     for axes in figure.axes:

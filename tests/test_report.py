@@ -64,6 +64,12 @@ def pages(found, tmp_path_factory):
     return [(folder / name).read_text("utf-8") for name in ("report.html", "report.timings.html")]
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Pictures take most of a report's time; where a test looks at the words alone, none is drawn."""
+    monkeypatch.setattr(report.pictures, "render", lambda figure, kind="svg": b"<?xml version='1.0'?><svg/>")
+
+
 def test_it_is_whole_html_for_a_phone(pages):
     for text in pages:
         page = Page(text)
@@ -104,6 +110,7 @@ def test_it_says_everything(pages, found):
 
 
 def test_timings_stand_in_a_file_of_their_own(pages, found, tmp_path):
+    """The report is the same to the byte, however long the runs took."""
     assert "per step" not in Page(pages[0]).text
     assert "per step" in Page(pages[1]).text
     assert "report.timings.html" in Page(pages[0]).text
@@ -111,6 +118,9 @@ def test_timings_stand_in_a_file_of_their_own(pages, found, tmp_path):
     report.write_report(slower, tmp_path / "report.html")
     assert (tmp_path / "report.html").read_text("utf-8") == pages[0]
     assert (tmp_path / "report.timings.html").read_text("utf-8") != pages[1]
+
+
+def test_a_report_without_timings(found, tmp_path, undrawn):
     report.write_report(found, tmp_path / "untimed.html", timings=False)
     assert not (tmp_path / "untimed.timings.html").exists()
     assert "untimed.timings" not in (tmp_path / "untimed.html").read_text("utf-8")
@@ -134,7 +144,7 @@ def test_how_to_run_it_again(found):
     assert report._again(own).startswith("from layerwise.compare import compare")
 
 
-def test_more_pictures_and_a_place_that_is_not_there(found, tmp_path):
+def test_more_pictures_and_a_place_that_is_not_there(found, tmp_path, undrawn):
     surface = problems.named("booth")
     path = optim.minimize(surface, surface.start, optim.SGD(0.01), 5)
     figure = report.pictures.paths(surface, {"SGD": path})
