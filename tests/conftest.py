@@ -18,8 +18,8 @@ MEMORY = Path("/dev/shm")
 if "TMPDIR" not in os.environ and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 2**31:
     os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)
 
-import numpy as np
-import pytest
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
 
 # A test run that was started in the background, where Ctrl-C is ignored, is to see Ctrl-C all the same.
 signal.signal(signal.SIGINT, signal.default_int_handler)

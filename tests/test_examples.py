@@ -134,5 +134,6 @@ def test_convolutional_nets_read_digits(digits_as_mnist, name):
 
 
 def test_the_best_net_can_be_tested_on_training_images_held_out(digits_as_mnist):
-    last = run(digits_as_mnist, "mnist_best.py", "--epochs", "1", "--rows", "300", "--holdout", "100", "--batch-size", "32")[-1]
+    quick = ["--epochs", "1", "--rows", "300", "--batch-size", "32"]
+    last = run(digits_as_mnist, "mnist_best.py", *quick, "--holdout", "100")[-1]
     assert number(r"of the (\d+) test", last) == 100
