@@ -97,7 +97,7 @@ class Model(_layers.Chain):
 
     @property
     def seed(self) -> int:
-        """What decides weights, shuffling and dropout; of a stack, those of the first copy (all: `seeds`)."""
+        """What decides weights, shuffling and dropout; of a stack, the seed of the first copy (all: `seeds`)."""
         return self.seeds[0]
 
     @property
@@ -227,7 +227,7 @@ class Model(_layers.Chain):
             leaf.rng.bit_generator.state = leaf.rng_state
         workspace, cursor = self._workspace, self._workspace.cursor
         with np.errstate(all="ignore"):
-            pred = self.forward(x, training)  # into new arrays: those of the first evaluation are still looked at
+            pred = self.forward(x, training)  # into new arrays: those of the first evaluation are still read
             value = loss(pred, loss.real, loss.sample_weight)
             self.backpropagate(loss)
         workspace.cursor = cursor
@@ -272,8 +272,8 @@ class Model(_layers.Chain):
                    those of a loss with reduction "sum" or "batch_sum" are not), then times the class weights as they
                    are: Keras's, up to one constant. "balanced" is rows / (classes * rows of the class). Both go with
                    the rows that validation=0.2 holds out; validation=(x, y, weight) has weights of its own.
-        resume     the file of a callbacks.Checkpoint: the training that it is of goes on, up to `epochs` in all, to the
-                   same bits as if it had never stopped (on the same machine, with the same packages and number of BLAS
+        resume     the file of a callbacks.Checkpoint: its training goes on, up to `epochs` in all, to the same bits as
+                   if it had never stopped (on the same machine, with the same packages and number of BLAS
                    threads). Give the same net, data, batch_size and callbacks (those that only write files may come
                    and go). A loss that is given is the same one, an optimizer of the same class, whose numbers are the
                    file's, as are the layers that are frozen. Where there is no file yet, the training begins. One that

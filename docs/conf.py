@@ -51,7 +51,8 @@ def write_reference(app):
         own = [each for each, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__]
         if own:  # a package holds what its modules define
             public = getattr(module, "__all__", own)
-            module.__all__ = [each for each in own if each in public and not each.startswith("_")]
+            others = [each for each in public if each in vars(module) and each not in own]
+            module.__all__ = [each for each in (*own, *others) if each in public and not each.startswith("_")]
         (folder / f"{name}.rst").write_text(f"{name}\n{'=' * len(name)}\n\n.. automodule:: {name}\n")
 
 

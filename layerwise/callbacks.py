@@ -1,10 +1,10 @@
-"""Callbacks: what looks on while a net trains, and may end the training. `train(..., callbacks=[EarlyStopping()])`.
+"""Callbacks: objects that watch a training, and may end it. `train(..., callbacks=[EarlyStopping()])`.
 
     end it       EarlyStopping, StopOnTarget, TimeLimit
     steer it     ReduceOnPlateau
     keep a trace Checkpoint, CSVLogger, TensorBoard, UpdateStats
 
-A callback of one's own is a callable (net, logs), called after each epoch, or an object with any of
+A callback of your own is a callable (net, logs), called after each epoch, or an object with any of
 
     check_run(run)     before the net is built or anything has moved: raise what can be known by then
     begin(run)         before the first step
@@ -14,10 +14,10 @@ A callback of one's own is a callable (net, logs), called after each epoch, or a
 
 `step` and `epoch` end the training by returning True. `run` is the training: net, optim, loss, history, epochs,
 epoch and step, the numbers of those finished, and quantities, the names that the logs will have. With `state_dict()`
-and `load_state_dict(state)` a callback goes on where it was when a training is taken up again; the latter is called
-after `begin`, which starts anew. One that `writes` files is called, where several processes train one net, in the first
-alone. A training that callbacks ended goes on from its file without them, and with one whose `why_ended(run)` says "",
-not how to go on.
+and `load_state_dict(state)` a callback goes on where it was when a training is resumed; `load_state_dict` is called
+after `begin`, which resets it. Where several processes train one net, one that `writes` files is called in the first
+process alone. A training that a callback has ended stays ended when it is resumed with that callback, unless its
+`why_ended(run)` returns "": else it returns how to go on.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ RISING = ("accuracy", "auc", "f1", "precision", "r2", "recall", "f1_macro", "pre
 class Monitor:
     """A quantity of the logs, by name, and which of two values of it is better.
 
-    mode is "min", "max", or None: told by the name, "min" for a loss or an error, "max" for an accuracy.
-    ValueError for a name that does not tell; and, before the first step, for one that the logs will not have. Where a
-    callback of one's own comes before, which may add it, after the first epoch.
+    mode is "min", "max", or None: by the name, "min" for a loss or an error, "max" for an accuracy. ValueError for a
+    name that does not tell; and, before the first step, for one that the logs will not have. A callback of the user's
+    own that comes before may add it: then after the first epoch.
     """
 
     def __init__(self, name: str, mode: str | None = None) -> None:
@@ -73,8 +73,8 @@ class Monitor:
 
     def _check(self, names: list[str], of_each_copy: bool) -> None:
         if self.name not in names:
-            unseen = self.name.startswith("val_") and "val_loss" not in names
-            hint = " Names with val_ come with train(..., validation=...)." if unseen else ""
+            missing = self.name.startswith("val_") and "val_loss" not in names
+            hint = " Names with val_ come with train(..., validation=...)." if missing else ""
             raise ValueError(f"the logs have no {self.name!r} to look at; they have {', '.join(names)}.{hint}")
         if of_each_copy:
             raise ValueError(f"{self.name!r} has a number for each copy in the stack: watch the nets one at a time.")
@@ -88,9 +88,9 @@ class EarlyStopping:
 
     min_delta         an improvement is one by more than this
     mode              "min", "max" or None: see Monitor
-    restore_best      at the end, however it came, the weights and running statistics of the best epoch are put back
+    restore_best      at the end, also after an error, the weights and running statistics of the best epoch come back
     baseline          epochs wait, also those that are the best so far, until one is better than this
-    start_from_epoch  so many epochs at the begin are not looked at: they are not the best, and do not wait
+    start_from_epoch  the first so many epochs do not count: they are not the best, and do not wait
 
     Afterwards `best` and `best_epoch` tell the best value and its epoch. As in Keras, whose patience is 0 and
     whose restore_best_weights is False by default. ValueError for an argument out of range, or no such quantity.
@@ -349,7 +349,7 @@ class CSVLogger:
     def _take_up(self, header: list[str], epoch: int) -> None:
         """Leave in the file what is whole, and of a training that is resumed what came before this epoch."""
         text = self._text()
-        lines = [] if _as_csv([header]).startswith(text) else _whole_lines(text)  # a torn header is written anew
+        lines = [] if _as_csv([header]).startswith(text) else _whole_lines(text)  # a torn header is written again
         self._check(self._columns(lines), header)
         if self.resumed:
             own = self._own_rows(lines, epoch)
@@ -483,10 +483,10 @@ class UpdateStats:
     "layers.0 update norm"    of what the step changed
     "layers.0 update ratio"   the norm of the update over that of the weights before it; NaN where these are all 0
     "layers.1 dead units"     of a ReLU, ReLU6, HardSigmoid or HardSwish: the share of units (places of the last axis)
-                              whose output was 0 for every row of all batches looked at
+                              whose output was 0 for every row of all batches measured
     "clipped steps"           the share of steps at which a Clip did something, where there is one
 
-    every  look at the 1st, the (every + 1)-th, ... step of each epoch only
+    every  measure the 1st, the (every + 1)-th, ... step of each epoch only
 
     Layers that are frozen at the begin are left out. Nothing in the training changes. ValueError for a bad `every`,
     and for a stack of copies.
@@ -510,10 +510,10 @@ class UpdateStats:
         self.moving = [leaf for leaf in leaves if leaf.parameters and not leaf.frozen]
         self.gated = [leaf for leaf in leaves if getattr(leaf, "dead_below", None) is not None]
         self.clips = [rule for rule in rules_within(run.optim) if isinstance(rule, optim.Clip)]
-        self._anew(run)
+        self._restart(run)
 
-    def _anew(self, run: Any) -> None:
-        """The start of an epoch, whose first step is looked at."""
+    def _restart(self, run: Any) -> None:
+        """The start of an epoch, whose first step is measured."""
         self.seen = 0
         self.rows: dict[str, list[float]] = {}
         self.alive: dict[str, Any] = {}
@@ -521,12 +521,12 @@ class UpdateStats:
 
     def step(self, run: Any) -> None:
         if self.seen % self.every == 0:
-            self._look(run)
+            self._measure(run)
         self.seen += 1
         if self.seen % self.every == 0:
             np.copyto(self.before, run.net.vector)
 
-    def _look(self, run: Any) -> None:
+    def _measure(self, run: Any) -> None:
         spans = {p.names[0]: p.span for p in run.net.layout.parameters}
         for leaf in self.moving:
             parts = [spans[f"{leaf.path}.{name}"] for name in leaf.parameters]
@@ -556,7 +556,7 @@ class UpdateStats:
         for name, value in sorted((means | dead).items()):
             logs[name] = value
             run.history.setdefault(name, []).append(value)
-        self._anew(run)
+        self._restart(run)
 
     def join_ranks(self, run: Any) -> None:
         self.alive = {path: run.on_any_rank(alive) for path, alive in self.alive.items()}
@@ -673,7 +673,7 @@ def _tensorboard() -> tuple[Any, Any, Any]:
 
 
 def _norm(arrays: Iterable[Any]) -> float:
-    """Of all together."""
+    """The norm of all arrays together."""
     return math.sqrt(sum(float(array.dot(array)) for array in arrays))
 
 
@@ -686,12 +686,12 @@ def _numbers(state: dict[str, Any], *names: str) -> list[Any]:
 
 
 def _arrays(net: Any) -> list[Any]:
-    """All that makes a net predict as it does: the parameters, as one vector, and the running statistics."""
+    """The arrays that decide what a net predicts: the parameters, as one vector, and the running statistics."""
     return [net.vector, *(value for leaf in net.leaves() for value in leaf.buffers.values())]
 
 
 def _evaluation_weights(run: Any) -> Any:
-    """The weights that the numbers under "val_" are of; a function as optimizer has no others than the net's."""
+    """As a context: the net with the weights that validation uses. A plain callable as optimizer has no others."""
     own = getattr(run.optim, "evaluation_weights", None)
     return own(run.net) if own is not None else contextlib.nullcontext()
 

@@ -41,10 +41,10 @@ SAMPLED = (*range(100), *range(100, 100_000, 97))  # steps at which schedules ar
 
 
 class DistributedRun(Run):
-    """A training by all ranks: what they see of a batch is put together in two sums a step, a few numbers before
-    backpropagation and the gradient after it.
+    """A training by all ranks. Each sees its rows of a batch; two sums over the ranks a step make the whole of them: a
+    few numbers before backpropagation, and the gradient after it.
 
-    `optim` is the optimizer within, so that the file of a Checkpoint says nothing of the number of processes.
+    `optim` is the optimizer within: the file of a Checkpoint does not depend on the number of processes.
     """
 
     pauses = False  # the generators of the others are not at hand there
@@ -75,10 +75,10 @@ class DistributedRun(Run):
         except Exception as error:
             refused = error
         with _saying_that_it_waits(self.group):
-            told = self.group.comm.allgather(None if refused is None else f"{type(refused).__name__}: {refused}")
+            texts = self.group.comm.allgather(None if refused is None else f"{type(refused).__name__}: {refused}")
         if refused is not None:
             raise refused
-        for rank, text in enumerate(told):
+        for rank, text in enumerate(texts):
             if text is not None:
                 raise ValueError(f"rank {rank} refuses its callbacks: {text}")
 
@@ -137,7 +137,7 @@ class DistributedRun(Run):
                     rng.bit_generator.state = state
 
     def _fit_epochs(self, rows: Any, validation: Any, shuffle: bool) -> None:
-        # Ctrl-C reaches the ranks at different moments: what ends the training is what they told each other of it.
+        # Ctrl-C reaches the ranks at different moments: the training ends when they have all heard of it.
         self._asked, self.ctrl_c = self.ctrl_c, _Agreed()
         super()._fit_epochs(rows, validation, shuffle)
 
@@ -180,8 +180,8 @@ class DistributedRun(Run):
         return True
 
     def _see(self, batch: Any, summed: bool) -> tuple[int, float, Any]:
-        """The forward pass of this rank's rows, of which there may be none; how many they are, what they count in the
-        mean, and the loss whose gradient they have. None for a batch: the epoch has come to its end."""
+        """Forward and loss of this rank's rows, of which there may be none: (how many they are, what they count in the
+        mean, the loss to go back from). `batch` is None at the end of the epoch."""
         loss, sums = self.loss, self._sums
         sums.numbers.fill(0)
         sums.numbers[:2] = batch is None, self._asked.asked
@@ -322,10 +322,10 @@ class Distributed(optim.Wrapper):
     def refuse_others(self, hint: str, **facts: Any) -> None:
         """ValueError, on every rank, where something is not the same on all of them. A fact is a fingerprint, or a
         plain value."""
-        told = {name: fact if isinstance(fact, Fingerprint) else {name: repr(fact)} for name, fact in facts.items()}
+        prints = {name: fact if isinstance(fact, Fingerprint) else {name: repr(fact)} for name, fact in facts.items()}
         with _saying_that_it_waits(self):
-            of_all = self.comm.allgather({name: digest(repr(fact)) for name, fact in told.items()})
-        for name, fact in told.items():
+            of_all = self.comm.allgather({name: digest(repr(fact)) for name, fact in prints.items()})
+        for name, fact in prints.items():
             if any(each[name] != of_all[0][name] for each in of_all):
                 raise ValueError(f"the ranks were given different {name}: {self._first_difference(fact)}: {hint}.")
 
@@ -360,12 +360,13 @@ class Distributed(optim.Wrapper):
             return
         facts = {"hyper-parameters": fingerprint(serialize.encode_settings(self.optimizer), "optimizer")}
         facts["weights"] = Fingerprint({each.names[0]: digest(net.vector[each.span]) for each in net.layout.parameters})
-        told = [
+        differences = [
             self._first_difference(fact) for fact in facts.values() if len(set(self.comm.allgather(fact.digest()))) > 1
         ]
         raise RuntimeError(
-            f"the ranks have parted: at step {step} {' and '.join(told)}. All make the same steps, so that something "
-            f"on one rank alone has set weights or a rate: a callback of one's own, say, does the same on each."
+            f"the ranks have parted: at step {step} {' and '.join(differences)}. All make the same steps, so "
+            f"that something on one rank alone has set weights or a rate: a callback of one's own, say, does the same "
+            f"on each."
         )
 
     def prepare(self, net: Any) -> None:
@@ -434,7 +435,7 @@ class _Sums:
 
 
 class _Agreed:
-    """What all ranks know of a Ctrl-C."""
+    """Whether any rank was asked to end by Ctrl-C, as all know at the same step."""
 
     asked = False
 

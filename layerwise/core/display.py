@@ -1,6 +1,6 @@
-"""What a notebook shows as a cell's last line: tables, and pictures that need no `%matplotlib inline`.
+"""What a notebook shows for the last line of a cell: tables, and pictures that need no `%matplotlib inline`.
 
-Knows no other module.
+Imports no other module of ours.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ def _shown(figure_class: type) -> Any:
 
 
 class _Shown:
-    """What a Figure of matplotlib lacks that was not made by pyplot. It stays out of pyplot until `show`: what pyplot
-    knows, a notebook would show a second time at the end of the cell."""
+    """What a Figure of matplotlib lacks when pyplot did not make it. pyplot learns of it at `show`: a notebook shows
+    every figure of pyplot once more at the end of the cell."""
 
     def __reduce__(self) -> Any:  # the class has no name of its own to be found by
         return figure, (), self.__getstate__()
@@ -95,5 +95,5 @@ class _Shown:
         if ipython and hasattr(ipython.get_ipython(), "kernel"):
             ipython.display.display(self)
         elif warn:
-            told = f"there is no window to show the picture in ({reason}): write it, figure.savefig('picture.png')."
-            warnings.warn(told, stacklevel=2)
+            message = f"there is no window to show the picture in ({reason}): write it, figure.savefig('picture.png')."
+            warnings.warn(message, stacklevel=2)

@@ -31,7 +31,7 @@ Array = np.ndarray
 
 FORMAT = "layerwise"
 VERSION = 2
-PIECE = 1 << 19  # bytes that are read or written at a time
+PIECE = 1 << 19  # bytes that are read or written in one go
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 DAY = 24 * 3600.0
 _HEADER = "header"
@@ -86,7 +86,7 @@ def write(path: str | os.PathLike[str], header: dict[str, Any], arrays: Mapping[
     """Write the file beside its place, flush it to disk, then put it there in one step. The arrays go to the disk
     piece by piece, without a second copy of them.
 
-    ValueError for another suffix; OSError (no folder, a full disk, a read-only one) leaves what was there as it was.
+    ValueError for another suffix. OSError for no folder, a full disk or a read-only one: the file that was there stays.
     """
     path = check_place(path)
     writer = _write_npz if path.suffix == ".npz" else _write_safetensors
@@ -160,10 +160,10 @@ def _is_left(part: Path, machine: str, process: int) -> bool:
 @functools.cache
 def _machine() -> str:
     """Where a number means one process: this machine, since it was started, and this container."""
-    told = [os.uname().nodename if os.name == "posix" else ""]
+    known = [os.uname().nodename if os.name == "posix" else ""]
     with contextlib.suppress(OSError):  # Linux
-        told += [Path("/proc/sys/kernel/random/boot_id").read_text(), os.readlink("/proc/self/ns/pid")]
-    return f"{zlib.crc32(repr(told).encode()):08x}"
+        known += [Path("/proc/sys/kernel/random/boot_id").read_text(), os.readlink("/proc/self/ns/pid")]
+    return f"{zlib.crc32(repr(known).encode()):08x}"
 
 
 def append(path: str | os.PathLike[str], content: bytes, flush: bool = True) -> None:
@@ -191,8 +191,8 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Array]
 
 
 class Place(NamedTuple):
-    """Where an array stands in a file. Of a zip's member: its checksum up to there, and to the end, and whether the
-    array is stored by columns, as np.savez does with one that comes so."""
+    """Where an array stands in a file. Of a member of a zip also: its checksum up to that place, that of the whole
+    member, and whether the array is stored by columns, as np.savez stores one whose memory is so."""
 
     dtype: np.dtype
     shape: tuple[int, ...]
@@ -208,7 +208,7 @@ class Saved:
     header  what was given to `write`
     places  name -> Place, of every array; they are read by `array`, and by nothing else
 
-    ModelFileError for what `write` did not write, or what was altered since; FileNotFoundError for no file.
+    ModelFileError for a file that `write` did not write, or that was altered since; FileNotFoundError for no file.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -277,8 +277,8 @@ class Saved:
 
 @contextlib.contextmanager
 def reading(path: Any, verdict: str = "is damaged or not a saved net") -> Iterator[None]:
-    """What stands in a file is anyone's, and its checksums may be right all the same: what it makes fail within the
-    block, with one of a dozen types according to where the damage sits, is a ModelFileError."""
+    """`with reading(path):` an error of any type within the block becomes a ModelFileError. A file may hold anything,
+    also with checksums that are right, and where the damage sits decides which of a dozen types is raised."""
     try:
         yield
     except (ModelFileError, ImportError):
@@ -336,8 +336,8 @@ def _write_npz(file: Any, header: dict[str, Any], arrays: Mapping[str, Array]) -
 
     def put(name: str, array: Array) -> int:
         with whole.open(f"{name}.npy", "w", force_zip64=True) as member:
-            told = np.lib.format.header_data_from_array_1_0(array)
-            np.lib.format.write_array_header_1_0(member, told | {"fortran_order": False})
+            about = np.lib.format.header_data_from_array_1_0(array)
+            np.lib.format.write_array_header_1_0(member, about | {"fortran_order": False})
             return _through(array, member.write)
 
     try:
@@ -391,26 +391,26 @@ def _safetensors() -> Any:
 
 
 def _write_safetensors(file: Any, header: dict[str, Any], arrays: Mapping[str, Array]) -> None:
-    told: dict[str, Any] = {}
+    entries: dict[str, Any] = {}
     end = 0
     names = sorted(arrays, key=lambda name: -arrays[name].dtype.itemsize)  # each begins where its dtype may
     for name in names:
         array = arrays[name]
         if array.dtype.str not in _KINDS:
             raise TypeError(f".safetensors files hold numbers, {name!r} is an array of {array.dtype}: save as .npz.")
-        told[name] = {
+        entries[name] = {
             "dtype": _KINDS[array.dtype.str],
             "shape": array.shape,
             "data_offsets": [end, end + array.nbytes],
         }
         end += array.nbytes
 
-    layout = _layout(told)
+    layout = _layout(entries)
 
     def head(checks: dict[str, int]) -> bytes:
         text = json.dumps(header | {"checks": checks, "layout": layout})
         metadata = {_HEADER: text, "check": str(zlib.crc32(text.encode()))}
-        return json.dumps({"__metadata__": metadata} | told).encode()
+        return json.dumps({"__metadata__": metadata} | entries).encode()
 
     # The checksums stand before the arrays, and are known after them: room for ten digits each is left.
     length = -(-(len(head(dict.fromkeys(names, 2**32 - 1))) + 10) // 8) * 8
@@ -420,9 +420,9 @@ def _write_safetensors(file: Any, header: dict[str, Any], arrays: Mapping[str, A
     file.write(length.to_bytes(8, "little") + head(checks).ljust(length))
 
 
-def _layout(told: dict[str, Any]) -> int:
+def _layout(entries: dict[str, Any]) -> int:
     """The checksum of the dtypes and shapes of all arrays; the checksum of each covers its bytes alone."""
-    layout = {name: [each["dtype"], each["shape"]] for name, each in told.items()}
+    layout = {name: [each["dtype"], each["shape"]] for name, each in entries.items()}
     return zlib.crc32(json.dumps(layout, sort_keys=True).encode())
 
 
@@ -431,17 +431,17 @@ def _open_safetensors(path: Path, file: Any) -> tuple[str, dict[str, Place]]:
         pass
     # All else is read from the open file: at `path`, another may have been put in its place meanwhile.
     length = int.from_bytes(file.read(8), "little")
-    told = json.loads(file.read(length))
-    metadata = told.pop("__metadata__", {})
+    entries = json.loads(file.read(length))
+    metadata = entries.pop("__metadata__", {})
     if metadata.get("check") != str(zlib.crc32(metadata.get(_HEADER, "").encode())):
         raise ModelFileError(f"{path} was altered, or was not written by layerwise: its header does not match.")
     header = metadata[_HEADER]
     layout = json.loads(header).get("layout")
-    if layout not in (None, _layout(told)):  # files of earlier versions have none
+    if layout not in (None, _layout(entries)):  # files of earlier versions have none
         raise ModelFileError(f"{path} was altered: its arrays are not of the dtypes and shapes that were written.")
     dtypes = {kind: np.dtype(dtype) for dtype, kind in _KINDS.items()}
     places = {
         name: Place(dtypes[each["dtype"]], tuple(each["shape"]), 8 + length + each["data_offsets"][0])
-        for name, each in told.items()
+        for name, each in entries.items()
     }
     return header, places

@@ -1,4 +1,4 @@
-"""Ctrl-C, acted on at a moment when it does no harm. Knows no other module.
+"""Ctrl-C, acted on at a moment when it does no harm. Imports no other module of ours.
 
 Python hands signals to the main thread alone: in any other thread nothing here does anything.
 """
@@ -26,7 +26,7 @@ class Held:
             self._before = signal.signal(signal.SIGINT, self._note)
         return self
 
-    def _note(self, *told: Any) -> None:
+    def _note(self, *signal_and_frame: Any) -> None:
         if self.asked and self.raises:
             self.raises = False
             raise KeyboardInterrupt
@@ -38,14 +38,14 @@ class Held:
 
 
 class _Passed(Held):
-    """While `raises` is True, Ctrl-C does what it does outside of the block."""
+    """While `raises` is True, Ctrl-C does what it does outside the block."""
 
-    def _note(self, *told: Any) -> None:
+    def _note(self, *signal_and_frame: Any) -> None:
         if not self.raises:
             self.asked = True
             return
         self.raises = False
-        self._before(*told)  # KeyboardInterrupt, unless the handler is the user's own
+        self._before(*signal_and_frame)  # KeyboardInterrupt, unless the handler is the user's own
         self.raises = True
 
 

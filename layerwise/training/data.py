@@ -34,8 +34,8 @@ def check_lengths(what: str, x: Array, y: Array) -> None:
 def converted(
     what: str, array: Array, dtype: Any, rows: Callable[[Array], Array] | None = None, where: str = ""
 ) -> Array:
-    """C-contiguous, of that dtype. ValueError where a number is not finite, before or after; `rows` tells how the rows
-    of this array are counted in the data, and `where` of what else they are."""
+    """The array, C-contiguous and of that dtype. ValueError where a number is not finite, before or after. The message
+    counts its rows by `rows`, a function of their numbers in this array, and ends with `where`."""
     with np.errstate(all="ignore"):
         result = np.ascontiguousarray(array, dtype)
         if result.dtype.kind == "f" and not _finite(result):
@@ -51,7 +51,7 @@ def converted(
 
 
 def is_finite(array: Array, dtype: Any) -> bool:
-    """Whether all numbers are finite in that dtype."""
+    """Whether all numbers are finite in this dtype."""
     with np.errstate(all="ignore"):
         return _finite(np.asarray(array, dtype))
 
@@ -74,14 +74,16 @@ def target_dtype(y: Array, output: tuple[int, ...], dtype: np.dtype) -> Any:
 
 
 class ArrayBatches:
-    """Arrays of equal length, handed out in batches, in an order that is new each epoch.
+    """Arrays of equal length in batches, in an order that is new each epoch.
 
-    What is not in memory (a memory map) is converted and checked batch by batch, its y by `check_real` too; arrays
-    in memory were checked whole. A rest of fewer rows than `smallest` joins the batch before. Messages call the data
-    `what` + "x", and count their rows from `first` on.
+    A memory map is converted and checked batch by batch, its y by `check_real` too; arrays in memory were checked
+    whole. A rest of fewer rows than `smallest` joins the batch before it. Messages call the data `what` + "x", and
+    count the rows from `first` on.
     """
 
-    part: Callable[[int], slice] | None = None  # of n rows of a batch those that this process takes, where several do
+    part: Callable[[int], slice] | None = (
+        None  # where several processes train: which of the n rows of a batch this one takes
+    )
 
     def __init__(
         self,
@@ -118,8 +120,9 @@ class ArrayBatches:
         return len(self.bounds) > 1
 
     def epoch(self, rngs: list[np.random.Generator] | None, skip: int = 0) -> Iterable[Batch]:
-        """The batches of one epoch but the first `skip`, shuffled where generators are given: of several, for a stack
-        of copies, each has an order of its own, and the arrays have one more axis in front, `of_each_copy`."""
+        """The batches of one epoch but the first `skip`, shuffled where generators are given. Several are those of a
+        stack of copies: each copy has an order of its own, and the arrays have one more axis in front; `of_each_copy`
+        is then True."""
         self.of_each_copy = rngs is not None and len(rngs) > 1 and len(self.bounds) > 1
         # One batch that holds every row is the same in any order: it needs no shuffling and no copy.
         if self._whole is not None and self.part is None and all(self._in_memory):
@@ -188,34 +191,34 @@ class IterableBatches:
                 f"an iterator runs out after one epoch, and {epochs} were asked for: give something that can be "
                 f"iterated anew, or steps_per_epoch."
             )
-        # The first batch is looked at before anything is built, and served first.
+        # The first batch is checked before anything is built, and comes first again.
         source = self._once or iter(data)
         first = next(source, None)
         if first is None:
             raise ValueError("the iterable of batches is empty: at least one (x, y) is needed.")
         self.first = check(first, 0)
-        self._looked_at: list[Batch] = [self.first] if self._once is not None else []
+        self._first: list[Batch] = [self.first] if self._once is not None else []
 
     draws = False
-    part: Callable[[int], slice] | None = None  # as of Rows
+    part: Callable[[int], slice] | None = None  # as of ArrayBatches
 
     def epoch(self, rngs: list[np.random.Generator] | None, skip: int = 0) -> Iterator[Batch]:
         source = self._once or iter(self.data)
-        served = 0
-        while self.steps is None or served < self.steps:
-            if self._looked_at:
-                batch = self._looked_at.pop()
+        given = 0
+        while self.steps is None or given < self.steps:
+            if self._first:
+                batch = self._first.pop()
             else:
                 raw = next(source, None)
                 if raw is None:
-                    if self.steps is None and served:
+                    if self.steps is None and given:
                         return
                     raise ValueError(
-                        f"the iterable of batches ran out after {served} batches of an epoch"
+                        f"the iterable of batches ran out after {given} batches of an epoch"
                         + (f", steps_per_epoch is {self.steps}." if self.steps else ".")
                     )
-                batch = self.check(raw, served)
-            served += 1
+                batch = self.check(raw, given)
+            given += 1
             if self.part is not None:
                 mine = self.part(len(batch[0]))
                 batch = tuple(None if each is None else np.ascontiguousarray(each[mine]) for each in batch)  # type: ignore[assignment]
@@ -313,7 +316,7 @@ class DataAdapter:
             x = converted(f"{what}x", x, x_dtype, self.counted, self.where)
         if not isinstance(y, np.memmap):
             y = converted(f"{what}y", y, y_dtype, self.counted, self.where)
-        if isinstance(self.loss, _loss.Loss):  # a label that is NaN is told before what is no class number
+        if isinstance(self.loss, _loss.Loss):  # a NaN label has an error of its own, before that of class numbers
             self.loss.check_labels((len(x), *output), y)
             self.loss.check_shapes((len(x), *output), y.shape, integer)
         if not isinstance(y, np.memmap):

@@ -1,6 +1,6 @@
 """Metrics: numbers that a person reads, computed beside the loss; (pred, real) -> float.
 
-A metric of one's own is any such callable. One that has an argument `sample_weight` is given the weights, where there
+A metric of your own is any such callable. One that has an argument `sample_weight` is given the weights, where there
 are any. `evaluate` and validation give a metric all rows at once; what a training shows is the running mean of its
 values over the batches, weighted by their rows (which for "r2", "rmse", "auc" and the like is not the value of all
 rows). All that stand here equal scikit-learn's, with weights too. Shapes: N batch, C classes, `...` any axes. Knows no
@@ -107,7 +107,7 @@ def confusion_matrix(pred: Array, real: Array, threshold: float = 0.5, sample_we
 
 
 def balanced_accuracy(pred: Array, real: Array, threshold: float = 0.5, sample_weight: Array | None = None) -> float:
-    """The mean over the classes in the targets of the share of their rows that are told right."""
+    """The mean over the classes in the targets of the share of their rows that are predicted right."""
     matrix = confusion_matrix(pred, real, threshold, sample_weight)
     rows = matrix.sum(1)
     return float(np.mean(np.diag(matrix)[rows > 0] / rows[rows > 0]))
@@ -352,8 +352,8 @@ def named(
     if isinstance(metrics, str) or callable(metrics):
         metrics = (metrics,)
     chosen: dict[str, Chosen] = {}
-    told: dict[str, Any] = {"raw_scores": True, "threshold": 0.0} if raw_scores else {}
-    told |= {"multilabel": True} if multilabel else {}
+    options: dict[str, Any] = {"raw_scores": True, "threshold": 0.0} if raw_scores else {}
+    options |= {"multilabel": True} if multilabel else {}
     for metric in metrics or ():
         known = NAMED.get(metric) if isinstance(metric, str) else metric
         if not callable(known):
@@ -363,7 +363,7 @@ def named(
             raise ValueError(f"the name {name!r} of a metric is taken already: give it a __name__ of its own.")
         own = metric not in NAMED.values()
         if isinstance(metric, str):
-            taken = {key: value for key, value in told.items() if key in inspect.signature(known).parameters}
+            taken = {key: value for key, value in options.items() if key in inspect.signature(known).parameters}
             known, own = functools.partial(known, **taken) if taken else known, False
         chosen[name] = Chosen(name, known, own, ignore_index)
     return chosen

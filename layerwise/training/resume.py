@@ -1,8 +1,13 @@
-"""The state of a training, to be written into a net's file and to go on from: `train(..., resume=path)`.
+"""The state of a training, as a Checkpoint writes it into a net's file, and `train(..., resume=path)` goes on from it.
 
-What decides how a training goes on is in it: the weights that are trained, the optimizer's state, that of the
-callbacks, the history, every generator of random numbers, and the place in the data. Classes of ours are named in the
-file and made anew; functions and classes of one's own are named, and given again.
+It holds all that decides how the training goes on: the weights that are trained, the states of the optimizer and of the
+callbacks, the history, every generator of random numbers, and the place in the data. The file names classes of ours,
+which are made again; functions and classes of the user's own are named too, and the user gives them again.
+
+    state_of   the state of a run
+    state_in   the state in a file
+    check      whether it is that of this run, and sound: before anything is changed
+    restore    the run, its net and its optimizer, as they were then
 """
 
 from __future__ import annotations
@@ -20,15 +25,8 @@ from layerwise.core.files import ModelFileError
 from layerwise.training import netfile, serialize
 from layerwise.training.copies import seeds_of
 
-# The state of a run ----------------------------------------------------------------------------------------------
-
-
-OBSERVERS = (
-    "CSVLogger",
-    "Checkpoint",
-    "TensorBoard",
-    "UpdateStats",
-)  # callbacks with a state that decides nothing of the training
+# Callbacks whose state decides nothing of the training.
+OBSERVERS = ("CSVLogger", "Checkpoint", "TensorBoard", "UpdateStats")
 
 
 def state_in(path: Any, net: Any) -> dict[str, Any] | None:
@@ -94,7 +92,7 @@ def _as_array(values: list[Any]) -> Any:
 
 
 def as_lists(history: Any) -> Any:
-    """The history of a file as a training has it. Files of before hold lists."""
+    """The history of a file as a training has it. Older files hold lists."""
     if not isinstance(history, dict):
         return history
     return {
@@ -104,29 +102,40 @@ def as_lists(history: Any) -> Any:
 
 
 def _own_state(of: Any) -> Any:
-    """Of a callback, or of an iterable of batches."""
+    """The state of a callback, or of an iterable of batches."""
     return of.state_dict() if hasattr(of, "state_dict") else None
 
 
 def check(state: dict[str, Any], run: Any, rows: Any, validated: bool, net: Any, path: Any) -> None:
-    """ModelFileError, before anything is changed, unless `run` is the training that the state is of. `net` knows the
-    shapes of its parameters; `validated`: there are rows to look at after each epoch."""
-    kinds, given = serialize.classes(state["optim"]), serialize.classes(serialize.encode_settings(run.optim))
+    """ModelFileError, before anything is changed, unless `run` is the training whose state this is. `net` knows the
+    shapes of its parameters; `validated`: the training has rows for validation."""
+    _check_settings(state, run, path)
+    netfile.check_arrays(net, state["arrays"], path)
+    lead = () if net.copies is None else (net.copies,)
+    whole = (*lead, sum(math.prod(shape) for leaf in net.leaves() for shape, _ in leaf._specs.values()))
+    weights = state["weights"]
+    if not _is_array(weights, whole, net.dtype):
+        raise ModelFileError(f"{path} has weights of shape {np.shape(weights)}, this net {whole}: build the same net.")
+    _check_data(state, run, rows, validated, path)
+    _check_sound(state, net, lead, path)
+
+
+def _check_settings(state: dict[str, Any], run: Any, path: Any) -> None:
+    """The optimizer's classes, the loss and the callbacks are the same."""
+    optimizer, loss = serialize.encode_settings(run.optim), serialize.encode_settings(run.loss)
+    kinds, given = serialize.classes(state["optim"]), serialize.classes(optimizer)
     if kinds != given:
         raise ModelFileError(
             f"{path} is of a training by {kinds}, this one is by {given}: give the same optimizer, or begin anew with "
             f"the net that model.load gives."
         )
-    kinds, given = serialize.classes(state["loss"]), serialize.classes(serialize.encode_settings(run.loss))
+    kinds, given = serialize.classes(state["loss"]), serialize.classes(loss)
     if kinds != given:
         raise ModelFileError(f"{path} is of a training by {kinds}, this one is by {given}: give the same loss.")
-    # A file of an earlier version lacks the arguments that came later: they have their defaults.
-    known = (
-        state["loss"]
-        if "own" in state["loss"]
-        else serialize.encode_settings(serialize.decode_settings(state["loss"], "loss"))
-    )
-    if known != serialize.encode_settings(run.loss):
+    known = state["loss"]
+    if "own" not in known:  # a file of an earlier version lacks the arguments that came later: they have their defaults
+        known = serialize.encode_settings(serialize.decode_settings(known, "loss"))
+    if known != loss:
         raise ModelFileError(
             f"{path} is of a training whose loss has {state['loss']['arguments']}, this one is {run.loss!r}: give the "
             f"same loss."
@@ -139,13 +148,10 @@ def check(state: dict[str, Any], run: Any, rows: Any, validated: bool, net: Any,
         raise ModelFileError(
             f"{path} is of a training with the callbacks {names}, this one has {given}: give the same."
         )
-    netfile.check_arrays(net, state["arrays"], path)
-    lead = () if net.copies is None else (net.copies,)
-    whole = (*lead, sum(math.prod(shape) for leaf in net.leaves() for shape, _ in leaf._specs.values()))
-    weights = state["weights"]
-    if not _is_array(weights, whole, net.dtype):
-        raise ModelFileError(f"{path} has weights of shape {np.shape(weights)}, this net {whole}: build the same net.")
 
+
+def _check_data(state: dict[str, Any], run: Any, rows: Any, validated: bool, path: Any) -> None:
+    """The data, the metrics and the batches of the epoch so far are the same."""
     if state.get("data") is not None and not hasattr(getattr(rows, "data", None), "load_state_dict"):
         raise ModelFileError(
             f"{path} is of a training on batches that keep a state, as augment.batches do, and these keep none: give "
@@ -158,15 +164,19 @@ def check(state: dict[str, Any], run: Any, rows: Any, validated: bool, net: Any,
             f"{path} is of a training with the metrics {found}, this one has {metrics}: give the same."
         )
     if state["history"] and ("val_loss" in state["history"]) != validated:
-        looked = "without" if validated else "with"
-        raise ModelFileError(f"{path} is of a training {looked} validation, unlike this one: give the same.")
+        other = "without" if validated else "with"
+        raise ModelFileError(f"{path} is of a training {other} validation, unlike this one: give the same.")
     found, here = state["totals"]["rows"], _rows_of(rows, batches)
     if batches and found != here:
         raise ModelFileError(
             f"{path} is of an epoch whose first {batches} batches have {found} rows, here they have {here}: give the "
             f"same data and batch_size."
         )
-    totals, history, diverged = state["totals"], state["history"], state["diverged"]
+
+
+def _check_sound(state: dict[str, Any], net: Any, lead: tuple[int, ...], path: Any) -> None:
+    """Every value can be that of a training. `lead` is (S,) of a stack of copies, else ()."""
+    totals, history, diverged, batches = state["totals"], state["history"], state["diverged"], state["batches"]
     nets = net.copies or 1
     shares = totals.get("shares", totals["metrics"])  # older ones have none
     numbers = [totals["rows"], totals["weight"], totals["loss"], *totals["metrics"].values(), *shares.values()]
@@ -192,9 +202,9 @@ def check(state: dict[str, Any], run: Any, rows: Any, validated: bool, net: Any,
     of_ranks = state.get("draws_of_ranks") or []
     if any(each.keys() != state["draws"].keys() for each in of_ranks):
         raise ModelFileError(f"{path} is damaged: its random numbers can't be those of a training.")
-    draws = [each for of_one in (state["draws"], *of_ranks) for several in of_one.values() for each in several]
-    for drawn in [*draws, *(state["order"] or ())]:
-        np.random.default_rng(0).bit_generator.state = drawn  # refuses what is none
+    states = [each for of_one in (state["draws"], *of_ranks) for several in of_one.values() for each in several]
+    for each in [*states, *(state["order"] or ())]:
+        np.random.default_rng(0).bit_generator.state = each  # refuses what is no such state
 
 
 def _rows_of(rows: Any, batches: int) -> int | None:
@@ -247,7 +257,7 @@ def restore(state: dict[str, Any], run: Any) -> None:
 
 
 def restore_outside(state: dict[str, Any], run: Any) -> None:
-    """Of what stands outside the training: its callbacks, and data that keep a state of their own."""
+    """The states of the callbacks, and of data that keep one."""
     states: dict[str, list[Any]] = {}
     for name, kept in state["callbacks"]:
         states.setdefault(name, []).append(kept)

@@ -65,8 +65,8 @@ class Decoder:
         if "type" in value:
             return self.instance(value)
         if "dict" in value:
-            held = value["dict"]
-            pairs = held.items() if isinstance(held, dict) else held
+            items = value["dict"]
+            pairs = items.items() if isinstance(items, dict) else items
             return {self.decode(key): self.decode(each) for key, each in pairs}
         if "tuple" in value:
             return tuple(self.decode(each) for each in value["tuple"])
