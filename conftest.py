@@ -1,4 +1,4 @@
-"""The Python blocks of the README and the manual run as tests, page by page, each page in a folder of its own."""
+"""The Python blocks of the README, of CONTRIBUTING and of the manual run as tests, page by page, each page in a folder of its own."""
 
 import contextlib
 
@@ -15,7 +15,7 @@ def own_folder(tmp_path_factory):
 
 pytest_collect_file = Sybil(
     parsers=[PythonCodeBlockParser()],
-    patterns=["README.md", "docs/*.md"],
+    patterns=["README.md", "CONTRIBUTING.md", "docs/*.md"],
     excludes=["docs/try.md"],  # each program by itself, with its output: tests/test_docs.py
     fixtures=["own_folder"],
 ).pytest()
