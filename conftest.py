@@ -1,4 +1,4 @@
-"""The Python blocks of the README, of CONTRIBUTING and of the manual run as tests, page by page, each page in a folder of its own."""
+"""The Python blocks of README, CONTRIBUTING and the manual run as tests, each page in a folder of its own."""
 
 import contextlib
 

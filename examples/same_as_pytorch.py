@@ -1,6 +1,6 @@
 """Eight curves that look like four: SGD, Momentum, RMSProp and Adam, ours and PyTorch's, from the same weights.
 
-A net is trained on XOR by each of our optimizers, and its twin in PyTorch by each of PyTorch's. Needs PyTorch
+A net is trained on XOR by each of our optimizers, and its copy in PyTorch by each of PyTorch's. Needs PyTorch
 (pip install torch); nothing else in layerwise does.
 """
 
@@ -44,8 +44,11 @@ def main():
     curves = {}
     for name, (ours, theirs) in RULES.items():
         net = new_net(arguments.seed, arguments.dtype)
-        twin = twin_of(net, torch)
-        curves[name] = train(net, ours(), steps), train_twin(twin, theirs(torch, twin.parameters()), steps, torch)
+        net_there = in_torch(net, torch)
+        curves[name] = (
+            train(net, ours(), steps),
+            train_in_torch(net_there, theirs(torch, net_there.parameters()), steps, torch),
+        )
 
     arguments.out.mkdir(parents=True, exist_ok=True)
     file = arguments.out / "same_as_pytorch.png"
@@ -67,13 +70,13 @@ def new_net(seed, dtype):
     return layers.Model(chain, seed=seed, dtype=dtype).build((2,))
 
 
-def twin_of(net, torch):
+def in_torch(net, torch):
     """The same net in PyTorch, with the same weights."""
     nn = torch.nn
-    twin = nn.Sequential(nn.Linear(2, 8), nn.Linear(8, 4), nn.Sigmoid(), nn.Linear(4, 2), nn.Softmax(dim=-1))
-    twin.to(getattr(torch, net.dtype.name))
-    interchange.to_torch(net, twin)
-    return twin
+    copied = nn.Sequential(nn.Linear(2, 8), nn.Linear(8, 4), nn.Sigmoid(), nn.Linear(4, 2), nn.Softmax(dim=-1))
+    copied.to(getattr(torch, net.dtype.name))
+    interchange.to_torch(net, copied)
+    return copied
 
 
 def train(net, rule, steps):
@@ -86,7 +89,7 @@ def train(net, rule, steps):
     return np.array([*losses, error(net(x), y)])
 
 
-def train_twin(net, rule, steps, torch):
+def train_in_torch(net, rule, steps, torch):
     """The same in PyTorch."""
     x, y = (torch.from_numpy(each).to(next(net.parameters()).dtype) for each in datasets.xor())
     losses = []
