@@ -314,6 +314,7 @@ class Sigmoid(Nonlinearity):
     """y = 1 / (1 + exp(-x)).    dy/dx = y (1 - y)"""
 
     onnx, torch, keras = "Sigmoid", "Sigmoid", "sigmoid"
+    probabilities_of = "labels"
 
     def forward(self, x: Array, training: bool) -> Array:
         one = ONE[x.dtype]
@@ -697,6 +698,7 @@ class HardSigmoid(Nonlinearity):
 
     onnx, torch, keras = "HardSigmoid(alpha=0.16666667, beta=0.5)", "Hardsigmoid", "hard_sigmoid"
     kinks, dead_below = (-3, 3), -3.0
+    probabilities_of = "labels"
 
     def forward(self, x: Array, training: bool) -> Array:
         self.kept = x
@@ -738,6 +740,7 @@ class Softmax(Elementwise):
     """
 
     torch = keras = "Softmax"
+    probabilities_of = "classes"
 
     def output_shape(self, input_shape: Shape) -> Shape:
         return shapes.several_columns(self, input_shape, 1)
@@ -759,6 +762,7 @@ class LogSoftmax(Elementwise):
     """y = x - log(sum(exp(x))), the sum over the last axis.    dL/dx = g - exp(y) sum(g), g = dL/dy"""
 
     torch, keras = "LogSoftmax", "log_softmax"
+    probabilities_of = "classes"
 
     def output_shape(self, input_shape: Shape) -> Shape:
         return shapes.several_columns(self, input_shape, 0)

@@ -235,9 +235,9 @@ class batches:
             augmentation = Compose(augmentation or ())
         self.augmentation = Compose([augmentation])
         self.batch_size = arguments.count("batch_size", batch_size)
-        if seed is not None and (not isinstance(seed, (int, np.integer)) or isinstance(seed, bool) or seed < 0):
-            raise ValueError(f"seed is an integer, 0 or more, or None, got {seed!r}.")
-        self.seed = int(np.random.default_rng().integers(2**63) if seed is None else seed)
+        if seed is None:
+            seed = np.random.default_rng().integers(2**63)
+        self.seed = arguments.count("seed", seed, 0, "an integer, 0 or more, or None")
         self.epoch = 0  # how often they were gone through
 
     def state_dict(self) -> dict[str, Any]:

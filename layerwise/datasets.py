@@ -19,14 +19,13 @@ import socket
 import warnings
 import zlib
 from collections.abc import Sequence
-from numbers import Real
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from layerwise.core import files
+from layerwise.core import arguments, files
 
 Arrays = tuple[np.ndarray, np.ndarray]
 
@@ -266,7 +265,7 @@ def circles(n: int = 200, noise: float = 0.05, factor: float = 0.5, seed: int = 
 
     The curves of sklearn.datasets.make_circles, which spaces the angles evenly and has factor 0.8.
     """
-    _require(_is_number(factor) and 0 < factor < 1, "factor", "a number between 0 and 1", factor)
+    _require(arguments.is_number(factor) and 0 < factor < 1, "factor", "a number between 0 and 1", factor)
     y, rng = _draw_classes(n, 2, noise, seed)
     radius = np.where(y == 0, 1.0, factor)
     return _blur(_polar(radius, rng.random(n)), noise, rng), y
@@ -280,7 +279,7 @@ def spirals(n: int = 300, classes: int = 3, turns: float = 1.0, noise: float = 0
     Along a ray from the centre the arms are 1 / (turns classes) apart, to be held against `noise`.
     After Lang and Witbrock 1988, "Learning to tell two spirals apart".
     """
-    _require(_is_number(turns), "turns", "a finite number", turns)
+    _require(arguments.is_number(turns), "turns", "a finite number", turns)
     y, rng = _draw_classes(n, classes, noise, seed)
     radius = rng.uniform(0.1, 1.0, n)
     return _blur(_polar(radius, turns * radius + y / classes), noise, rng), y
@@ -299,7 +298,7 @@ def blobs(n: int = 300, classes: int = 3, noise: float = 0.25, seed: int = 0) ->
 
 def _draw_classes(n: int, classes: int, noise: float, seed: int) -> tuple[np.ndarray, np.random.Generator]:
     """Check what all four have in common; y (n,), and the generator for the rest."""
-    _require(_is_integer(classes, least=2), "classes", "an integer of at least 2", classes)
+    _require(arguments.is_integer(classes, least=2), "classes", "an integer of at least 2", classes)
     rng = _generator(n, noise, seed)
     return rng.permutation(np.arange(n, dtype=np.int64) % classes), rng
 
@@ -330,8 +329,8 @@ def regression(
     By default y = 0.77 a - 0.56 b + 2, without noise. An argument out of range is a ValueError.
     """
     w = list(weights) if np.iterable(weights) else []
-    _require(len(w) > 0 and all(map(_is_number, w)), "weights", "a finite number for each feature", weights)
-    _require(_is_number(bias), "bias", "a finite number", bias)
+    _require(len(w) > 0 and all(map(arguments.is_number, w)), "weights", "a finite number for each feature", weights)
+    _require(arguments.is_number(bias), "bias", "a finite number", bias)
     rng = _generator(n, noise, seed)
     x = 10 * rng.random((n, len(w)), dtype=np.float32)  # drawn in float32: a rounding could reach 10
     y = x @ np.array(w, np.float64) + bias + noise * rng.standard_normal(n)
@@ -342,20 +341,12 @@ def regression(
 
 
 def _generator(n: int, noise: float, seed: int) -> np.random.Generator:
-    _require(_is_integer(n, least=1), "n", "a positive integer", n)
-    _require(_is_number(noise) and noise >= 0, "noise", "a finite number, 0 or more", noise)
-    _require(_is_integer(seed, least=0), "seed", "an integer, 0 or more", seed)
+    _require(arguments.is_integer(n, least=1), "n", "a positive integer", n)
+    _require(arguments.is_number(noise) and noise >= 0, "noise", "a finite number, 0 or more", noise)
+    _require(arguments.is_integer(seed, least=0), "seed", "an integer, 0 or more", seed)
     return np.random.default_rng(seed)
 
 
 def _require(legal: bool, name: str, expected: str, value: object) -> None:
     if not legal:
         raise ValueError(f"{name} must be {expected}; got {value!r}")
-
-
-def _is_integer(value: object, least: int) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and int(value) >= least
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)

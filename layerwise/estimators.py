@@ -291,7 +291,7 @@ class _Net(BaseEstimator):
         if self.layers is not None:
             if not isinstance(self.layers, (list, tuple)):
                 raise TypeError(f"layers is a list of layers, got {self.layers!r}.")
-            if self.layers and isinstance(self.layers[-1], (_layers.Softmax, _layers.LogSoftmax)):
+            if self.layers and getattr(self.layers[-1], "probabilities_of", "") == "classes":
                 raise ValueError("layers are all but the last: leave out the Softmax and the Linear before it.")
             return [each.copy() if isinstance(each, _layers.Layer) else each for each in self.layers]
         sizes = self.hidden_layer_sizes

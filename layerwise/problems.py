@@ -9,7 +9,6 @@ is a net that a seed makes, its data and its loss. In both the seed decides ever
 
 from __future__ import annotations
 
-import operator
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -118,8 +117,8 @@ class Problem:
         x, y = numbers("x", x), numbers("y", y)
         if len(x) != len(y) or len(x) == 0:
             raise ValueError(f"x and y have a row for each sample, got shapes {x.shape} and {y.shape}.")
-        if batch_size is not None and (isinstance(batch_size, bool) or operator.index(batch_size) < 1):
-            raise ValueError(f"batch_size is a positive integer, or None for all rows, got {batch_size!r}.")
+        if batch_size is not None:
+            arguments.count("batch_size", batch_size, 1, "a positive integer, or None for all rows")
         self.make_net = make_net
         self.x = x
         self.y = y
@@ -202,8 +201,7 @@ def _square(bound: float) -> tuple[tuple[float, float], ...]:
 def _eigenvalues(condition: float, dim: int) -> Array:
     if not 1 <= condition < np.inf:
         raise ValueError(f"condition is the ratio of the largest to the smallest curvature, 1 or more: {condition!r}.")
-    if isinstance(dim, bool) or not isinstance(dim, int) or dim < 2:
-        raise ValueError(f"dim is an integer of at least 2, got {dim!r}.")
+    arguments.count("dim", dim, 2, "an integer of at least 2")
     return np.geomspace(1, condition, dim)
 
 
@@ -228,8 +226,7 @@ def noisy_quadratic(condition: float = 100.0, dim: int = 2, noise: float = 0.1) 
     n is new at every step. Its expectation is `quadratic` and 1/2 noise^2 sum a more, below which no path stays;
     the target is twice that. Schaul, Zhang and LeCun 2013 (1206.1106), section 3.
     """
-    if not 0 <= noise < np.inf:
-        raise ValueError(f"noise is a number, 0 or more, got {noise!r}.")
+    arguments.real("noise", noise, 0, expected="a number, 0 or more")
     a = _eigenvalues(condition, dim)
 
     def function(x: Array, rng: np.random.Generator) -> tuple[Any, Array]:

@@ -66,8 +66,7 @@ def log_grid(low: float, high: float, per_decade: int = 4) -> tuple[float, ...]:
     """
     if not 0 < low <= high < math.inf:
         raise ValueError(f"a grid goes from a positive rate to one not lower, got {low!r} and {high!r}.")
-    if isinstance(per_decade, bool) or not isinstance(per_decade, int) or per_decade < 1:
-        raise ValueError(f"per_decade is a positive integer, got {per_decade!r}.")
+    arguments.count("per_decade", per_decade)
     count = math.floor(per_decade * math.log10(high / low) + 1e-9) + 1
     return tuple(_round(low * 10 ** (place / per_decade)) for place in range(count))
 
@@ -155,10 +154,9 @@ class _Contest:
     ) -> _Contest:
         if not isinstance(problem, (Problem, Surface)):
             problem = problems.named(problem)
-        if isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or steps < 1:
-            raise ValueError(f"steps is a positive integer, got {steps!r}.")
+        arguments.count("steps", steps)
         for name, value in (("target", target), ("clip", clip)):
-            if value is not None and not (_is_number(value) and (value > 0 or name == "target")):
+            if value is not None and not (arguments.is_number(value) and (value > 0 or name == "target")):
                 raise ValueError(f"{name} is a {'positive ' * (name == 'clip')}number or None, got {value!r}.")
         if target is None:
             target = problem.target
@@ -255,26 +253,22 @@ def _round(lr: float) -> float:
     return float(f"{lr:.4g}")
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and math.isfinite(value)
-
-
 def _sample(entrant: Entrant) -> Rate:
     """Some rate, to look at such an optimizer."""
     return 0.01 if entrant.has_rate else None
 
 
 def _checked_rates(lrs: Any) -> tuple[float, ...]:
-    rates = [lrs] if _is_number(lrs) else list(lrs)
-    if not rates or not all(_is_number(lr) and lr > 0 for lr in rates):
+    rates = [lrs] if arguments.is_number(lrs) else list(lrs)
+    if not rates or not all(arguments.is_number(lr) and lr > 0 for lr in rates):
         raise ValueError(f"lrs holds positive numbers, at least one, got {lrs!r}.")
     return tuple(sorted({float(lr) for lr in rates}))
 
 
 def _checked_seeds(seeds: Any) -> tuple[int, ...]:
-    chosen = range(seeds) if isinstance(seeds, (int, np.integer)) and not isinstance(seeds, bool) else seeds
+    chosen = range(seeds) if arguments.is_integer(seeds) else seeds
     legal = isinstance(chosen, (range, list, tuple, np.ndarray)) and len(chosen) > 0
-    if not legal or not all(isinstance(seed, (int, np.integer)) and seed >= 0 for seed in chosen):
+    if not legal or not all(arguments.is_integer(seed, 0) for seed in chosen):
         raise ValueError(f"seeds is how many, a positive integer, or a list of integers, 0 or more, got {seeds!r}.")
     if len(set(chosen)) < len(chosen):
         raise ValueError(f"each seed counts once: a seed stands twice in {seeds!r}.")
@@ -282,7 +276,7 @@ def _checked_seeds(seeds: Any) -> tuple[int, ...]:
 
 
 def _check_jobs(n_jobs: Any) -> None:
-    if isinstance(n_jobs, bool) or not isinstance(n_jobs, (int, np.integer)) or n_jobs == 0:
+    if not arguments.is_integer(n_jobs) or n_jobs == 0:
         raise ValueError(f"n_jobs is how many processes, or -1 for one a core, got {n_jobs!r}.")
     if n_jobs != 1:
         _joblib()
@@ -361,7 +355,7 @@ def _entrant(name: str, made: Any, clip: float | None) -> Entrant:
         raise TypeError(f"{name} gives {sample!r}, expected an optimizer: a callable (net, loss).")
     if sample is another and isinstance(sample, _optim.Optimizer):
         raise ValueError(f"{name} gives the same instance each time, and each run needs a new one.")
-    return Entrant(name, make, has_rate, float(default) if _is_number(default) else None)
+    return Entrant(name, make, has_rate, float(default) if arguments.is_number(default) else None)
 
 
 def _takes_argument(function: Any) -> bool:
@@ -664,8 +658,7 @@ def find_lr(
     """
     if not 0 < low < high < math.inf:
         raise ValueError(f"the rate rises from low to high, positive numbers, got {low!r} and {high!r}.")
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 5:
-        raise ValueError(f"steps is an integer of at least 5, got {steps!r}.")
+    arguments.count("steps", steps, 5, "an integer of at least 5")
     twin = net.copy()
     rule = copy.deepcopy(optim) if optim is not None else twin.optim if twin.optim is not None else _optim.Adam()
     if not hasattr(rule, "lr"):

@@ -128,10 +128,17 @@ def is_number(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def count(name: str, value: Any) -> int:
-    """A positive integer argument."""
-    if isinstance(value, bool) or not hasattr(value, "__index__") or operator.index(value) < 1:
-        raise ValueError(f"{name} is a positive integer, got {value!r}.")
+def is_integer(value: Any, least: float = -math.inf) -> bool:
+    """Whether it is an integer that is not below `least`; True and False are none."""
+    if isinstance(value, (bool, np.bool_, np.ndarray)) or not hasattr(value, "__index__"):
+        return False
+    return operator.index(value) >= least
+
+
+def count(name: str, value: Any, least: int = 1, expected: str = "a positive integer") -> int:
+    """An integer that is not below `least`; `expected` says so in a message."""
+    if not is_integer(value, least):
+        raise ValueError(f"{name} is {expected}, got {value!r}.")
     return operator.index(value)
 
 

@@ -35,6 +35,7 @@ class Base:
     threaded = False  # shares its work among threads, each of which needs BLAS in one thread
     min_batch = 1  # rows that a training batch must have
     training_only = False  # in inference y is x
+    probabilities_of = ""  # "classes": the columns of y share one; "labels": each is a yes or no of its own
     # What others call it, if they have it, with their arguments and where ours have other names: "Elu(alpha=slope)".
     onnx = torch = keras = ""
 

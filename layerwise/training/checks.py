@@ -81,10 +81,8 @@ def usual_loss(net: Any, y: Any) -> Any:
 
 def is_multilabel(net: Any, loss: Any) -> bool:
     """Whether each column of the output is a yes or no of its own, and not one class of several."""
-    last = last_layer(net)
-    if isinstance(last, (layers.Softmax, layers.LogSoftmax)):
-        return False
-    return isinstance(last, (layers.Sigmoid, layers.HardSigmoid)) or bool(getattr(loss, "binary", False))
+    of = last_layer(net).probabilities_of
+    return of == "labels" or (of != "classes" and bool(getattr(loss, "binary", False)))
 
 
 def named_metrics(net: Any, metrics: Any, loss: Any) -> dict[str, Any]:
@@ -97,13 +95,16 @@ def doubts(net: Any, loss: Any) -> Iterator[str]:
     """What a training is warned of: it can be done, and hardly anyone means it."""
     if any(leaf.parameters for leaf in net.leaves()) and not net.trainable:
         yield "every layer with parameters is frozen, so that this training changes none: set layer.frozen = False."
-    between = (layers.Dropout, layers.GaussianNoise, layers.Flatten, layers.Reshape)
-    row = [each for each in _in_a_row(net) if not isinstance(each, between)]
+    row = [
+        each
+        for each in _in_a_row(net)
+        if not (each.training_only or isinstance(each, (layers.Flatten, layers.Reshape)))
+    ]
     for below, above in itertools.pairwise(row):
         if isinstance(below, layers.Softmax) and isinstance(above, layers.Softmax):
             yield f"{above.label} is on top of {below.label}: gradients are close to 0 there. Leave one out."
-    scores = isinstance(loss, _loss.BinaryCrossEntropy) and loss.from_logits
-    if scores and isinstance(last_layer(net), layers.Sigmoid):
+    puts_a_sigmoid = getattr(loss, "binary", False) and getattr(loss, "from_logits", False)
+    if puts_a_sigmoid and isinstance(last_layer(net), layers.Sigmoid):
         yield f"{loss!r} takes raw scores, and the net ends in a Sigmoid, on which it puts another: leave one out."
 
 
