@@ -1,4 +1,4 @@
-"""Losses: how far a prediction is from what was wanted, and the exact gradient of that number.
+"""Losses: how far a prediction is from its target, and the exact gradient of that number.
 
 In this file, in this order:
   the base              Loss
@@ -11,13 +11,13 @@ subclass of Loss. Shapes: N batch, C classes, `...` any axes.
 
 from __future__ import annotations
 
-import functools
 import math
 from typing import Any
 
 import numpy as np
 
 from layerwise.core import arguments, habits, targets, weights
+from layerwise.core.numeric import clip_to_finite, row_starts, tiny
 from layerwise.core.reduction import REDUCTIONS as REDUCTIONS
 from layerwise.core.reduction import reduce, reduce_copies
 from layerwise.core.weights import converted as converted_weight
@@ -229,7 +229,7 @@ class MAE(Loss):
 class Huber(Loss):
     """v = d^2 / 2 where |d| <= delta, else delta (|d| - delta / 2), d = pred - real.    Huber 1964
 
-    dv/dpred = d, held within +-delta. As torch.nn.HuberLoss; SmoothL1Loss is this divided by delta.
+    dv/dpred = d, clipped to +-delta. As torch.nn.HuberLoss; SmoothL1Loss is this divided by delta.
     """
 
     stackable = location_scale = True
@@ -240,8 +240,8 @@ class Huber(Loss):
 
     def forward(self, pred: Array, real: Array) -> Array:
         d = np.subtract(pred, real, out=self.empty(pred.shape, pred.dtype))
-        held = self.kept = np.clip(d, -self.delta, self.delta)
-        return held * (d - 0.5 * held)  # both cases in one
+        clipped = self.kept = np.clip(d, -self.delta, self.delta)
+        return clipped * (d - 0.5 * clipped)  # both cases in one
 
     def derivative(self, scale: Any) -> Array:
         return self.kept * scale
@@ -255,9 +255,9 @@ class LogCosh(Loss):
     def forward(self, pred: Array, real: Array) -> Array:
         d = self.kept = np.subtract(pred, real, out=self.empty(pred.shape, pred.dtype))
         size = np.abs(d)
-        bent = np.minimum(size, 20)  # from here on it is a straight line
-        half = np.sinh(0.5 * bent)
-        return np.log1p(2 * half * half) + (size - bent)
+        curved = np.minimum(size, 20)  # above 20 it is a straight line
+        half = np.sinh(0.5 * curved)
+        return np.log1p(2 * half * half) + (size - curved)
 
     def derivative(self, scale: Any) -> Array:
         return np.tanh(self.kept) * scale
@@ -332,7 +332,7 @@ class GaussianNLL(Loss):
     """v = (s + (real - m)^2 / exp(s)) / 2, m the mean and s the logarithm of the variance, for which the net has two
     columns: pred (N, ..., 2M) holds M means, then M logarithms of variances; real (N, ..., M).
 
-    dv/dm = (m - real) / exp(s);    dv/ds = (1 - (real - m)^2 / exp(s)) / 2, and 0 where the variance is held.
+    dv/dm = (m - real) / exp(s);    dv/ds = (1 - (real - m)^2 / exp(s)) / 2, and 0 where the variance is below epsilon.
     The negative log likelihood without the constant log(2 pi) / 2; variances below epsilon count as epsilon. As
     torch.nn.GaussianNLLLoss(m, real, exp(s)). Nix and Weigend 1994. ValueError for an odd number of columns.
     """
@@ -347,11 +347,11 @@ class GaussianNLL(Loss):
     def forward(self, pred: Array, real: Array) -> Array:
         m, s = np.split(pred, 2, -1)
         least = math.log(self.epsilon)
-        held = np.maximum(s, least)
-        d, precision = m - real, np.exp(-held)
+        log_variance = np.maximum(s, least)
+        d, precision = m - real, np.exp(-log_variance)
         square = d * d * precision
         self.kept = d * precision, np.where(s > least, 0.5 * (1 - square), 0)
-        return 0.5 * (held + square)
+        return 0.5 * (log_variance + square)
 
     def derivative(self, scale: Any) -> Array:
         return np.concatenate([each * scale for each in self.kept], -1)
@@ -375,27 +375,6 @@ class GaussianNLL(Loss):
 # Of classes --------------------------------------------------------------------------------------------------
 
 
-_TINY = {np.dtype(each): np.array(np.finfo(each).tiny) for each in (np.float16, np.float32, np.float64)}
-
-
-def _tiny(x: Array) -> Array:
-    return _TINY[x.dtype]
-
-
-def _held(gradient: Array, scale: Any) -> Array:
-    """A weight of 4 or more over the smallest normal number is past the largest number: it is held there."""
-    if (scale if isinstance(scale, float) else np.max(scale)) > 1:
-        largest = float(np.finfo(gradient.dtype).max)
-        np.clip(gradient, -largest, largest, out=gradient)
-    return gradient
-
-
-@functools.lru_cache(maxsize=8)
-def _steps(count: int, step: int) -> Array:
-    """0, step, 2 step, ...: where each row of `step` elements begins."""
-    return np.arange(0, count * step, step)
-
-
 class CrossEntropy(Loss):
     """v = -sum(t log p) over the last axis; pred (N, ..., C), one value a row.
 
@@ -406,7 +385,7 @@ class CrossEntropy(Loss):
     probabilities by the rows. Class numbers that are ignore_index count for nothing, also not in the mean; of a batch
     without others the loss is 0 (PyTorch: NaN). Over several batches, in `evaluate`, for validation and in the
     History, the mean is that over all their rows at once, and metrics by name leave ignored rows out. All as
-    torch.nn.CrossEntropyLoss, which takes logits and whose ignore_index is -100 unless told; Keras takes probabilities
+    torch.nn.CrossEntropyLoss, which takes logits and whose default ignore_index is -100; Keras takes probabilities
     and cuts them at 1e-7, this at the smallest normal number.
     """
 
@@ -435,7 +414,7 @@ class CrossEntropy(Loss):
     def forward(self, pred: Array, real: Array) -> Array:
         numbers = real.ndim < pred.ndim and not (self.label_smoothing or self._counts_rows)
         # Of class numbers, the place of each among all elements: one flat index is much faster than one an axis.
-        target = real.reshape(-1) + _steps(real.size, pred.shape[-1]) if numbers else self._target(pred, real)
+        target = real.reshape(-1) + row_starts(real.size, pred.shape[-1]) if numbers else self._target(pred, real)
         if self.from_logits:
             shifted = pred - np.maximum.reduce(pred, -1, keepdims=True)
             p = np.exp(shifted)
@@ -443,7 +422,7 @@ class CrossEntropy(Loss):
             p /= total
             log_p = np.subtract(shifted, np.log(total), out=shifted)
         else:
-            p = np.maximum(pred, _tiny(pred))
+            p = np.maximum(pred, tiny(pred))
             log_p = None
         self.kept = p, target, numbers
         if numbers:
@@ -493,7 +472,7 @@ class CrossEntropy(Loss):
             gradient /= p
         if self.from_logits:
             return gradient
-        return _held(gradient, scale if self.weight is None else math.inf)
+        return clip_to_finite(gradient, scale if self.weight is None else math.inf)
 
     def check_shapes(self, pred: tuple[int, ...], real: tuple[int, ...], integer: bool) -> None:
         if len(pred) < 2 or pred[-1] < 2:
@@ -573,8 +552,8 @@ class BinaryCrossEntropy(Loss):
         slope = pred - real
         if self.pos_weight is not None:
             slope = pred * (1 - real) - self._positive(real) * (1 - pred)
-        gradient = slope * scale / np.maximum(pred * (1 - pred), _tiny(pred))
-        return _held(gradient, scale if self.pos_weight is None else math.inf)
+        gradient = slope * scale / np.maximum(pred * (1 - pred), tiny(pred))
+        return clip_to_finite(gradient, scale if self.pos_weight is None else math.inf)
 
     def check_shapes(self, pred: tuple[int, ...], real: tuple[int, ...], integer: bool) -> None:
         super().check_shapes(pred, real, integer)
@@ -619,7 +598,7 @@ class BinaryFocalCrossEntropy(BinaryCrossEntropy):
         if self.from_logits:
             yes, no = np.exp(np.minimum(pred, 0)), np.exp(np.minimum(-pred, 0))
             p, rest = yes / (yes + no), no / (yes + no)
-        q = np.maximum(real * rest + (1 - real) * p, _tiny(pred))
+        q = np.maximum(real * rest + (1 - real) * p, tiny(pred))
         a = 1 if self.alpha is None else real * self.alpha + (1 - real) * (1 - self.alpha)
         slope = p * rest if self.from_logits else 1  # dp/dpred
         inner = a * self.gamma * q ** (self.gamma - 1) * (1 - 2 * real) * b * slope
@@ -646,13 +625,13 @@ class KLDivergence(Loss):
     by_rows = over_classes = True
 
     def forward(self, pred: Array, real: Array) -> Array:
-        p = np.maximum(pred, _tiny(pred))
+        p = np.maximum(pred, tiny(pred))
         self.kept = p, real
-        return np.add.reduce(real * (np.log(np.maximum(real, _tiny(real))) - np.log(p)), -1)
+        return np.add.reduce(real * (np.log(np.maximum(real, tiny(real))) - np.log(p)), -1)
 
     def derivative(self, scale: Any) -> Array:
         p, real = self.kept
-        return _held(real * -scale / p, scale)
+        return clip_to_finite(real * -scale / p, scale)
 
     def check_real(self, real: Array, classes: int) -> None:
         targets.check_rows_sum_to_1("KLDivergence", "targets", real)

@@ -236,7 +236,7 @@ class batches:
         self.augmentation = Compose([augmentation])
         self.batch_size = arguments.count("batch_size", batch_size)
         if seed is None:
-            seed = np.random.default_rng().integers(2**63)
+            seed = int(np.random.default_rng().integers(2**63))
         self.seed = arguments.count("seed", seed, 0, "an integer, 0 or more, or None")
         self.epoch = 0  # how often they were gone through
 

@@ -86,7 +86,7 @@ def _needs_all_rows(estimator: Any) -> str | None:
 
 
 def _no_probabilities(estimator: Any) -> str | None:
-    """Why there are none: the loss, as Hinge, has labels of its own."""
+    """Why there are no probabilities: the loss, such as Hinge, has labels of its own."""
     if getattr(estimator.loss, "labels", None) is None:
         return None
     return f"{estimator.loss!r} has no probabilities: decision_function gives the scores."
@@ -171,48 +171,49 @@ class _Net(BaseEstimator):
 
     # Training.
 
-    def _fit(self, *arguments: Any, **told: Any) -> Any:
-        """`_trained`; an error leaves the estimator as it was, what scikit-learn noted of x included."""
+    def _fit(self, *arguments: Any, **options: Any) -> Any:
+        """Train; an error leaves the estimator as it was, with what scikit-learn had noted of x."""
         before = dict(self.__dict__)
         try:
-            return self._trained(*arguments, **told)
+            return self._trained(*arguments, **options)
         except BaseException:
             self.__dict__.clear()
             self.__dict__.update(before)
             raise
 
     def _trained(self, x: Any, y: Any, sample_weight: Any, anew: bool, classes: Any = None, epochs: int = 0) -> Any:
-        """Train a new net, or with `anew` False the one there is; for `epochs`, else max_iter with early stopping."""
+        """Train a new net, or with `anew` False the present one; for `epochs`, else max_iter with early stopping."""
         arguments.verbose(self.verbose)
         for each in fields(self):
             if each.type == "bool" and each.name != "verbose":
                 arguments.flag(each.name, getattr(self, each.name))
         hidden = self._hidden()
-        told: dict[str, Any] = {"dtype": self._x_dtype(hidden), "multi_output": True, "y_numeric": is_regressor(self)}
         for what, data in (("X", x), ("y", y), ("sample_weight", sample_weight)):
             check_unmasked(what, data)
-        x, y = validate_data(self, x, y, reset=anew, **told)
+        x, y = validate_data(
+            self, x, y, reset=anew, dtype=self._x_dtype(hidden), multi_output=True, y_numeric=is_regressor(self)
+        )
         weight = None if sample_weight is None else _relative(_check_sample_weight(sample_weight, x, dtype=np.float64))
         target, loss, seen = self._target(y, weight, anew, classes, whole=not epochs)
         weight, by_class = self._class_weighted(y, weight, seen)
-        parts = [*hidden, *self._head(loss, self._width(target, seen))]
+        wanted = [*hidden, *self._head(loss, self._width(target, seen))]
         if anew:
             # None is a seed from the system: NumPy's global generator stays untouched.
             drawn = None if self.random_state is None else check_random_state(self.random_state).randint(2**31 - 1)
-            net = _model.Model(parts, seed=drawn, dtype=self.dtype)
+            net = _model.Model(wanted, seed=drawn, dtype=self.dtype)
             rule = self._new_rule()
         else:
             net = self.net_
-            if list(map(repr, parts)) != list(map(repr, net)):
+            if list(map(repr, wanted)) != list(map(repr, net)):
                 raise ValueError(
-                    f"what is there to go on with is {list(net)}, and now {parts} is asked for: set "
+                    f"what is there to go on with is {list(net)}, and now {wanted} is asked for: set "
                     f"warm_start=False, or take a new estimator."
                 )
             rule = net.optim if epochs else self._new_rule()
         watching = self.callbacks if isinstance(self.callbacks, (list, tuple, type(None))) else (self.callbacks,)
-        held = None
+        validation = None
         if not epochs:
-            # Checked here, so that a message has the names that the user gave.
+            # Checked here, so that a message names the estimator's own arguments.
             epochs, tol, patience = (
                 arguments.count("max_iter", self.max_iter),
                 arguments.real("tol", self.tol, 0),
@@ -221,8 +222,8 @@ class _Net(BaseEstimator):
             if self.n_iter_no_change != math.inf:
                 patience = _epochs("n_iter_no_change", self.n_iter_no_change)
             labels = np.ravel(y) if is_classifier(self) and not seen["_labels"] else None
-            x, target, weight, held = self._held_out(net, x, labels, target, weight, by_class)
-            watching = [*(watching or ()), *self._ends("loss" if held is None else "val_loss", patience, tol)]
+            x, target, weight, validation = self._held_out(net, x, labels, target, weight, by_class)
+            watching = [*(watching or ()), *self._ends("loss" if validation is None else "val_loss", patience, tol)]
         history = net.train(
             x,
             target,
@@ -231,7 +232,7 @@ class _Net(BaseEstimator):
             epochs=epochs,
             batch_size=self.batch_size,
             shuffle=self.shuffle,
-            validation=held,
+            validation=validation,
             callbacks=watching,
             sample_weight=weight,
             class_weight=by_class,
@@ -271,7 +272,7 @@ class _Net(BaseEstimator):
         if not self.early_stopping:
             return x, target, weight, None
         share = arguments.real("validation_fraction", self.validation_fraction, math.ulp(0), 1)
-        # A row that weighs nothing tells nothing: without it neither part can be all of such rows.
+        # Rows of weight 0 are left out, so that neither part can consist of them alone.
         rows = np.arange(len(x)) if weight is None else np.flatnonzero(weight)
         strata = None
         if labels is not None:
@@ -280,11 +281,11 @@ class _Net(BaseEstimator):
                 strata = labels[rows]
         seed = net.seed % 2**32
         here, there = train_test_split(rows, test_size=share, random_state=seed, stratify=strata)
-        own, held = ([x[k], target[k], None if weight is None else weight[k]] for k in (here, there))
+        training, validation = ([x[k], target[k], None if weight is None else weight[k]] for k in (here, there))
         if by_class is not None and labels is not None:  # `train` knows the classes of what it trains on alone
             of_rows = np.array([by_class[k] for k in np.unique(labels, return_inverse=True)[1][there]])
-            held[2] = of_rows if weight is None else held[2] * of_rows
-        return own[0], own[1], own[2], held
+            validation[2] = of_rows if weight is None else validation[2] * of_rows
+        return training[0], training[1], training[2], validation
 
     def _hidden(self) -> list[_layers.Layer]:
         """New layers, all but the last."""
@@ -615,7 +616,7 @@ def _activation(value: Any) -> list[_layers.Layer]:
 
 
 def _hyper(rule: Any) -> dict[str, Any]:
-    """The hyper-parameters of an optimizer and of what it goes around; a plain function has none."""
+    """The hyper-parameters of an optimizer and of those that it wraps; a plain function has none."""
     if not isinstance(rule, _optim.Optimizer):
         return {}
     within = _hyper(rule.optimizer) if isinstance(rule, _optim.Wrapper) else {}
@@ -623,7 +624,7 @@ def _hyper(rule: Any) -> dict[str, Any]:
 
 
 def _with(rule: Any, name: str, value: Any) -> Any:
-    """Another optimizer like it, but for one hyper-parameter, its own or of what it goes around."""
+    """A new optimizer that differs in one hyper-parameter, its own or that of an optimizer that it wraps."""
     if name not in _hyper(rule):
         known = ", ".join(f"optim__{each}" for each in _hyper(rule)) or "none that can be set"
         raise ValueError(f"optim is {rule!r} and has no parameter optim__{name}; it has {known}.")

@@ -4,12 +4,12 @@
 
 In this file, in this order:
   the graph        Value, Graph
-  what each layer becomes    a small function for each, and EXPORTERS, the table of them
+  what each layer becomes    what its class declares, as `onnx = "Relu"`, else a small function; EXPORTERS has them all
   the file         to_onnx
 
-How the channels lie: those of layerwise are last, those of ONNX's convolutions first. A value knows how it lies, and is
-transposed where a layer needs it otherwise: once where a run of image layers begins, and once where it ends. What
-comes in, goes out, and is flattened has the channels last, as in layerwise.
+The channels of layerwise are the last axis, those of ONNX's convolutions the first. A value knows which, and is
+transposed where a layer needs the other order: once where a run of image layers begins, and once where it ends.
+Inputs, outputs and what is flattened have the channels last, as in layerwise.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Graph:
         self.other_way: dict[str, Value] = {}  # by name: the same value with its channels at the other end
 
     def _new_name(self, name: str) -> str:
-        """It, after the place under way; where that has one of this name already, with a number."""
+        """The name after the present layer's place, numbered where that place has one of this name already."""
         name = f"{self.place}.{name}"
         self.times[name] += 1
         return name + (f".{self.times[name]}" if self.times[name] > 1 else "")
@@ -159,7 +159,7 @@ def _embedding(graph: Graph, layer: Any, x: Value) -> Value:
 
 
 def _same(graph: Graph, layer: Any, x: Value) -> Value:
-    """What does nothing after training."""
+    """A layer that acts in training only."""
     return x
 
 

@@ -3,10 +3,10 @@
     from_torch(net, sequential)    to_torch(net, sequential)
     from_keras(net, sequential)    to_keras(net, sequential)
 
-Both nets exist and are built; a Sequential may hold others, and a Model too. They are gone through side by side, layer
-by layer, and all is checked before anything is copied: the kinds of the layers, the shapes, and whatever else changes a
-result (epsilon, momentum, slopes, windows). Afterwards both predict the same. What does nothing in prediction (dropout,
-noise) may stand on one side only.
+Both nets exist and are built; a Sequential may hold others, and so may a Model. The two are compared layer by layer,
+and everything is checked before anything is copied: the kinds of the layers, the shapes, and all arguments that change
+a result (epsilon, momentum, slopes, windows). Afterwards both predict the same. Layers that act in training only
+(dropout, noise) may stand on one side only. What a layer is called there, its class declares: `torch` and `keras`.
 
 Here and in Keras the channels are the last axis, in PyTorch the first: images and sequences are to be turned by the
 caller, x.transpose(0, 3, 1, 2). Weights are turned here, also those of a Linear after a Flatten, whose inputs PyTorch

@@ -1,7 +1,7 @@
-"""What a value is made of, the same in every process: arguments, arrays by content, the code of one's own functions.
+"""What a value is made of, the same in every process: arguments, the content of arrays, the code of a user's functions.
 
-`fingerprint(value)` is a dict, place -> text. Two of them are equal where the values do the same: no address in memory,
-no line number and no order of a set is in it. Knows no other module.
+`fingerprint(value)` is a dict, place -> text. Two values with equal fingerprints do the same. A fingerprint holds no
+address in memory, no line number and no order of a set. This module imports no other of ours.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ COMPILED = (
     types.ClassMethodDescriptorType, types.GetSetDescriptorType, types.MemberDescriptorType, np.ufunc,
 )  # fmt: skip
 FUNCTIONS = (types.FunctionType, staticmethod, classmethod, functools.cached_property, functools.partialmethod)
-# Operands that are told by what they name, as their numbers change with the names around them.
+# Operands that are read by the name they stand for: their numbers change with the names around them.
 NAMED = {*dis.hasconst, *dis.hasname, *dis.hasfree}
 STORE_ATTR = dis.opmap["STORE_ATTR"]
 KINDS_OF_CALL = 0x3AC  # of co_flags: *args, **kwargs, generators and coroutines
@@ -53,11 +53,11 @@ class Fingerprint(dict[str, str]):
 def fingerprint(
     value: Any, name: str = "", steps: Iterable[int] = range(1000), state: bool = True, values: bool = True
 ) -> Fingerprint:
-    """What decides what `value` does.
+    """Everything on which the behaviour of `value` depends.
 
     Functions and classes of one's own by their byte code, constants, defaults, closures, and the globals that they
     use; those of the library and of installed packages by name. A hyper-parameter that is a schedule by its values at
-    `steps`. Objects by their arguments (`config()`) and attributes. What can't be told has the text UNKNOWN.
+    `steps`. Objects by their arguments (`config()`) and attributes. What can't be read has the text UNKNOWN.
 
     name    of the place where the value itself stands
     state   False: without what changes as the value is used: an optimizer's numbers, seeds and weights, attributes
@@ -81,14 +81,14 @@ def digest(content: Any) -> str:
 
 
 class _Reader:
-    """Goes through a value and all that it is made of; what it has been at is told by its place."""
+    """Walks through a value and all that it is made of. A thing that was met before is named by its place."""
 
     def __init__(self, steps: Iterable[int], state: bool, values: bool) -> None:
         self.found = Fingerprint()
         self.steps = steps
         self.state = state
         self.values = values
-        self.seen: dict[int, tuple[str, Any]] = {}  # the value too: while it is there, no other has its id
+        self.seen: dict[int, tuple[str, Any]] = {}  # the value too: as long as it lives, no other has its id
         self.waiting: deque[tuple[str, Any]] = deque()  # no recursion: nets may be nested deeper than Python's stack
 
     def read_all(self, place: str, value: Any) -> None:

@@ -354,3 +354,27 @@ def batch_normalize_backward(
         part *= factor
 
     parallel_rows(differentiate, samples)
+
+
+# For losses --------------------------------------------------------------------------------------------------
+
+_TINY = {np.dtype(each): np.array(np.finfo(each).tiny) for each in (np.float16, np.float32, np.float64)}
+
+
+def tiny(x: Array) -> Array:
+    """The smallest normal number of the array's dtype."""
+    return _TINY[x.dtype]
+
+
+def clip_to_finite(gradient: Array, scale: Any) -> Array:
+    """A scale of 4 or more over the smallest normal number overflows: such gradients become the largest number."""
+    if (scale if isinstance(scale, float) else np.max(scale)) > 1:
+        largest = float(np.finfo(gradient.dtype).max)
+        np.clip(gradient, -largest, largest, out=gradient)
+    return gradient
+
+
+@functools.lru_cache(maxsize=8)
+def row_starts(count: int, step: int) -> Array:
+    """0, step, 2 step, ...: where each row of `step` elements begins."""
+    return np.arange(0, count * step, step)
