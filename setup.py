@@ -14,7 +14,7 @@ extras = {
     "tensorboard": ["tensorboardX>=2.6"],
     # scikit-learn brings the data of the example.
     "mpi": ["mpi4py>=4", "mpich>=4; platform_system != 'Windows'", "threadpoolctl>=3.2", "scikit-learn>=1.6"],
-    "docs": ["sphinx>=8.2", "furo>=2025.7", "myst-parser>=4"],
+    "docs": ["sphinx>=8.2", "furo>=2025.7", "myst-parser>=4", "scikit-learn>=1.6"],
 }
 extras["test"] = [
     "pytest>=8", "pytest-xdist>=3.8", "sybil>=8", "hypothesis>=6.100", "setuptools>=77", "joblib>=1.3",
