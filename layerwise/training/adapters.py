@@ -38,6 +38,59 @@ def is_true(answer: Any) -> bool:
     return isinstance(answer, (bool, np.bool_)) and bool(answer)
 
 
+class Callbacks:
+    """All callbacks of a training, called one after the other."""
+
+    def __init__(self, adapters: list[CallbackAdapter]) -> None:
+        self.adapters = adapters
+        self.steppers = [adapter for adapter in adapters if adapter.step]
+
+    def check_run(self, run: Any) -> None:
+        for adapter in self.adapters:
+            run.more_quantities |= not type(adapter.callback).__module__.startswith("layerwise.")
+            if adapter.check_run:
+                adapter.check_run(run)
+
+    def begin(self, run: Any) -> None:
+        for adapter in self.adapters:
+            if adapter.begin:
+                adapter.begin(run)
+
+    def step(self, run: Any) -> list[CallbackAdapter]:
+        """Those that end the training after this step."""
+        return [adapter for adapter in self.steppers if adapter.step and is_true(adapter.step(run))]
+
+    def epoch(self, run: Any, logs: dict[str, Any]) -> list[CallbackAdapter]:
+        """Those that end the training after this epoch."""
+        return [adapter for adapter in self.adapters if adapter.epoch and is_true(adapter.epoch(run, logs))]
+
+    def end(self, run: Any, failed: BaseException | None) -> None:
+        """The end of the training for every callback, however it came. The first error is the one that is raised."""
+        first = failed
+        for adapter in self.adapters:
+            if adapter.end:
+                try:
+                    adapter.end(run)
+                except BaseException as error:  # the others come to their end, too: one may put weights back
+                    if first is None:
+                        first = error
+                    else:
+                        first.add_note(f"And {adapter.callback!r}.end(run) raised {error!r}.")
+        if first is not failed and first is not None:
+            raise first
+
+    def reasons_to_stay_ended(self, run: Any, by: list[str] | None) -> list[str]:
+        """Why a training that the callbacks `by` had ended does not go on with these: not because of those that are
+        left out, or that don't end it any more. Older files do not name them: by is None."""
+        reasons = []
+        for adapter in self.adapters:
+            why = getattr(adapter.callback, "why_ended", None)
+            if (why is not None) if by is None else (adapter.name in by):
+                hint = why(run) if why is not None else "leave it out to go on"
+                reasons += [f"{adapter.name} has ended it: {hint}"] if hint else []
+        return reasons
+
+
 def rules_within(rule: Any) -> Iterator[Any]:
     """An optimizer, and all that it wraps."""
     yield rule
@@ -96,4 +149,4 @@ class FirstSteps:
         self.unchanged = []
 
 
-__all__ = ["CallbackAdapter", "FirstSteps", "is_true", "may_reevaluate", "rules_within"]
+__all__ = ["CallbackAdapter", "Callbacks", "FirstSteps", "may_reevaluate", "rules_within"]

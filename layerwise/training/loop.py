@@ -21,7 +21,7 @@ import numpy as np
 from layerwise import loss as _loss
 from layerwise.core import files, interrupts, threads
 from layerwise.training import data, netfile, resume, serialize
-from layerwise.training.adapters import CallbackAdapter, FirstSteps, is_true, may_reevaluate
+from layerwise.training.adapters import CallbackAdapter, Callbacks, FirstSteps, may_reevaluate
 from layerwise.training.evaluation import broadcast_to_copies, evaluated
 from layerwise.training.means import RunningMeans, StackRunningMeans, WeightedLoss
 from layerwise.training.progress import ProgressBar
@@ -66,8 +66,8 @@ class Run:
         self.ended_by: list[str] = []  # the names of the callbacks that ended it
         self.quantities = ["loss", *metrics]  # names of the logs; callbacks of the user's own may have added others
         self.more_quantities = False
-        self._adapters = adapters
-        self._asks_each_step = any(adapter.step for adapter in adapters)
+        self._callbacks = Callbacks(adapters)
+        self._asks_each_step = bool(self._callbacks.steppers)
         self._evaluation_weights = getattr(optim, "evaluation_weights", contextlib.nullcontext)
         self._to_save: list[Any] = []
         self._paused: dict[str, Any] | None = None
@@ -79,10 +79,7 @@ class Run:
         self.rows = rows
         self.quantities += [f"val_{name}" for name in self.quantities] if validation is not None else []
         self.quantities.append("seconds")
-        for adapter in self._adapters:
-            self.more_quantities |= not type(adapter.callback).__module__.startswith("layerwise.")
-            if adapter.check_run:
-                adapter.check_run(self)
+        self._callbacks.check_run(self)
 
     def check(self, rows: Any, validation: Any, shuffle: bool) -> None:
         """Where several processes train one net, ValueError unless all were given the same."""
@@ -160,9 +157,7 @@ class Run:
         ctrl_c, failed = self.ctrl_c, None
         try:
             ctrl_c.raises = True
-            for adapter in self._adapters:
-                if adapter.begin:
-                    adapter.begin(self)
+            self._callbacks.begin(self)
             if self.resumed is not None:
                 with files.reading(self.resumed_from):
                     resume.restore_outside(self.resumed, self)
@@ -181,29 +176,14 @@ class Run:
             finally:
                 if self.begun:
                     ctrl_c.raises = True
-                    self._end(failed)
-
-    def _end(self, failed: BaseException | None) -> None:
-        """The end of the training for every callback, however it came. The first error is the one that is raised."""
-        ended_by = failed
-        for adapter in self._adapters:
-            if adapter.end:
-                try:
-                    adapter.end(self)
-                except BaseException as error:  # the others come to their end, too: one may put weights back
-                    if ended_by is None:
-                        ended_by = error
-                    else:
-                        ended_by.add_note(f"And {adapter.callback!r}.end(run) raised {error!r}.")
-        if ended_by is not failed and ended_by is not None:
-            raise ended_by
+                    self._callbacks.end(self, failed)
 
     # The epochs.
 
     def _fit_epochs(self, rows: Any, validation: Any, shuffle: bool) -> None:
         self._rows = rows
         order = self.net._order if shuffle else None
-        self._order = order if order and self._adapters and rows.draws else None  # what a checkpoint has of it
+        self._order = order if order and self.callbacks and rows.draws else None  # what a checkpoint has of it
         snapshot = Snapshot(self.net, self.optim, order if order and rows.draws else ())
         means = self.means = self.means_type(self.loss, self.metrics)
         if not hasattr(self.optim, "update"):  # no Optimizer: those see to it themselves
@@ -250,14 +230,8 @@ class Run:
         return self.resumed["batches"], ended and self._all_reduce(self._stays_ended(self.resumed.get("ended_by")))
 
     def _stays_ended(self, by: list[str] | None) -> bool:
-        """Whether a training that callbacks had ended is at its end still. It goes on without those, and where they
-        don't end it any more; else a warning says how to go on. Older files do not name them."""
-        reasons = []
-        for adapter in self._adapters:
-            why = getattr(adapter.callback, "why_ended", None)
-            if (why is not None) if by is None else (adapter.name in by):
-                hint = why(self) if why is not None else "leave it out to go on"
-                reasons += [f"{adapter.name} has ended it: {hint}"] if hint else []
+        """Whether a training that callbacks had ended is at its end still: a warning says why, and how to go on."""
+        reasons = self._callbacks.reasons_to_stay_ended(self, by)
         if self.net.stopped is not None and self.net.stopped.all():
             reasons.append("all its copies have diverged: begin anew")
         if reasons and self.resumed_from is not None and self.epoch < self.epochs:  # not on the other ranks
@@ -286,11 +260,9 @@ class Run:
             self.history.setdefault(name, []).append(value)
         if self._bar is not None and self._bar.is_due():
             self._bar.show(self.step, self.epoch, logs)
-        for adapter in self._adapters:
-            if adapter.epoch and is_true(adapter.epoch(self, logs)):
-                self.ended_by.append(adapter.name)
-                ended = True
-        ended = self._agreed_after_epoch(ended)
+        ended_by = self._callbacks.epoch(self, logs)
+        self.ended_by += [adapter.name for adapter in ended_by]
+        ended = self._agreed_after_epoch(ended or bool(ended_by))
         if self._to_save:
             self._note_place(self.step)
             self._save(ended)
@@ -337,7 +309,7 @@ class Run:
 
     def _after_step(self) -> bool:
         """What the callbacks do after a step; True if one ends the training."""
-        ended_by = [adapter for adapter in self._adapters if adapter.step and is_true(adapter.step(self))]
+        ended_by = self._callbacks.step(self)
         self.ended_by += [adapter.name for adapter in ended_by]
         ends = self._all_reduce(bool(ended_by))
         pauses = self.pauses and all(getattr(adapter.callback, "pauses", False) for adapter in ended_by)
