@@ -38,8 +38,7 @@ from layerwise.core.numeric import (
     ROOT_2_PI,
     SMALLEST,
     affine,
-    affine_gradients,
-    as_rows,
+    affine_backward,
     batch_gradient_sums,
     batch_normalize,
     batch_normalize_backward,
@@ -48,7 +47,6 @@ from layerwise.core.numeric import (
     exp_tanh_argument,
     hard_sigmoid,
     leaky,
-    matmul_transposed,
     normal,
     normalize,
     normalize_backward,
@@ -232,19 +230,14 @@ class Linear(Layer):
         return (*input_shape[:-1], self.units)
 
     def forward(self, x: Array, training: bool) -> Array:
-        w = self.w
-        rows = self.kept = as_rows(x, w)
-        y = affine(rows, w, self.b if self.bias else None, self.empty((*rows.shape[:-1], self.units)))
-        return y if rows is x else y.reshape(*x.shape[:-1], self.units)
+        self.kept = x
+        return affine(x, self.w, self.b if self.bias else None, self.empty)
 
     def backward(self, grad: Array) -> Array | None:
-        x, w = self.kept, self.w
-        rows = as_rows(grad, w)
-        affine_gradients(x, rows, self.w_gradient, self.b_gradient if self.bias else None)
-        if not self.input_gradient_needed:
-            return None
-        x_gradient = matmul_transposed(rows, w, self.empty(x.shape))
-        return x_gradient if rows is grad else x_gradient.reshape(*grad.shape[:-1], x.shape[-1])
+        x, b_gradient = self.kept, self.b_gradient if self.bias else None
+        x_gradient = self.empty(x.shape) if self.input_gradient_needed else None
+        affine_backward(grad, x, self.w, self.w_gradient, b_gradient, x_gradient)
+        return x_gradient
 
 
 class Embedding(Layer):
