@@ -39,6 +39,7 @@ from layerwise.core.numeric import (
     SMALLEST,
     affine,
     affine_backward,
+    at_most,
     batch_gradient_sums,
     batch_normalize,
     batch_normalize_backward,
@@ -47,11 +48,13 @@ from layerwise.core.numeric import (
     exp_tanh_argument,
     hard_sigmoid,
     leaky,
+    mean,
     normal,
     normalize,
     normalize_backward,
     number,
     parallel_rows,
+    relu,
     row_max,
     row_sums,
 )
@@ -349,7 +352,7 @@ class ReLU(Nonlinearity):
 
     def forward(self, x: Array, training: bool) -> Array:
         y = self.kept = self.empty(x.shape)
-        parallel_rows(lambda a, b: np.maximum(x[a:b], 0, out=y[a:b]), x)
+        parallel_rows(lambda a, b: relu(x[a:b], y[a:b]), x)
         return y
 
     def backward(self, grad: Array) -> Array:
@@ -427,10 +430,10 @@ class ELU(Nonlinearity):
 
     def forward(self, x: Array, training: bool) -> Array:
         self.kept = x
-        y = np.minimum(x, 0, out=self.empty(x.shape))
+        y = at_most(x, 0, self.empty(x.shape))
         np.expm1(y, out=y)
         y *= self.alpha
-        y += np.maximum(x, 0)
+        y += relu(x)
         if self.scale != 1:
             y *= self.scale
         return y
@@ -438,7 +441,7 @@ class ELU(Nonlinearity):
     def backward(self, grad: Array) -> Array:
         x = self.kept
         below = self.scale * self.alpha  # the slope just below 0; above, it is the scale
-        slope = np.minimum(x, 0, out=self.empty(x.shape))
+        slope = at_most(x, 0, self.empty(x.shape))
         np.exp(slope, out=slope)  # not y + alpha, of which nothing is left where exp(x) is small
         if below != 1:
             slope *= below
@@ -476,12 +479,12 @@ class GELU(Nonlinearity):
     def forward(self, x: Array, training: bool) -> Array:
         if self.approximate:
             return self._forward_tanh(x)
-        size = np.minimum(np.abs(x), 40)
+        size = at_most(np.abs(x), 40)
         _, tail, root = normal(size)
         self.kept = x, size, tail, root
         y = np.multiply(size, tail, out=self.empty(x.shape))  # x Phi(x) = max(x, 0) - |x| Phi(-|x|), without cancelling
         y *= root
-        return np.subtract(np.maximum(x, 0), y, out=y)
+        return np.subtract(relu(x), y, out=y)
 
     def backward(self, grad: Array) -> Array:
         if self.approximate:
@@ -492,7 +495,7 @@ class GELU(Nonlinearity):
         slope += tail
         slope *= root  # the slope at -|x|: that at |x| is 1 minus it
         above = x > 0
-        np.negative(slope, out=slope, where=above)
+        slope *= 1 - 2 * above.view(np.int8)  # not np.negative(where=above), which takes ten times as long
         slope += above
         slope *= grad
         return slope
@@ -500,17 +503,19 @@ class GELU(Nonlinearity):
     # (1 + tanh(u)) / 2 = sigmoid(2 u), from exp(u), which is exact in the tail and underflows sooner than y.
 
     def _forward_tanh(self, x: Array) -> Array:
-        held = np.clip(x, -40, 40)
+        held = x.clip(-40, 40)
         u = held * held
         u *= 0.044715
         u += 1
         u *= held
         u *= math.sqrt(2 / math.pi)
-        root = np.exp(np.minimum(u, 40))
-        deep = u < -2  # where the error of u would be that of the exponential, u times as large
-        if deep.any():
-            root[deep] = exp_tanh_argument(held[deep])
-        rest = 1 / (1 + root * root)
+        deep = np.flatnonzero(u < -2)  # where the error of u would be that of the exponential, u times as large
+        root = np.exp(at_most(u, 40, u), out=u)
+        if deep.size:
+            root.reshape(-1)[deep] = exp_tanh_argument(held.reshape(-1)[deep])
+        rest = root * root
+        rest += 1
+        np.divide(1, rest, out=rest)
         self.kept = held, root, rest
         y = np.multiply(root, rest, out=self.empty(x.shape))
         y *= x
@@ -540,7 +545,7 @@ class SiLU(Nonlinearity):
 
     def forward(self, x: Array, training: bool) -> Array:
         half, one = number(0.5, x.dtype), number(1, x.dtype)
-        held = np.minimum(x, number(80, x.dtype))  # above, s is 1
+        held = at_most(x, 80)  # above, s is 1
         root = held * half
         np.exp(root, root)  # its square, exp(x), underflows sooner than x times it
         rest = root * root
@@ -584,14 +589,12 @@ class Softplus(Nonlinearity):
         y = np.log1p(e, out=self.empty(x.shape))  # without overflow, and four times as fast as np.logaddexp
         if self.beta != 1:
             y /= self.beta
-        y += np.maximum(x, 0)
+        y += relu(x)
         return y
 
     def backward(self, grad: Array) -> Array:
         x, e = self.kept
-        slope = self.empty(grad.shape)
-        np.copyto(slope, e)
-        np.copyto(slope, 1, where=x > 0)
+        slope = np.maximum(e, x > 0, out=self.empty(grad.shape))
         slope /= e + 1
         slope *= grad
         return slope
@@ -624,7 +627,7 @@ class Mish(Nonlinearity):
     onnx, torch, keras = "Mish", "Mish", "mish"
 
     def forward(self, x: Array, training: bool) -> Array:
-        held = np.minimum(x, 40)  # above, t is 1
+        held = at_most(x, 40)  # above, t is 1
         root = held * 0.5
         np.exp(root, out=root)  # its square, e, underflows sooner than x times it
         e = root * root
@@ -1029,7 +1032,7 @@ class RMSNorm(Norm):
 
     def forward(self, x: Array, training: bool) -> Array:
         epsilon = float(np.finfo(x.dtype).eps) if self.epsilon is None else self.epsilon
-        scale = 1 / np.sqrt(np.mean(x * x, -1, keepdims=True) + epsilon)
+        scale = 1 / np.sqrt(mean(x * x, -1) + epsilon)
         z = x * scale
         self.kept = z, scale
         return self._scaled(z)
@@ -1037,7 +1040,7 @@ class RMSNorm(Norm):
     def backward(self, grad: Array) -> Array:
         z, scale = self.kept
         z_gradient = self._scaled_backward(grad, z)
-        return scale * (z_gradient - z * np.mean(z_gradient * z, -1, keepdims=True))
+        return scale * (z_gradient - z * mean(z_gradient * z, -1))
 
 
 # Shape -------------------------------------------------------------------------------------------------------

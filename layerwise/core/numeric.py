@@ -1,10 +1,10 @@
 """Numerics that layers share: sums and products of rows, special functions, the kernels of normalisation.
 
 In this file, in this order:
-  rows            ones, parallel_rows, row_sums, row_max
+  rows            ones, parallel_rows, row_sums, row_max, mean
   products        as_rows, affine, affine_backward, column_sums
-  constants       ONE, SMALLEST, number
-  activations     leaky, hard_sigmoid
+  constants       ONE, ZERO, SMALLEST, number
+  elementwise     relu, at_most, select, leaky, hard_sigmoid
   normal          normal, erf, exp_tanh_argument
   normalisation   normalize, normalize_backward, batch_statistics, batch_normalize,
                   batch_gradient_sums, batch_normalize_backward
@@ -75,6 +75,13 @@ def row_max(x: Array) -> Array:
     return np.maximum.reduce(x.reshape(rows, -1).T.copy(), 0).reshape(*x.shape[:-1], 1)
 
 
+def mean(x: Array, axes: Any) -> Array:
+    """x.mean(axes, keepdims=True), which takes NumPy four times as long on small arrays."""
+    total = np.add.reduce(x, axes, keepdims=True)
+    total /= x.size // max(total.size, 1)
+    return total
+
+
 # Products of rows ----------------------------------------------------------------------------------------------
 
 
@@ -143,6 +150,7 @@ def column_sums(x: Array, out: Array | None = None) -> Array:
 # Constants -----------------------------------------------------------------------------------------------------
 # Constants as arrays: NumPy reads them twice as fast as Python's floats, which shows on small arrays.
 ONE = {np.dtype(each): np.array(1, each) for each in (np.float32, np.float64)}
+ZERO = {np.dtype(each): np.array(0, each) for each in (np.float32, np.float64)}
 SMALLEST = {np.dtype(each): np.array(np.finfo(each).tiny) for each in (np.float32, np.float64)}  # normal number
 
 
@@ -152,7 +160,42 @@ def number(value: float, dtype: np.dtype) -> Array:
     return np.array(value, dtype)
 
 
-# Activations ---------------------------------------------------------------------------------------------------
+# Elementwise ---------------------------------------------------------------------------------------------------
+# On large arrays some of NumPy's functions are slow. np.maximum and np.minimum of an array and a number take four times
+# as long as those of two arrays, or as clip; and what has a condition goes number by number.
+
+LARGE = 4096
+ZEROS = {each: np.zeros(1024, each) for each in ONE}
+
+
+def relu(x: Array, out: Array | None = None) -> Array:
+    """max(x, 0)."""
+    if x.size < LARGE:
+        return np.maximum(x, ZERO[x.dtype], out=out)
+    if out is None:
+        out = np.empty_like(x)
+    zeros = ZEROS[x.dtype]
+    flat, y = x.reshape(-1), out.reshape(-1)
+    whole = x.size - x.size % zeros.size
+    np.maximum(flat[:whole].reshape(-1, zeros.size), zeros, out=y[:whole].reshape(-1, zeros.size))
+    np.maximum(flat[whole:], zeros[: x.size - whole], out=y[whole:])
+    return out
+
+
+def at_most(x: Array, limit: float, out: Array | None = None) -> Array:
+    """min(x, limit)."""
+    return np.minimum(x, number(limit, x.dtype), out=out) if x.size < LARGE else x.clip(-np.inf, limit, out=out)
+
+
+def select(condition: Array, x: Array, y: Array) -> Array:
+    """np.where(condition, x, y), bit by bit: a fifth of the time where the condition changes often."""
+    if x.size < LARGE:
+        return np.where(condition, x, y)
+    bits = condition.astype(f"i{x.itemsize}")
+    np.negative(bits, out=bits)  # all bits are 1 where the condition holds
+    bits &= x.view(bits.dtype) ^ y.view(bits.dtype)
+    bits ^= y.view(bits.dtype)
+    return bits.view(x.dtype)
 
 
 def leaky(values: Array, above: Array, slope: Any, out: Array) -> Array:
@@ -200,14 +243,24 @@ ROOT_2_PI = math.sqrt(2 * math.pi)
 
 def _ratio(coefficients: tuple[Sequence[float], Sequence[float]], x: Array) -> Array:
     """The quotient of two polynomials in x, by Horner's rule."""
-    above, below = (x * each[0] for each in coefficients)
-    for total, each in ((above, coefficients[0]), (below, coefficients[1])):
-        for coefficient in each[1:-1]:
-            total += coefficient
-            total *= x
-        total += each[-1]
+    above, below = (_polynomial(each, x) for each in _constants(coefficients, x.dtype))
     above /= below
     return above
+
+
+def _polynomial(coefficients: Sequence[Array], x: Array) -> Array:
+    first, *others, last = coefficients
+    total = x * first
+    for coefficient in others:
+        total += coefficient
+        total *= x
+    total += last
+    return total
+
+
+@functools.lru_cache
+def _constants(values: tuple[Sequence[float], ...], dtype: np.dtype) -> list[list[Array]]:
+    return [[np.array(value, dtype) for value in row] for row in values]
 
 
 def normal(x: Array) -> tuple[Array, Array, Array]:
@@ -227,7 +280,7 @@ def normal(x: Array) -> tuple[Array, Array, Array]:
         rounded = np.rint(steep * 64) / 64
         root[far] = np.exp(rounded * rounded * -0.25) * np.exp((steep - rounded) * (steep + rounded) * -0.25)
     tail *= root
-    return near, np.where(x < 0.67, (0.5 - near) / root, tail), root
+    return near, select(x < 0.67, (0.5 - near) / root, tail), root
 
 
 def erf(x: Array) -> Array:
@@ -274,18 +327,22 @@ def exp_tanh_argument(x: Array) -> Array:
 
 def normalize(x: Array, axes: Any, epsilon: float) -> tuple[Array, Array, Array, Array]:
     """(x - mean) / sqrt(variance + epsilon) over `axes`, with 1 / sqrt(...), the mean and the variance."""
-    mean = x.mean(axes, keepdims=True)
-    z = x - mean
-    z -= z.mean(axes, keepdims=True)  # what rounding left of the mean: in long rows far from 0, more than the deviation
-    variance = np.mean(z * z, axes, keepdims=True)
+    center = mean(x, axes)
+    z = x - center
+    z -= mean(z, axes)  # what rounding left of the mean: in long rows far from 0, more than the deviation
+    variance = mean(z * z, axes)
     scale = 1 / np.sqrt(variance + epsilon)
     z *= scale
-    return z, scale, mean, variance
+    return z, scale, center, variance
 
 
 def normalize_backward(grad: Array, z: Array, scale: Array, axes: Any) -> Array:
     """dL/dx of `normalize` from dL/dz: the gradient minus its parts along the mean and the variance."""
-    return scale * (grad - grad.mean(axes, keepdims=True) - z * np.mean(grad * z, axes, keepdims=True))
+    x_gradient = grad - mean(grad, axes)
+    along = grad * z
+    x_gradient -= np.multiply(z, mean(along, axes), out=along)
+    x_gradient *= scale
+    return x_gradient
 
 
 # A batch norm sees each sample as one long row, (N, places * C): NumPy takes as long for a row of 20 numbers as of 200.
@@ -293,7 +350,8 @@ def normalize_backward(grad: Array, z: Array, scale: Array, axes: Any) -> Array:
 
 def tiled(values: Array, samples: Array) -> Array:
     """The numbers of the channels, (C,), repeated along a whole sample."""
-    return np.tile(values, samples.shape[1] // len(values))
+    places = samples.shape[1] // len(values)
+    return values if places == 1 else np.tile(values, places)
 
 
 def channel_sums(terms: Callable[[int, int], tuple[Array, ...]], samples: Array, channels: int) -> Array:
