@@ -260,9 +260,11 @@ class Run:
             self.history.setdefault(name, []).append(value)
         if self._bar is not None and self._bar.is_due():
             self._bar.show(self.step, self.epoch, logs)
-        ended_by = self._callbacks.epoch(self, logs)
-        self.ended_by += [adapter.name for adapter in ended_by]
-        ended = self._agreed_after_epoch(ended or bool(ended_by))
+        if self.callbacks:
+            ended_by = self._callbacks.epoch(self, logs)
+            self.ended_by += [adapter.name for adapter in ended_by]
+            ended = ended or bool(ended_by)
+        ended = self._agreed_after_epoch(ended)
         if self._to_save:
             self._note_place(self.step)
             self._save(ended)
