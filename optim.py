@@ -7,7 +7,7 @@ In this file, in this order:
   Adam and its family    Adam, AdamW, Adamax, NAdam, RAdam, AdaBelief, Yogi, Lion
   by parameter           LAMB, LARS, Adafactor, Muon
   no schedule, no rate   ScheduleFreeSGD, ScheduleFreeAdamW, DoG, Prodigy, PolyakSGD
-  second order           LBFGS
+  second order           LBFGS, in layerwise/second_order.py
   around any of them     Clip, Accumulate, Average, Lookahead, SAM, PerLayer
 
 One rule is one small class. Its docstring gives the formula and the reference that it equals; the same name
@@ -22,17 +22,14 @@ said: decoupled, it multiplies w by 1 - lr weight_decay before the update.
 from __future__ import annotations
 
 import contextlib
-import copy
 import fnmatch
 import math
-import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from types import MethodType
 from typing import TYPE_CHECKING, Any, ClassVar, dataclass_transform
 
 import numpy as np
 
-from layerwise.core import habits
+from layerwise.core import lazy
 from layerwise.core.blocks import (
     BLOCK,
     FLUSH,
@@ -47,12 +44,11 @@ from layerwise.core.blocks import (
     run,
     split,
     sum_of_squares,
-    watched_move,
-    whole_parameters,
+    watch,
     whole_segments,
     with_decay,
 )
-from layerwise.core.hyper import NOT_NEGATIVE, USUAL, Hyper, Hyperparameters, is_ours
+from layerwise.core.hyper import NOT_NEGATIVE, USUAL, Hyper, Hyperparameters, not_initialised
 from layerwise.core.layout import (
     ArraysAdapter,
     FunctionAdapter,
@@ -60,33 +56,34 @@ from layerwise.core.layout import (
     ListAdapter,
     Parameter,
     ParameterGroup,
-    check_lists,
     join,
     refuse_another,
+    value_of,
 )
-from layerwise.core.linesearch import strong_wolfe
 from layerwise.core.state import (
-    Copyable,
-    allocate,
+    Stateful,
     describe,
     evaluation_weights,
-    find_evaluation_weights,
-    fit_state,
+    load_state,
     put_back,
-    read_state,
     show_evaluation_weights,
     show_training_weights,
     take_snapshot,
 )
 
-# Names in pickles of earlier versions.
-FORMERLY = {"_Part": "ParameterGroup"}
+if TYPE_CHECKING:  # for type checkers and editors alone: when it runs, __getattr__ below finds it
+    from layerwise.second_order import LBFGS as LBFGS
+
+
+_Part = ParameterGroup  # its name in pickles of version 0.1
 
 
 def __getattr__(name: str) -> Any:
-    if name in FORMERLY and FORMERLY[name] in globals():
-        return globals()[FORMERLY[name]]
-    raise habits.missing("optim", name, __all__)
+    return lazy.find("optim", name, __all__)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 Array = np.ndarray
@@ -96,7 +93,7 @@ Array = np.ndarray
 
 
 @dataclass_transform()
-class Optimizer(Hyperparameters, Copyable):
+class Optimizer(Hyperparameters, Stateful):
     """The base of every rule: backpropagation, one step of every parameter, the state and the step count.
 
     A rule names its state arrays in `state` and writes `rule(w, g, *state, **numbers)`, which changes w and the
@@ -116,39 +113,22 @@ class Optimizer(Hyperparameters, Copyable):
     exact_gradient = False  # makes sense only with the gradient of the loss itself, as it is
     as_arrays = False  # takes its numbers as 0-d arrays, and does no arithmetic among them: float32 would round it
     reevaluate = False  # evaluates net and loss, or a function, more than once a step
-    outermost = False  # goes around all others, and nothing around it
-
-    _model: Any = None  # the net, or the shapes and dtypes of a list of arrays
-    _layout: Any = None  # what the blocks were made for
-    _step_cache: Any = None  # the list of arrays that `step` was given last
-    _still_steps = 0  # of a user's rule: how many steps have moved nothing
-    _known = False  # and whether it was watched for long enough
+    outermost = False  # goes around all other wrappers
 
     def __init__(self, *values: Any, **named: Any) -> None:
-        given = self._bound(values, named)
-        self.t = 0  # steps taken
-        self.scalars = dict(type(self).scalars)
-        self._model = self._layout = self._step_cache = None
-        self._state: list[dict[str, Array]] = []  # of each vector, or with whole_parameters of each parameter
-        self._blocks: list[Block] = []
-        self._gradients: list[Array] = []
-        self._training_weights: list[Array] | None = None  # of each vector, while the net shows the evaluation weights
-        self._numbers: Any = None  # how the rule gets its numbers
-        self._parallel_for: Any = None  # what runs the rule over many blocks in threads, where there is enough to do
-        self._set_all(given)
+        hyper = self._bound(values, named)
+        self._forget()
+        self._set_all(hyper)
         self.__post_init__()
 
     # What a rule writes.
-
-    def __post_init__(self) -> None:
-        """Called when the hyper-parameters are there: for a `state` that depends on them."""
 
     def numbers(self, t: int, **hyper: Any) -> dict[str, Any]:
         """The numbers that `rule` takes at step t, from the hyper-parameters of that step."""
         return hyper
 
     if TYPE_CHECKING:
-        rule: Any  # whatever state and numbers one's own takes
+        rule: Any  # a rule takes its own state and numbers
 
     else:
 
@@ -165,10 +145,10 @@ class Optimizer(Hyperparameters, Copyable):
         return dict.fromkeys(self.state, shape)
 
     def start(self, w: Array, **state: Array) -> None:
-        """Fill the state of w where it does not start at 0."""
+        """Initialise the state of w, where it does not start at 0."""
 
     def evaluation(self, w: Array, **state: Array) -> Array | None:
-        """The weights that the rule means to be used, where they are not those that it trains."""
+        """The weights to evaluate with, where they are not the training weights w."""
         return None
 
     # What its user calls.
@@ -203,7 +183,7 @@ class Optimizer(Hyperparameters, Copyable):
         show_evaluation_weights(self, net)
 
     def evaluation_weights(self, net: Any) -> contextlib.AbstractContextManager[None]:
-        """`with optim.evaluation_weights(net):` shows the weights that the rule means to be used."""
+        """`with optim.evaluation_weights(net):` shows the evaluation weights within the context."""
         return evaluation_weights(self, net)
 
     def step(self, parameters: Sequence[Array] | None = None, gradients: Sequence[Any] | None = None) -> None:
@@ -212,21 +192,18 @@ class Optimizer(Hyperparameters, Copyable):
         ValueError for lists of different length, other shapes than before, or a gradient of another shape;
         TypeError for a bare array, for parameters that can't be changed in place, and for a rule that evaluates again.
         """
-        if self._needs_value() and not (parameters is None or gradients is None):
-            raise TypeError(f"{type(self).__name__} asks for the loss itself: give it a net, or use minimize.")
-        parameters, gradients = check_lists(parameters, gradients)
-        if self._step_cache is None or not self._step_cache.serves(parameters):
-            self._step_cache = ListAdapter(parameters)
-        self._step_cache.read(gradients)
-        self.update(self._step_cache)
-        self._step_cache.write()
+        adapter = self._step_cache = ListAdapter.of(self, parameters, gradients)
+        self.update(adapter)
+        adapter.write()
+
+    @property
+    def updates(self) -> int:
+        """How often the parameters were updated."""
+        return self.t
 
     def reset(self) -> None:
         """Forget the state, the step count and the net."""
-        self.t = 0
-        self.scalars = dict(type(self).scalars)
-        self._model = self._layout = self._training_weights = None
-        self._state, self._blocks = [], []
+        self._forget()
 
     def state_dict(self) -> dict[str, Any]:
         """A snapshot: the step count, the hyper-parameters that are numbers, and the state."""
@@ -234,13 +211,7 @@ class Optimizer(Hyperparameters, Copyable):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a snapshot; schedules stay as they are. ValueError, and nothing changes, if it does not fit."""
-        arrays, hyper = read_state(self, state)
-        self.t = int(state["t"])
-        self.hyper.update({name: value for name, value in hyper.items() if not callable(self.hyper[name])})
-        self.scalars = dict(state["scalars"])
-        self._training_weights = copy.deepcopy(state["training_weights"])
-        # The blocks are made anew, at the next step, from these arrays.
-        self._state, self._layout, self._model = arrays, None, None
+        load_state(self, state)
 
     def snapshot(self, into: Any = None) -> Any:
         """The state of this moment, to `restore`; written over an earlier snapshot where one is given."""
@@ -258,8 +229,7 @@ class Optimizer(Hyperparameters, Copyable):
 
     def check(self, net: Any) -> None:
         """ValueError if this optimizer serves something else than this net."""
-        if "scalars" not in self.__dict__:  # set by __init__, as t, which a wrapper may have as a property
-            raise TypeError(_not_initialised(self))
+        self._check_initialised()
         self._check_copies(getattr(net, "copies", None))
         refuse_another(self, net)
 
@@ -270,36 +240,16 @@ class Optimizer(Hyperparameters, Copyable):
         if layout is self._layout:
             return
         self._numbers = Numbers(layout, self.as_arrays)
-        if self.whole_parameters:
-            self._init_state([layout.vectors[p.vector][0][p.span].reshape(p.shape) for p in layout.parameters])
-        else:
-            self._init_state([w for w, _ in layout.vectors])
+        self._init_state(layout.arrays(self.whole_parameters))
         self._blocks = self._split(layout)
         self._gradients = layout.gradients
         self._model, self._layout = net.kind if isinstance(net, ArraysAdapter) else net, layout
-        if not self._known and not is_ours(self.rule, Optimizer):
-            self.__dict__["_move"] = MethodType(watched_move, self)
-
-    def _init_state(self, parameters: list[Array]) -> None:
-        """State for these arrays: what was loaded or is there already, else new."""
-        if self._state:
-            fit_state(self, parameters)
-        else:
-            self._state = allocate(self, parameters)
-
-    def _by_shape(self) -> bool:
-        return type(self).shapes is not Optimizer.shapes
-
-    def _can_take(self, arrays: list[dict[str, Array]], scalars: dict[str, float]) -> bool:
-        """Whether a state whose shapes nothing else decides is of one piece."""
-        return True
+        watch(self, Optimizer)
 
     def _split(self, layout: Layout) -> list[Block]:
-        """(w, g, *state) for all that may be moved: whole parameters, or blocks of the longest segments."""
-        if self.whole_parameters:
-            return whole_parameters(layout, self._state)
-        self._parallel_for = in_threads(layout)
-        return split(layout, self._state)
+        """(w, g, *state) of all trainable parameters: each in its shape, or blocks of the segments."""
+        self._parallel_for = None if self.whole_parameters else in_threads(layout)
+        return split(layout, self._state, self.whole_parameters)
 
     def _update(self, net: Any) -> None:
         if net.layout is not self._layout or net is not self._model:
@@ -328,51 +278,8 @@ class Optimizer(Hyperparameters, Copyable):
         if t % FLUSH == 0:
             flush(blocks)
 
-    def _evaluation_weights(self) -> list[Array] | None:
-        """The evaluation weights of all that may be moved, or None where they are the training weights."""
-        return find_evaluation_weights(self) if self.t and self._layout is not None and self._shows_others() else None
-
-    def _has_rest(self) -> bool:
-        """Whether an Accumulate, this one or within, has gradients that it has not applied yet."""
-        return False
-
-    def _apply_rest(self, net: Any) -> None:
-        """The step of those gradients."""
-
-    @property
-    def updates(self) -> int:
-        """How often parameters moved."""
-        return self.t
-
-    def _shows_others(self) -> bool:
-        return type(self).evaluation is not Optimizer.evaluation
-
     def _needs_value(self) -> bool:
         return self.reevaluate or self.exact_gradient
-
-    def _needs_exact_gradient(self) -> bool:
-        return self.exact_gradient
-
-
-for _name in habits.OPTIMIZER:
-    setattr(Optimizer, _name, habits.ForeignAttribute(_name, habits.OPTIMIZER))
-
-
-def _not_initialised(rule: Any) -> str:
-    inner = "optimizer, ..." if isinstance(rule, Wrapper) else "lr=lr, ..."
-    name = type(rule).__name__
-    return f"{name}.__init__ does not call super().__init__({inner}), which takes the hyper-parameters: call it there."
-
-
-def _value(rule: Optimizer, loss: Any) -> float:
-    """What the loss was last; TypeError if it does not tell."""
-    value = getattr(loss, "value", None)
-    if not isinstance(value, float):
-        raise TypeError(
-            f"{type(rule).__name__} reads the value of the loss: use a loss of ours, or a subclass of Loss, got "
-            f"{loss!r}."
-        )
-    return value
 
 
 def minimize(function: Callable[[Array], tuple[Any, Any]], x0: Any, optimizer: Optimizer, steps: int) -> Array:
@@ -383,18 +290,7 @@ def minimize(function: Callable[[Array], tuple[Any, Any]], x0: Any, optimizer: O
     has: reset() it to begin anew.
     FloatingPointError for a gradient that is not finite; TypeError for a function that returns something else.
     """
-    if isinstance(steps, bool) or not hasattr(steps, "__index__") or operator.index(steps) < 0:
-        raise ValueError(f"steps is an integer, 0 or more, got {steps!r}.")
-    x = np.array(x0, order="C")
-    x = x if x.dtype.kind == "f" else x.astype(np.float64)
-    path = np.empty((steps + 1, *x.shape), x.dtype)
-    path[0] = x
-    target = FunctionAdapter(function, x)
-    with np.errstate(all="ignore"):
-        for place in range(1, steps + 1):
-            optimizer(target, target)
-            path[place] = x
-    return path
+    return FunctionAdapter(function, x0).path(optimizer, steps)
 
 
 # Plain descent -----------------------------------------------------------------------------------------------
@@ -1359,7 +1255,7 @@ class PolyakSGD(Optimizer):
 
     def backward(self, net: Any, loss: Any) -> None:
         super().backward(net, loss)
-        self.value = _value(self, loss)
+        self.value = value_of(self, loss)
 
     def survey(self, blocks: Callable[[], Iterable[Block]], numbers: dict[str, Any]) -> dict[str, Any]:
         square = sum_of_squares(g for _, g in blocks())
@@ -1370,189 +1266,6 @@ class PolyakSGD(Optimizer):
     @staticmethod
     def rule(w: Array, g: Array, *, lr: float) -> None:
         w -= lr * g
-
-
-# Second order ------------------------------------------------------------------------------------------------
-
-
-class LBFGS(Optimizer):
-    """Quasi-Newton steps from the last `history` changes of weights (s) and gradients (y), over the whole net.
-
-        d = -H g, H by the two-loop recursion from s and y, started at (s.y / y.y) I
-        w <- w + a d, a by a search along d that ends at the strong Wolfe conditions (c1 = 1e-4, c2 = 0.9),
-        tried first at lr; at the very first step at min(1, 1 / |g|_1) lr; line_search=None: a is that trial
-
-    One call makes up to `steps` such iterations, with at most 1.25 times as many evaluations (the search may use one
-    more) of the same batch, and ends early below tolerance_gradient (largest |g|) or tolerance_change (largest |a d|,
-    or the change of the loss). For full batches. Needs a net with a Loss of ours, or `minimize`. Liu and Nocedal 1989;
-    Nocedal and Wright 2006, algorithms 3.5, 3.6 and 7.4. Equals torch.optim.LBFGS.
-    """
-
-    state = ("y", "s", "direction", "last_g")
-    scalars = {"iterations": 0, "length": 0.0, "scale": 1.0}  # noqa: RUF012
-    stackable = False
-    reevaluate = True
-    exact_gradient = True
-
-    def __init__(
-        self,
-        lr: Any = 1.0,
-        history: int = 100,
-        line_search: str | None = "strong_wolfe",
-        steps: int = 20,
-        tolerance_gradient: Any = 1e-7,
-        tolerance_change: Any = 1e-9,
-    ) -> None:
-        if line_search not in ("strong_wolfe", None):
-            raise ValueError(f'LBFGS: line_search is "strong_wolfe" or None, got {line_search!r}.')
-        super().__init__(
-            lr=lr,
-            history=history,
-            steps=steps,
-            tolerance_gradient=tolerance_gradient,
-            tolerance_change=tolerance_change,
-        )
-        self.line_search = line_search
-        self._loss: Any = None
-
-    def config(self) -> dict[str, Any]:
-        lr, history, *rest = self.hyper.items()
-        return dict((lr, history, ("line_search", self.line_search), *rest))
-
-    def backward(self, net: Any, loss: Any) -> None:
-        super().backward(net, loss)
-        _value(self, loss)
-        self._loss = loss
-
-    def _init_state(self, parameters: list[Array]) -> None:
-        if not self._state:
-            self._state = [{}]  # filled by the first iterations
-
-    def _split(self, layout: Layout) -> list[Block]:
-        last = self._state[0].get("last_g")
-        other = self._layout is not None and self._layout.segments != layout.segments
-        if other or (last is not None and last.size != sum(w.size for w in layout.weights)):
-            # A layer was frozen or thawed: what is remembered is of another space.
-            self._state, self.scalars = [{}], dict(type(self).scalars)
-        return []
-
-    def _can_take(self, arrays: list[dict[str, Array]], scalars: dict[str, float]) -> bool:
-        if len(arrays) > 1 or bool(arrays and arrays[0]) != (scalars["iterations"] > 0):
-            return False
-        if not (arrays and arrays[0]):
-            return True
-        each = arrays[0]
-        if set(each) not in ({"direction", "last_g"}, {"direction", "last_g", "y", "s"}):
-            return False
-        p = each["last_g"].size
-        y, s = each.get("y", np.ones((1, p))), each.get("s", np.ones((1, p)))
-        fit = each["direction"].shape == each["last_g"].shape == (p,) and y.shape == s.shape == (len(y), p)
-        return fit and bool((np.einsum("np,np->n", y, s) > 0).all())
-
-    def snapshot(self, into: Any = None) -> Any:
-        return self.t, self.scalars.copy(), [dict(each) for each in self._state]  # no array is ever written again
-
-    def restore(self, snapshot: Any) -> None:
-        self.t, scalars, state = snapshot
-        self.scalars, self._state = scalars.copy(), [dict(each) for each in state] or [{}]
-
-    def _move(self, net: Any) -> None:
-        hyper = self._current()
-        layout, loss = self._layout, self._loss
-        weights, gradients = layout.weights, layout.gradients
-        start = np.concatenate(weights)
-        ends = np.cumsum([w.size for w in weights])[:-1]
-
-        def at(x: Array) -> tuple[float, Array]:
-            """Loss and gradient of the same batch at the weights x."""
-            copy_all(weights, np.split(x, ends))
-            value = net.reevaluate(loss)
-            return value, np.concatenate(gradients)
-
-        before = self.snapshot()
-        try:
-            x, value = self._iterate(at, start, _value(self, loss), np.concatenate(gradients), **hyper)
-            if not (math.isfinite(value) and np.isfinite(x).all()):
-                raise FloatingPointError("LBFGS met a loss that is not finite along its direction: nothing was moved.")
-        except BaseException:
-            self.restore(before)
-            copy_all(weights, np.split(start, ends))
-            raise
-        self.t += 1
-        copy_all(weights, np.split(x, ends))
-
-    def _iterate(
-        self, at: Callable[[Array], tuple[float, Array]], x: Array, value: float, g: Array, *, lr: float, history: int,
-        steps: int, tolerance_gradient: float, tolerance_change: float,
-    ) -> tuple[Array, float]:  # fmt: skip
-        state, memory = self._state[0], self.scalars
-        limit, used = steps * 5 // 4, 1
-        if np.abs(g).max() <= tolerance_gradient:
-            return x, value
-        for n in range(1, steps + 1):
-            memory["iterations"] += 1
-            if memory["iterations"] == 1:
-                d = -g
-                length = min(1.0, 1.0 / float(np.abs(g).sum())) * lr
-            else:
-                self._remember(g - state["last_g"], state["direction"] * memory["length"], history)
-                d = self._direction(g)
-                length = lr
-            state["direction"], state["last_g"] = d, g.copy()
-            memory["length"] = length
-            slope, before = float(g.dot(d)), value
-            if slope > -tolerance_change:
-                break
-            if self.line_search:
-                value, g, length, evaluations = strong_wolfe(
-                    at, x, length, d, value, g, slope, tolerance_change, limit - used
-                )
-                used += evaluations
-                memory["length"] = length
-                x = x + length * d
-            else:
-                x = x + length * d
-                if n < steps:  # the last iteration leaves the evaluation to the next call
-                    value, g = at(x)
-                    used += 1
-            if used >= limit or np.abs(g).max() <= tolerance_gradient:
-                break
-            if np.abs(d * length).max() <= tolerance_change or abs(value - before) < tolerance_change:
-                break
-        return x, value
-
-    def _remember(self, y: Array, s: Array, history: int) -> None:
-        """Keep the latest pair if its curvature is positive; drop the oldest beyond `history`."""
-        curvature = float(y.dot(s))
-        if curvature <= 1e-10:
-            return
-        state = self._state[0]
-        for name, latest in (("y", y), ("s", s)):
-            state[name] = (
-                np.concatenate(
-                    (state[name][-(history - 1) :] if history > 1 else latest[:0].reshape(0, len(latest)), latest[None])
-                )
-                if name in state
-                else latest[None].copy()
-            )
-        self.scalars["scale"] = curvature / float(y.dot(y))
-
-    def _direction(self, g: Array) -> Array:
-        """-H g: Nocedal and Wright, algorithm 7.4."""
-        state = self._state[0]
-        pairs = list(zip(state.get("y", ()), state.get("s", ()), strict=True))
-        q, shares = -g, []
-        for y, s in reversed(pairs):
-            share = float(s.dot(q)) / float(y.dot(s))
-            shares.append(share)
-            q = q - share * y
-        d = q * self.scalars["scale"]
-        for (y, s), share in zip(pairs, reversed(shares), strict=True):
-            d = d + (share - float(y.dot(d)) / float(y.dot(s))) * s
-        return d
-
-    def __getstate__(self) -> dict[str, Any]:
-        return dict(super().__getstate__(), _loss=None)
 
 
 # Around any of them ------------------------------------------------------------------------------------------
@@ -1568,6 +1281,7 @@ class Wrapper(Optimizer):
     stackable = False
     changes_gradient = False
     optimizer: Optimizer
+    _takes = "optimizer, ..."
 
     def __init__(self, optimizer: Optimizer, *values: Any, **named: Any) -> None:
         if not isinstance(optimizer, Optimizer):
@@ -1581,11 +1295,11 @@ class Wrapper(Optimizer):
             if own == outer:
                 raise ValueError(f"{optimizer!r} is a {own} already: leave out the outer one.")
             raise ValueError(f"{outer} goes around all others: write {outer}({own}({rule!r}, ...)).")
-        if self.changes_gradient and optimizer._needs_exact_gradient():
+        if self.changes_gradient and optimizer.exact_gradient:
             raise ValueError(
                 f"{type(self).__name__} changes the gradient, and {optimizer!r} needs it as it is: use it bare."
             )
-        if self._shows_others() and optimizer._shows_others():
+        if self._has_evaluation_weights() and optimizer._has_evaluation_weights():
             raise ValueError(
                 f"{type(self).__name__} and {type(optimizer).__name__} both have evaluation weights of their own, and "
                 f"a net can show one: leave one of them out."
@@ -1644,15 +1358,16 @@ class Wrapper(Optimizer):
             return super()._evaluation_weights()
         return self.optimizer._evaluation_weights()
 
-    def _shows_others(self) -> bool:
+    def _has_evaluation_weights(self) -> bool:
         own = type(self).evaluation is not Optimizer.evaluation
-        return own or ("optimizer" in self.__dict__ and self.optimizer._shows_others())
+        return own or ("optimizer" in self.__dict__ and self.optimizer._has_evaluation_weights())
+
+    @property
+    def exact_gradient(self) -> bool:
+        return self.optimizer.exact_gradient
 
     def _needs_value(self) -> bool:
         return self.reevaluate or self.optimizer._needs_value()
-
-    def _needs_exact_gradient(self) -> bool:
-        return self.optimizer._needs_exact_gradient()
 
     def reset(self) -> None:
         super().reset()
@@ -1686,7 +1401,7 @@ class Wrapper(Optimizer):
     def __getattr__(self, name: str) -> Any:
         if "optimizer" not in self.__dict__ or name.startswith("_"):
             forgotten = "t" not in self.__dict__ and name == "optimizer"
-            raise AttributeError(_not_initialised(self) if forgotten else f"{type(self).__name__} has no {name!r}.")
+            raise AttributeError(not_initialised(self) if forgotten else f"{type(self).__name__} has no {name!r}.")
         return getattr(self.optimizer, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -1960,8 +1675,8 @@ class PerLayer(Optimizer):
         finally:
             copy_all(all_weights, kept)
 
-    def _shows_others(self) -> bool:
-        return any(optimizer._shows_others() for optimizer, _ in self._each())
+    def _has_evaluation_weights(self) -> bool:
+        return any(optimizer._has_evaluation_weights() for optimizer, _ in self._each())
 
     def reset(self) -> None:
         super().reset()

@@ -9,6 +9,7 @@ the state is counted after two steps, and the cost is timed in rounds in which e
 
 import argparse
 import os
+import re
 import statistics
 import sys
 import time
@@ -139,7 +140,7 @@ def table(rounds, steps):
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-ORDER = sorted(golden.NAMES, key=lambda name: getattr(optim, name).__init__.__code__.co_firstlineno)
+ORDER = sorted(golden.NAMES, key=re.findall(r"\w+", optim.__doc__).index)
 
 
 def main():

@@ -19,7 +19,7 @@ MODULES = {name: ROOT / f"{name}.py" for name in FOUR} | {
 # From the ground up: (name, the rooms and modules that stand there). What is not named stands on the highest.
 FLOORS = [
     ("ground: NumPy, and core alone", ["core"]),
-    ("maths", ["layers", "loss", "optim", "convolution", "schedules"]),
+    ("maths", ["layers", "loss", "optim", "convolution", "second_order", "schedules"]),
     ("training", ["training", "callbacks"]),
     ("model", ["model"]),
     ("borders", []),

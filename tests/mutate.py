@@ -1,4 +1,4 @@
-"""Mutation testing of the four modules: one small change at a time, and the module's own tests are to notice it.
+"""Mutation testing of the four modules and of what carries a rule: one small change at a time, and the tests notice it.
 
     python tests/mutate.py optim --log optim.jsonl                    every mutant
     python tests/mutate.py optim --log optim.jsonl --shard 2/8        the second of eight parts, for another core
@@ -40,10 +40,13 @@ import pytest
 from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parent.parent
+OPTIM = ["rules", "optim", "hyper", "state", "wrappers", "evaluation", "line_search", "copies"]
 TESTS = {
     "layers": ["layers", "gradcheck", "copies", "bad_input", "model", "convolution", "threads"],
     "loss": ["losses", "bad_input", "copies"],
-    "optim": ["rules", "optim", "hyper", "state", "wrappers", "evaluation", "line_search", "copies"],
+    "optim": OPTIM,
+    "layerwise.second_order": OPTIM,
+    **dict.fromkeys([f"layerwise.core.{name}" for name in ("hyper", "layout", "blocks", "state", "linesearch")], OPTIM),
     "model": [
         "model", "train", "data", "bad_input", "stops", "evaluation", "files", "state_dict", "copies", "resume",
         "slips",
@@ -255,7 +258,7 @@ def main():
     parser.add_argument("--report", action="store_true", help="only say what stands in the log")
     arguments = parser.parse_args()
 
-    source = (ROOT / f"{arguments.module}.py").read_text(encoding="utf-8")
+    source = (ROOT / f"{arguments.module.replace('.', '/')}.py").read_text(encoding="utf-8")
     every = mutants(source)
     lines = arguments.log.read_text().splitlines() if arguments.log.exists() else []
     outcomes = {each["mutant"]: each["noticed"] for each in map(json.loads, lines)}

@@ -102,7 +102,7 @@ def test_decay_and_other_hyper_parameters_may_be_arrays_too():
 def test_one_stack_runs_in_blocks_as_in_one(monkeypatch):
     whole, blocks = net(0, copies=3), net(0, copies=3)
     train(whole, optim.Adam(np.array(RATES)), epochs=3)
-    monkeypatch.setattr(optim, "BLOCK", 30)
+    monkeypatch.setattr("layerwise.core.blocks.BLOCK", 30)
     train(blocks, optim.Adam(np.array(RATES)), epochs=3)
     np.testing.assert_array_equal(whole.vector, blocks.vector)
 

@@ -17,6 +17,7 @@ from golden import ALLOWED, COMPOSITE, NAMES, Scheduled, cases, difference, give
 import layers
 import loss
 import optim
+from layerwise import second_order
 
 CASES = cases()
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "optimizers.md"
@@ -113,8 +114,8 @@ def test_equal_to_the_reference(case, way):
 @pytest.mark.parametrize(
     "case", [case for case in STREAMED if case.id in (f"{case.name}-epsilon", f"{case.name}-plain")], ids=by_id
 )
-def test_equal_to_the_reference_as_the_parts_of_a_net(case):
-    """Each parameter with an optimizer of its own: all that do not look at the whole net go the same way."""
+def test_equal_to_the_reference_with_an_optimizer_for_each_parameter(case):
+    """All rules take the same steps, but for those with sums over the whole net."""
     rule = optim.PerLayer({str(k): case.make() for k in range(len(case.start))})
     far = difference(case, case.by_net(rule))
     if case.name == "DoG" or case.name == "Prodigy":
@@ -198,20 +199,23 @@ MISTAKES = [
 
 @functools.cache
 def sources():
-    """Class -> its source."""
-    text = Path(optim.__file__).read_text(encoding="utf-8")
-    classes = [node for node in ast.parse(text).body if isinstance(node, ast.ClassDef)]
-    lines = text.split("\n")
-    return {node.name: "\n".join(lines[node.lineno - 1 : node.end_lineno]) for node in classes}
+    """Class -> (its source, the names of its module)."""
+    found = {}
+    for module in (optim, second_order):
+        text = Path(module.__file__).read_text(encoding="utf-8")
+        classes = [node for node in ast.parse(text).body if isinstance(node, ast.ClassDef)]
+        lines = text.split("\n")
+        found |= {node.name: ("\n".join(lines[node.lineno - 1 : node.end_lineno]), vars(module)) for node in classes}
+    return found
 
 
 def planted(name, right, wrong):
     """The class with a mistake in its source."""
-    source = sources()[name]
+    source, names = sources()[name]
     assert source.count(right) >= 1, f"{name} does not say {right!r} any more: plant the mistake anew."
     if right.startswith("#"):
         source = source.replace("  " + right, " " + wrong)
-    namespace = dict(vars(optim))
+    namespace = dict(names)
     exec(compile(source.replace(right, wrong), name, "exec"), namespace)
     return namespace[name]
 
@@ -240,13 +244,13 @@ def test_a_mistake_in_every_rule_is_planted():
 def test_a_step_counted_for_each_parameter_is_seen():
     class EachCounts(optim.Adam):
         def _move(self, net):
-            for piece in self._blocks:
+            for block in self._blocks:
                 self.t += 1
-                self.rule(*piece, **self.numbers(self.t, lr=0.03, beta1=0.8, beta2=0.95, epsilon=1e-2, amsgrad=False))
+                self.rule(*block, **self.numbers(self.t, lr=0.03, beta1=0.8, beta2=0.95, epsilon=1e-2, amsgrad=False))
 
     case = next(case for case in CASES if case.id == "Adam-epsilon")
     single = [difference(case, walk(case.make(EachCounts))) for walk in (case.by_net, case.by_step)]
-    assert single[0] <= case.tolerance  # a net is one piece: the override itself is right
+    assert single[0] <= case.tolerance  # a net is one block: the override itself is right
     assert single[1] > 1e-3
 
 
@@ -263,7 +267,7 @@ def test_one_skipped_step_is_seen(case):
     assert difference(case, case.by_step(rule)) > 1e-6
 
 
-# In blocks, and in the runs that frozen layers leave ------------------------------------------------------------
+# In blocks, and in the segments that frozen layers leave ------------------------------------------------------------
 
 ELEMENTWISE = [case for case in STREAMED if not any(each.whole_parameters for each in rules_within(case.make()))]
 SUMMED = ("DoG", "Prodigy")  # sums over blocks round differently
@@ -272,7 +276,7 @@ SUMMED = ("DoG", "Prodigy")  # sums over blocks round differently
 @pytest.mark.parametrize("case", ELEMENTWISE, ids=by_id)
 def test_blocks_change_no_bit(case, monkeypatch):
     whole = [parameters for parameters, _ in case.by_net(case.make())]
-    monkeypatch.setattr(optim, "BLOCK", 3)  # 13 numbers; no parameter is a multiple
+    monkeypatch.setattr("layerwise.core.blocks.BLOCK", 3)  # 13 numbers; no parameter is a multiple
     blocks = list(case.by_net(case.make()))
     if case.name in SUMMED:
         assert difference(case, blocks) <= case.tolerance
@@ -287,7 +291,7 @@ def bits(steps):
 @pytest.mark.parametrize("case", STREAMED, ids=by_id)
 def test_a_frozen_layer_is_as_if_it_were_not_there(case, monkeypatch):
     """Not moved, not decayed, in no norm: the others go as they go without it."""
-    monkeypatch.setattr(optim, "BLOCK", 3)
+    monkeypatch.setattr("layerwise.core.blocks.BLOCK", 3)
     net, rule = held(case.start), case.make()
     net[1].frozen = True
     others = [k for k in range(len(case.start)) if k != 1]

@@ -9,11 +9,13 @@ import functools
 import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from types import MethodType
 from typing import Any
 
 import numpy as np
 
 from layerwise.core import threads
+from layerwise.core.hyper import is_ours
 from layerwise.core.layout import Layout
 
 Array = np.ndarray
@@ -52,8 +54,10 @@ def whole_segments(layout: Layout, state: Sequence[dict[str, Array]]) -> list[Bl
     return [tuple(a[..., span] for a in (*layout.vectors[k], *state[k].values())) for k, span in layout.segments]
 
 
-def split(layout: Layout, state: Sequence[dict[str, Array]]) -> list[Block]:
-    """The segments, split into blocks of BLOCK elements or fewer."""
+def split(layout: Layout, state: Sequence[dict[str, Array]], whole: bool = False) -> list[Block]:
+    """The segments, split into blocks of at most BLOCK elements; or a block for each whole parameter."""
+    if whole:
+        return whole_parameters(layout, state)
     blocks = []
     total = size(layout)
     # What is larger than all caches streams through them, and needs some room beside the block.
@@ -152,6 +156,12 @@ def flush(blocks: Iterable[Block]) -> None:
     for _, _, *state in blocks:
         for array in state:
             np.copyto(array, 0, where=np.abs(array) < np.finfo(array.dtype).tiny)
+
+
+def watch(optimizer: Any, root: type) -> None:
+    """Have a user's rule watched until it is known to move weights."""
+    if not optimizer._known and not is_ours(optimizer.rule, root):
+        optimizer.__dict__["_move"] = MethodType(watched_move, optimizer)
 
 
 def watched_move(optimizer: Any, net: Any) -> None:

@@ -132,6 +132,7 @@ class Hyperparameters:
     hyper: dict[str, Any]
     _scheduled: tuple[str, ...] = ()  # the names of those that are schedules
     _root: ClassVar[type]
+    _takes = "lr=lr, ..."  # what a constructor written by hand passes on
 
     __signature__ = Signature()
 
@@ -149,6 +150,9 @@ class Hyperparameters:
         made.__dict__["hyper"] = {}
         return made
 
+    def __post_init__(self) -> None:
+        """Called when the hyper-parameters are there: for a `state` that depends on them."""
+
     def _bound(self, values: tuple[Any, ...], named: dict[str, Any]) -> dict[str, Any]:
         """The arguments of the constructor by the names of their fields."""
         given = bound(type(self), values, named)
@@ -162,6 +166,10 @@ class Hyperparameters:
         for name, value in given.items():
             self._set(name, value)
         self._show()
+
+    def _check_initialised(self) -> None:
+        if "scalars" not in self.__dict__:  # set by __init__, as t, which a wrapper may have as a property
+            raise TypeError(not_initialised(self))
 
     if TYPE_CHECKING:  # a hyper-parameter reads as its present value
 
@@ -194,8 +202,9 @@ class Hyperparameters:
 
     def _is_typo(self, name: str) -> bool:
         """True if `name` looks like a misspelt hyper-parameter."""
-        own = type(self).__module__ != self._root.__module__  # a user's rule may call its attributes what it likes
-        if own or name.startswith("_") or name in self.__dict__ or hasattr(type(self), name):
+        # A user's rule may call its attributes what it likes.
+        users = not is_ours(type(self), self._root)
+        if users or name.startswith("_") or name in self.__dict__ or hasattr(type(self), name):
             return False
         import difflib  # of use after a slip alone
 
@@ -269,12 +278,24 @@ class Hyperparameters:
                 )
 
 
+for _name in habits.OPTIMIZER:
+    setattr(Hyperparameters, _name, habits.ForeignAttribute(_name, habits.OPTIMIZER))
+
+
+def not_initialised(rule: Hyperparameters) -> str:
+    """What to say of a rule whose own constructor leaves out that of its base."""
+    return (
+        f"{type(rule).__name__}.__init__ does not call super().__init__({rule._takes}), which takes the "
+        f"hyper-parameters: call it there."
+    )
+
+
 def _is_used(value: Any) -> bool:
     return callable(value) or bool(np.any(value))
 
 
 def is_ours(thing: Any, root: type) -> bool:
-    """Whether a class or a function is of this library, not of its user."""
+    """True if a class or a function belongs to this library, False if its user wrote it."""
     return str(getattr(thing, "__module__", "")).partition(".")[0] in ("layerwise", root.__module__)
 
 

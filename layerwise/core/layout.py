@@ -35,6 +35,12 @@ class Layout(NamedTuple):
     segments: list[tuple[int, slice]]
     parameters: list[Parameter]
 
+    def arrays(self, whole_parameters: bool) -> list[Array]:
+        """What has state of its own: each parameter, frozen ones too, in its shape; or else each vector."""
+        if not whole_parameters:
+            return [w for w, _ in self.vectors]
+        return [self.vectors[p.vector][0][p.span].reshape(p.shape) for p in self.parameters]
+
     @property
     def gradients(self) -> list[Array]:
         """Views of the trainable gradients, one for each segment."""
@@ -103,6 +109,17 @@ class ListAdapter(ArraysAdapter):
         self.own = [np.ascontiguousarray(w).reshape(w.shape) for w in parameters]
         super().__init__(self.own, [np.empty_like(w) for w in self.own])
 
+    @classmethod
+    def of(cls, optimizer: Any, parameters: Any, gradients: Any) -> ListAdapter:
+        """The adapter of these lists: that of the last step, if the parameters are the same arrays."""
+        if optimizer._needs_value() and not (parameters is None or gradients is None):
+            raise TypeError(f"{type(optimizer).__name__} asks for the loss itself: give it a net, or use minimize.")
+        parameters, gradients = check_lists(parameters, gradients)
+        last = optimizer._step_cache
+        adapter = last if last is not None and last.serves(parameters) else cls(parameters)
+        adapter.read(gradients)
+        return adapter
+
     def serves(self, parameters: list[Array]) -> bool:
         """Whether these are the same arrays."""
         return len(self.given) == len(parameters) and not any(map(operator.is_not, self.given, parameters))
@@ -137,6 +154,17 @@ def refuse_another(optimizer: Any, net: Any) -> None:
     )
 
 
+def value_of(optimizer: Any, loss: Any) -> float:
+    """The last value of a loss. TypeError if it does not keep it."""
+    value = getattr(loss, "value", None)
+    if not isinstance(value, float):
+        raise TypeError(
+            f"{type(optimizer).__name__} reads the value of the loss: use a loss of ours, or a subclass of Loss, got "
+            f"{loss!r}."
+        )
+    return value
+
+
 def check_lists(parameters: Any, gradients: Any) -> tuple[list[Array], list[Array]]:
     """The two arguments of `step` as lists of arrays. TypeError or ValueError if they are not."""
     if parameters is None or gradients is None:
@@ -161,12 +189,25 @@ class FunctionAdapter(ArraysAdapter):
 
     training = True
 
-    def __init__(self, function: Callable[[Array], tuple[Any, Any]], x: Array) -> None:
+    def __init__(self, function: Callable[[Array], tuple[Any, Any]], x0: Any) -> None:
+        x = np.array(x0, order="C")
+        self.x = x if x.dtype.kind == "f" else x.astype(np.float64)
         self.function = function
-        self.x = x
-        self.gradient = np.zeros_like(x)
-        super().__init__([x], [self.gradient])
+        self.gradient = np.zeros_like(self.x)
+        super().__init__([self.x], [self.gradient])
         self.value = math.nan
+
+    def path(self, optimizer: Any, steps: int) -> Array:
+        """x at the start and after each step, (steps + 1, *x.shape)."""
+        if isinstance(steps, bool) or not hasattr(steps, "__index__") or operator.index(steps) < 0:
+            raise ValueError(f"steps is an integer, 0 or more, got {steps!r}.")
+        path = np.empty((steps + 1, *self.x.shape), self.x.dtype)
+        path[0] = self.x
+        with np.errstate(all="ignore"):
+            for k in range(1, steps + 1):
+                optimizer(self, self)
+                path[k] = self.x
+        return path
 
     def reevaluate(self, loss: Any) -> float:
         found = self.function(self.x.copy())  # it may keep what it is given, or write into it

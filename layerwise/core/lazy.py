@@ -18,6 +18,7 @@ ELSEWHERE: dict[str, dict[str, str]] = {
         ],
         "convolution",
     ),
+    "optim": {"LBFGS": "second_order"},
 }  # fmt: skip
 
 

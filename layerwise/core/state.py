@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from layerwise.core.blocks import copy_all
+from layerwise.core.blocks import Block, copy_all
 
 Array = np.ndarray
 # Names of attributes in pickles of earlier versions.
@@ -111,6 +111,17 @@ def read_state(optimizer: Any, state: Any) -> tuple[Arrays, dict[str, Any]]:
     return arrays, hyper
 
 
+def load_state(optimizer: Any, state: Any) -> None:
+    """Go on from a `state_dict`. ValueError, and nothing changes, if it does not fit."""
+    arrays, hyper = read_state(optimizer, state)
+    optimizer.t = int(state["t"])
+    optimizer.hyper.update({name: value for name, value in hyper.items() if not callable(optimizer.hyper[name])})
+    optimizer.scalars = dict(state["scalars"])
+    optimizer._training_weights = copy.deepcopy(state["training_weights"])
+    # The next step makes the blocks anew, from these arrays.
+    optimizer._state, optimizer._layout, optimizer._model = arrays, None, None
+
+
 def is_sound(state: dict[str, Any]) -> Any:
     """Whether a state holds the kinds of things that `state_dict` puts there: files may hold anything."""
     t, arrays, shown = state["t"], state["state"], state["training_weights"]
@@ -190,13 +201,62 @@ def evaluation_weights(optimizer: Any, net: Any) -> Iterator[None]:
         copy_all(weights, kept)
 
 
-# Copies and pickles ------------------------------------------------------------------------------------------------
+# What an optimizer has of all this ---------------------------------------------------------------------------------
 
 
-class Copyable:
-    """Copies and pickles of an optimizer carry the state, not the net."""
+class Stateful:
+    """The state of an optimizer, and what it serves. Copies and pickles carry the state, not the net."""
 
-    _state: Arrays
+    t: int  # steps taken
+    scalars: dict[str, float]
+    _state: Arrays  # of each vector, or with whole_parameters of each parameter
+    _blocks: list[Block]
+    _gradients: list[Array]
+    _training_weights: list[Array] | None  # of each vector, while the net shows the evaluation weights
+    _model: Any = None  # the net, or the shapes and dtypes of a list of arrays
+    _layout: Any = None  # what the blocks were made for
+    _step_cache: Any = None  # the list of arrays that `step` was given last
+    _numbers: Any = None  # how the rule gets its numbers
+    _parallel_for: Any = None  # what runs the rule over many blocks in threads, where there is enough to do
+    _still_steps = 0  # of a user's rule: how many steps have moved nothing
+    _known = False  # and whether it was watched for long enough
+
+    def _forget(self) -> None:
+        """No step, no state, no net."""
+        self.t = 0
+        self.scalars = dict(type(self).scalars)
+        self._model = self._layout = self._training_weights = None
+        self._state, self._blocks, self._gradients = [], [], []
+
+    def _init_state(self, parameters: list[Array]) -> None:
+        """Make the state of these parameters, or check what was loaded or is there already."""
+        if self._state:
+            fit_state(self, parameters)
+        else:
+            self._state = allocate(self, parameters)
+
+    def _by_shape(self) -> bool:
+        """True if the names of the state depend on the shape of a parameter."""
+        return type(self).shapes is not self._root.shapes  # type: ignore[attr-defined]
+
+    def _can_take(self, arrays: Arrays, scalars: dict[str, float]) -> bool:
+        """True if loaded arrays go together. A rule says so whose state has no shapes of its own."""
+        return True
+
+    def _has_evaluation_weights(self) -> bool:
+        return type(self).evaluation is not self._root.evaluation  # type: ignore[attr-defined]
+
+    def _evaluation_weights(self) -> list[Array] | None:
+        """The evaluation weights of all segments, or None where they are the training weights."""
+        built = self.t and self._layout is not None
+        return find_evaluation_weights(self) if built and self._has_evaluation_weights() else None
+
+    def _has_rest(self) -> bool:
+        """True if an Accumulate, this one or within, has gradients that it has not applied yet."""
+        return False
+
+    def _apply_rest(self, net: Any) -> None:
+        """The step of those gradients."""
 
     def __getstate__(self) -> dict[str, Any]:
         forgotten = ("_model", "_layout", "_step_cache", "_parallel_for", "_numbers")
