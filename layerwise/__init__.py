@@ -73,6 +73,6 @@ sys.meta_path.append(_Finder)
 def __getattr__(name: str) -> Any:
     if name in ("Model", "History"):
         return getattr(importlib.import_module(f"{__name__}.model"), name)
-    if name in _FOUR or name in _ALSO:
+    if name in _FOUR or name in _ALSO or name == "schedules":
         return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -19,6 +19,7 @@ ELSEWHERE: dict[str, dict[str, str]] = {
         "convolution",
     ),
     "optim": {"LBFGS": "second_order"},
+    "training.serialize": {"Schedule": "schedules"},
 }  # fmt: skip
 
 

@@ -16,18 +16,19 @@ In this file, in this order:
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
 
-from layerwise import layers, loss, optim, schedules
+from layerwise import layers, loss, optim
+from layerwise.core import lazy
 from layerwise.core.files import ModelFileError
 
 Array = np.ndarray
 
 DEEPEST = 100  # layers within layers: Python's stack has room to load and copy them, wherever that is called from
-SETTINGS = ((optim, optim.Optimizer), (loss, loss.Loss), (schedules, schedules.Schedule))
 
 
 class Encoder:
@@ -266,6 +267,13 @@ def _with_each(description: Any, change: Callable[[Any], Any]) -> Any:
 # A training ------------------------------------------------------------------------------------------------------
 
 
+def kinds() -> list[tuple[Any, Any]]:
+    """(module, base class) of optimizers, losses and schedules. Importing the schedules takes 10 ms, so they are
+    imported here, when a training is written or read, and not with the model."""
+    schedule = lazy.find("training.serialize", "Schedule", ())
+    return [(optim, optim.Optimizer), (loss, loss.Loss), (sys.modules[schedule.__module__], schedule)]
+
+
 def encode_settings(value: Any) -> Any:
     """An optimizer, a loss or a schedule, by class and arguments; what is of the user's own, by name alone."""
     return SettingsEncoder().encode(value)
@@ -273,7 +281,7 @@ def encode_settings(value: Any) -> Any:
 
 class SettingsEncoder(Encoder):
     def object(self, value: Any, name: str) -> Any:
-        for module, kind in SETTINGS:
+        for module, kind in kinds():
             if isinstance(value, kind):
                 name = type(value).__name__
                 if getattr(module, name, None) is not type(value):
@@ -299,12 +307,12 @@ class SettingsDecoder(Decoder):
 
     def instance(self, encoded: dict[str, Any]) -> Any:
         name = encoded["type"]
-        for module, kind in SETTINGS:
+        for module, kind in kinds():
             found = getattr(module, name, None)
             if name in module.__all__ and isinstance(found, type) and issubclass(found, kind):
                 value = found(**{key: self.decode(each) for key, each in encoded["arguments"].items()})
                 hyper = value.hyper.values() if isinstance(value, optim.Optimizer) else ()
-                if any(callable(each) and not isinstance(each, schedules.Schedule) for each in hyper):
+                if any(callable(each) and not isinstance(each, kinds()[-1][1]) for each in hyper):
                     raise ModelFileError(
                         f"the file has {value!r}, whose hyper-parameters are no numbers and no schedules."
                     )
