@@ -19,18 +19,16 @@ from __future__ import annotations
 import bisect
 import itertools
 import math
-import operator
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from numbers import Real
 from typing import Any, NoReturn
 
-from layerwise.core import display
+from layerwise.core import arguments, display
+from layerwise.core.hyper import NOT_NEGATIVE, POSITIVE
 
-# What an argument may be: lowest, highest, and which of the two it may equal.
-POSITIVE = (0, math.inf, "()")
-NOT_NEGATIVE = (0, math.inf, "[)")
-RANGES: dict[str, tuple[float, float, str]] = {
+# What each argument may be.
+RANGES: dict[str, arguments.Limits] = {
     **dict.fromkeys(("gamma", "decay_rate", "m_mult"), NOT_NEGATIVE),
     **dict.fromkeys(("power", "factor", "div_factor", "final_div_factor"), POSITIVE),
     "t_mult": (1, math.inf, "[)"),
@@ -41,7 +39,7 @@ PLACES = ("milestones", "boundaries")  # lists of steps
 CHOICES = {"mode": ("triangular", "triangular2", "exp_range"), "anneal_strategy": ("cos", "linear")}
 FLAGS = ("three_phase",)
 OPTIONAL = ("step_size_down",)  # may be None
-# All others are finite numbers.
+FINITE = (-math.inf, math.inf, "()")  # all others
 
 
 # The base ----------------------------------------------------------------------------------------------------
@@ -60,9 +58,7 @@ class Schedule:
 
     def __call__(self, step: int) -> float:
         """The value for the next step when `step` have been taken."""
-        t = _integer(step)
-        if t is None or t < 0:
-            raise ValueError(f"step is an integer, 0 or more, got {step!r}.")
+        t = arguments.count("step", step, 0, "an integer, 0 or more")
         try:
             return float(self.at(t))
         except OverflowError:
@@ -109,19 +105,13 @@ class Schedule:
             if value not in CHOICES[name]:
                 self._refuse(name, f"one of {', '.join(map(repr, CHOICES[name]))}", value)
             return value
-        return self._number(name, value, *RANGES.get(name, (-math.inf, math.inf, "()")))
-
-    def _number(self, name: str, value: Any, low: float, high: float, brackets: str) -> float:
-        good = isinstance(value, Real) and not isinstance(value, bool)
-        if not good or not (low < value < high or (value == low and brackets[0] == "[")):
-            self._refuse(name, f"a number in {brackets[0]}{low:g}, {high:g}{brackets[1]}", value)
+        limits = RANGES.get(name, FINITE)
+        if not arguments.within(value, limits):
+            self._refuse(name, arguments.legal(limits), value)
         return float(value)
 
     def _count(self, name: str, value: Any) -> int:
-        count = _integer(value)
-        if count is None or count < 1:
-            self._refuse(name, "a positive integer", value)
-        return count
+        return arguments.count(f"{type(self).__name__}: {name}", value)
 
     def _places(self, name: str, value: Any) -> tuple[int, ...]:
         places = tuple(self._count(name, each) for each in value) if isinstance(value, (list, tuple)) else ()
@@ -138,13 +128,6 @@ class Schedule:
 
     def _refuse(self, name: str, legal: str, value: Any) -> NoReturn:
         raise ValueError(f"{type(self).__name__}: {name} is {legal}, got {value!r}.")
-
-
-def _integer(value: Any) -> int | None:
-    try:
-        return None if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        return None
 
 
 def _between(start: float, end: float, share: float) -> float:

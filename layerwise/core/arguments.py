@@ -142,6 +142,24 @@ def count(name: str, value: Any, least: int = 1, expected: str = "a positive int
     return operator.index(value)
 
 
+Limits = tuple[float, float, str]  # lowest, highest, and in brackets, "[)", which of the two a number may equal
+
+
+def within(value: Any, limits: Limits) -> bool:
+    """True for a number within the limits."""
+    if not isinstance(value, Real) or isinstance(value, bool):
+        return False
+    low, high, brackets = limits
+    number: Any = value
+    return low < number < high or (number == low and brackets[0] == "[") or (number == high and brackets[1] == "]")
+
+
+def legal(limits: Limits) -> str:
+    """What a message says of the limits."""
+    low, high, brackets = limits
+    return f"a number in {brackets[0]}{low:g}, {high:g}{brackets[1]}"
+
+
 POSITIVE = math.ulp(0)  # as `low` of a number that is not 0
 
 

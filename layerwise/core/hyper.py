@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
 
-from layerwise.core import habits
+from layerwise.core import arguments, habits
+from layerwise.core.arguments import Limits
 
 # A number, a schedule, or, for a stack of nets, an array with a number for each.
 Hyper = Annotated[Any, "a hyper-parameter"]
 
-# What each hyper-parameter may be: lowest, highest, and which of the two it may equal.
+# What each hyper-parameter may be.
 POSITIVE = (0, math.inf, "()")
 NOT_NEGATIVE = (0, math.inf, "[)")
 FRACTION = (0, 1, "[)")
-RANGES: dict[str, tuple[float, float, str]] = {
+RANGES: dict[str, Limits] = {
     **dict.fromkeys(("beta", "beta1", "beta2", "rho", "momentum", "decay"), FRACTION),
     **dict.fromkeys(("dampening", "alpha"), (0, 1, "[]")),
     **dict.fromkeys(("norm", "value", "initial_distance", "step_min", "step_max"), POSITIVE),
@@ -122,7 +123,7 @@ class Hyperparameters:
     `_root` is the class that takes this in: names that mean something to it are no names of hyper-parameters.
     """
 
-    ranges: dict[str, tuple[float, float, str]] = {}  # noqa: RUF012 (never changed): where others than RANGES
+    ranges: dict[str, Limits] = {}  # noqa: RUF012 (never changed): where others than RANGES
     fields: ClassVar[dict[str, Any]] = {}  # hyper-parameter -> default, of a class that declares them
     flags: ClassVar[tuple[str, ...]] = ()  # those that are True or False
     structural: tuple[str, ...] = ()  # hyper-parameters that decide which state there is, by being 0 or False
@@ -255,12 +256,8 @@ class Hyperparameters:
         elif value is None and name in OPTIONAL:
             return None
         else:
-            low, high, brackets = self.ranges.get(name) or RANGES.get(name, NOT_NEGATIVE)
-            legal = f"a number in {brackets[0]}{low:g}, {high:g}{brackets[1]}"
-            good = isinstance(value, (int, float)) and not isinstance(value, bool)
-            good = good and (
-                low < value < high or (value == low and brackets[0] == "[") or (value == high and brackets[1] == "]")
-            )
+            limits = self.ranges.get(name) or RANGES.get(name, NOT_NEGATIVE)
+            legal, good = arguments.legal(limits), isinstance(value, (int, float)) and arguments.within(value, limits)
         if not good:
             hint = " The net is given to train, not to its optimizer." if isinstance(value, (dict, list, tuple)) else ""
             raise ValueError(f"{type(self).__name__}: {name} is {legal}, got {value!r:.200}.{hint}")

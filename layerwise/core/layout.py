@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from layerwise.core.arguments import count
+
 Array = np.ndarray
 
 
@@ -199,8 +201,7 @@ class FunctionAdapter(ArraysAdapter):
 
     def path(self, optimizer: Any, steps: int) -> Array:
         """x at the start and after each step, (steps + 1, *x.shape)."""
-        if isinstance(steps, bool) or not hasattr(steps, "__index__") or operator.index(steps) < 0:
-            raise ValueError(f"steps is an integer, 0 or more, got {steps!r}.")
+        steps = count("steps", steps, 0, "an integer, 0 or more")
         path = np.empty((steps + 1, *self.x.shape), self.x.dtype)
         path[0] = self.x
         with np.errstate(all="ignore"):
