@@ -94,7 +94,8 @@ def link_names(app, doctree, docname):
     known = {}
     for full, entry in app.env.get_domain("py").objects.items():
         module, _, name = full.removeprefix("layerwise.").partition(".")
-        short = [name, f"layers.{name}"] if module in [*FOUR, "convolution", "second_order"] else []
+        reached = {"convolution": "layers", "second_order": "optim"}.get(module, module)
+        short = [name, f"{reached}.{name}"] if reached in FOUR else []
         known |= dict.fromkeys([full, f"{module}.{name}" if name else full, *short], entry)
     known |= {f"{name}.py": known.pop(name) for name in FOUR if name in known}  # `optim` alone is a variable too
     for code in list(doctree.findall(nodes.literal)):
