@@ -22,7 +22,6 @@ said: decoupled, it multiplies w by 1 - lr weight_decay before the update.
 from __future__ import annotations
 
 import contextlib
-import fnmatch
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, dataclass_transform
@@ -56,12 +55,14 @@ from layerwise.core.layout import (
     ListAdapter,
     Parameter,
     ParameterGroup,
+    assign,
     join,
     refuse_another,
     value_of,
 )
 from layerwise.core.state import (
     Stateful,
+    all_or_nothing,
     describe,
     evaluation_weights,
     load_state,
@@ -106,13 +107,13 @@ class Optimizer(Hyperparameters, Stateful):
     rule that returns something; a warning, once, for one that leaves the weights as they are in two steps.
     """
 
-    state: tuple[str, ...] = ()  # names of the arrays that it keeps for each parameter
-    scalars: dict[str, float] = {}  # noqa: RUF012 (copied for each instance): name -> value at the start
-    decay_is = "coupled"  # or "decoupled", or "own": the rule takes weight_decay as a number
+    state: tuple[str, ...] = ()  # the names of the arrays that are kept for each parameter
+    scalars: dict[str, float] = {}  # noqa: RUF012 (copied for each instance): name -> initial value
+    decay_is = "coupled"  # or "decoupled"; or "own": the rule itself takes weight_decay
     whole_parameters = False
-    exact_gradient = False  # makes sense only with the gradient of the loss itself, as it is
-    as_arrays = False  # takes its numbers as 0-d arrays, and does no arithmetic among them: float32 would round it
-    reevaluate = False  # evaluates net and loss, or a function, more than once a step
+    exact_gradient = False  # needs the gradient of the loss as it is: no wrapper may change it
+    as_arrays = False  # its numbers become 0-d arrays; among these it does no arithmetic, which float32 would round
+    reevaluate = False  # evaluates the net and the loss, or the function, more than once a step
     outermost = False  # goes around all other wrappers
 
     def __init__(self, *values: Any, **named: Any) -> None:
@@ -736,10 +737,10 @@ class RAdam(Optimizer):
     @staticmethod
     def rectification(t: int, beta2: float) -> tuple[float, bool]:
         """r sqrt(1 - beta2^t), and whether step t is rectified; 1 where it is not."""
-        c2, limit = 1 - beta2**t, 2 / (1 - beta2) - 1
-        rho = limit - 2 * t * beta2**t / c2
+        c2, rho_inf = 1 - beta2**t, 2 / (1 - beta2) - 1
+        rho = rho_inf - 2 * t * beta2**t / c2
         if rho > 5:
-            return ((rho - 4) * (rho - 2) * limit * c2 / ((limit - 4) * (limit - 2) * rho)) ** 0.5, True
+            return ((rho - 4) * (rho - 2) * rho_inf * c2 / ((rho_inf - 4) * (rho_inf - 2) * rho)) ** 0.5, True
         return 1.0, False
 
     @staticmethod
@@ -1041,12 +1042,12 @@ def orthogonal(x: Array, steps: int = 5) -> Array:
 # No schedule, no rate ----------------------------------------------------------------------------------------
 
 
-def _schedule_free(w: Array, z: Array, direction: Array, lr: float, last: float, beta: float, share: float) -> None:
-    """z goes down, x is the mean of all z, and w = (1 - beta) z + beta x is where the gradient is taken; `last` is the
-    beta that w was made with."""
+def _schedule_free(w: Array, z: Array, direction: Array, lr: float, last: float, beta: float, c: float) -> None:
+    """z descends, x is the mean of all z, and the gradient is taken at w = (1 - beta) z + beta x. `last` is the beta
+    of the step before, from which w comes."""
     x = z + (w - z) / last  # in this form zero gradients move nothing, to the bit
     z -= lr * direction
-    x += share * (z - x)
+    x += c * (z - x)
     w[...] = z + beta * (x - z)
 
 
@@ -1070,21 +1071,21 @@ class ScheduleFreeSGD(Optimizer):
     stackable = False
     scalars = {"largest": 0.0, "sum": 0.0}  # noqa: RUF012
     ranges = {"beta": (0, 1, "()"), "beta1": (0, 1, "()")}  # noqa: RUF012
-    _last: tuple[Any, int, float] = (None, 0, 0.0)  # whose, at which step, and beta
+    _last: tuple[Any, int, float] = (None, 0, 0.0)  # the state that was there, the step, and its beta
 
     def start(self, w: Array, **state: Array) -> None:
         state["z"][...] = w
 
-    def share(self, lr: float) -> float:
-        """c of this step."""
+    def c(self, lr: float) -> float:
+        """The weight of z in the mean x, at this step."""
         largest = self.scalars["largest"] = max(self.scalars["largest"], lr)
         self.scalars["sum"] += largest**2
         return largest**2 / self.scalars["sum"] if self.scalars["sum"] else 0.0
 
     def last(self, following: float | None = None) -> float:
-        """beta of the last step; `following` is that of the step to come."""
+        """beta of the last step; `following`, if given, is that of the step to come, and remembered."""
         state, t, beta = self._last
-        if state is not self._state or t != self.t:  # it was loaded, or put back
+        if state is not self._state or t != self.t:  # the state was loaded or restored since
             name = "beta" if "beta" in self.hyper else "beta1"
             beta = self._resolve(name, self.hyper[name], max(self.t - 1, 0))
         if following is not None:
@@ -1092,11 +1093,11 @@ class ScheduleFreeSGD(Optimizer):
         return beta
 
     def numbers(self, t: int, lr: float, beta: float) -> dict[str, Any]:
-        return {"lr": lr, "last": self.last(beta), "beta": beta, "share": self.share(lr)}
+        return {"lr": lr, "last": self.last(beta), "beta": beta, "c": self.c(lr)}
 
     @staticmethod
-    def rule(w: Array, g: Array, z: Array, *, lr: float, last: float, beta: float, share: float) -> None:
-        _schedule_free(w, z, g, lr, last, beta, share)
+    def rule(w: Array, g: Array, z: Array, *, lr: float, last: float, beta: float, c: float) -> None:
+        _schedule_free(w, z, g, lr, last, beta, c)
 
     def evaluation(self, w: Array, z: Array, **state: Array) -> Array:
         return z + (w - z) / self.last()
@@ -1125,16 +1126,16 @@ class ScheduleFreeAdamW(ScheduleFreeSGD):
 
     def numbers(self, t: int, lr: float, beta1: float, beta2: float, **rest: Any) -> dict[str, Any]:
         both = {"last": self.last(beta1), "beta1": beta1, "beta2": beta2, "c2": 1 - beta2**t}
-        return rest | both | {"lr": lr, "share": self.share(lr)}
+        return rest | both | {"lr": lr, "c": self.c(lr)}
 
     @staticmethod
     def rule(
         w: Array, g: Array, z: Array, v: Array, *, lr: float, last: float, beta1: float, beta2: float, epsilon: float,
-        weight_decay: float, c2: float, share: float,
+        weight_decay: float, c2: float, c: float,
     ) -> None:  # fmt: skip
         v += (1 - beta2) * (g * g - v)
         direction = g / (np.sqrt(v / c2) + epsilon) + weight_decay * w
-        _schedule_free(w, z, direction, lr, last, beta1, share)
+        _schedule_free(w, z, direction, lr, last, beta1, c)
 
 
 class DoG(Optimizer):
@@ -1186,7 +1187,7 @@ class Prodigy(Optimizer):
         s <- sqrt(beta2) s + a d / d_0 g
         r <- sqrt(beta2) r + a d / d_0 (g . (w_0 - w))
         d <- max(d, r / sum|s|)
-        w <- w - a m / (sqrt(v) + d epsilon) - a weight_decay w             a of before, d of now
+        w <- w - a m / (sqrt(v) + d epsilon) - a weight_decay w        with the a from the old d, and the new d
 
     Over the whole net. Mishchenko and Defazio 2023 (2306.06101), algorithm 4. Equals optax.contrib.prodigy; all-zero
     gradients move nothing.
@@ -1211,7 +1212,7 @@ class Prodigy(Optimizer):
         beta1, beta2, first = numbers["beta1"], numbers["beta2"], numbers["initial_distance"]
         memory = self.scalars
         d = memory["d"] = memory["d"] or first
-        rate = d * numbers["lr"] * math.sqrt(1 - beta2**self.t) / (1 - beta1**self.t)
+        a = d * numbers["lr"] * math.sqrt(1 - beta2**self.t) / (1 - beta1**self.t)
         fade = math.sqrt(beta2)
         along = total = 0.0
         for w, g, start, m, v, s in blocks():
@@ -1220,22 +1221,22 @@ class Prodigy(Optimizer):
             m += (1 - beta1) * (scaled - m)
             v += (1 - beta2) * (scaled * scaled - v)
             s *= fade
-            s += rate * d / first * g
+            s += a * d / first * g
             total += float(np.abs(s).sum())
-        memory["r"] = fade * memory["r"] + rate * d / first * along
+        memory["r"] = fade * memory["r"] + a * d / first * along
         if total > 0:
             memory["d"] = max(d, memory["r"] / total)
-        return {"rate": rate, "epsilon": memory["d"] * numbers["epsilon"], "weight_decay": numbers["weight_decay"]}
+        return {"a": a, "epsilon": memory["d"] * numbers["epsilon"], "weight_decay": numbers["weight_decay"]}
 
     @staticmethod
     def rule(
-        w: Array, g: Array, start_w: Array, m: Array, v: Array, s: Array, *, rate: float, epsilon: float,
+        w: Array, g: Array, start_w: Array, m: Array, v: Array, s: Array, *, a: float, epsilon: float,
         weight_decay: float,
     ) -> None:  # fmt: skip
         root = np.sqrt(v) + epsilon
-        # A gradient so small that its square is 0, and epsilon too: such a parameter stays.
+        # Where the square of a gradient underflows to 0 and epsilon is 0, the parameter stays.
         step = np.divide(m, root, out=np.zeros_like(m), where=root > 0)
-        w -= rate * (step + weight_decay * w)
+        w -= a * (step + weight_decay * w)
 
 
 class PolyakSGD(Optimizer):
@@ -1273,10 +1274,10 @@ class PolyakSGD(Optimizer):
 
 
 class Wrapper(Optimizer):
-    """What goes around an optimizer: it acts between `backward` and `update`, and is an optimizer itself.
+    """The base of optimizers around another: a wrapper acts between `backward` and `update` of the inner optimizer.
 
-    TypeError for what is not an Optimizer; ValueError for a nesting that makes no sense. What it does not have
-    itself, such as `lr`, is read from and set on the optimizer within.
+    TypeError for what is not an Optimizer; ValueError for a nesting that makes no sense. Attributes that it does not
+    have itself, such as `lr`, are read from and set on the inner optimizer.
     """
 
     stackable = False
@@ -1309,7 +1310,7 @@ class Wrapper(Optimizer):
         super().__init__(*values, **named)
 
     def around(self, net: Any) -> None:
-        """Act, and call `self.optimizer._update(net)`."""
+        """One step: what the wrapper does, and `self.optimizer._update(net)`."""
         raise TypeError(f"{type(self).__name__} has no around(self, net): write it.")
 
     def backward(self, net: Any, loss: Any) -> None:
@@ -1326,7 +1327,7 @@ class Wrapper(Optimizer):
         return self.optimizer._has_rest()
 
     def _apply_rest(self, net: Any) -> None:
-        """`around` acts as it does on a step, which for the optimizer within is that of its rest."""
+        """`around`, in which the step of the inner optimizer is that of its rest."""
         inner = self.optimizer.__dict__
         inner["_update"] = self.optimizer._apply_rest
         try:
@@ -1347,7 +1348,7 @@ class Wrapper(Optimizer):
         self.optimizer._build(net)
 
     def _split(self, layout: Layout) -> list[Block]:
-        """(w, g, *state) of each segment that may be moved."""
+        """(w, g, *state) of each segment."""
         return whole_segments(layout, self._state)
 
     @property
@@ -1380,13 +1381,9 @@ class Wrapper(Optimizer):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if not isinstance(state, dict) or "optimizer" not in state:
             raise ValueError(f"this is not the state of {self!r}: it has none of an optimizer within.")
-        before = self.optimizer.state_dict()
-        self.optimizer.load_state_dict(state["optimizer"])
-        try:
+        with all_or_nothing([self.optimizer]):
+            self.optimizer.load_state_dict(state["optimizer"])
             super().load_state_dict(state)
-        except ValueError:
-            self.optimizer.load_state_dict(before)
-            raise
 
     def snapshot(self, into: Any = None) -> Any:
         own, inner = into or (None, None)
@@ -1416,9 +1413,9 @@ class Wrapper(Optimizer):
 
 
 class Clip(Wrapper):
-    """Gradients held in range: each number within +-value first, then all of them to a global norm.
+    """Gradients held in range: first each element within +-value, then all of them to a global norm.
 
-        g <- g min(1, norm / (|g| + 1e-6))         |g| over all that may be moved
+        g <- g min(1, norm / (|g| + 1e-6))         |g| over all trainable parameters
 
     Pascanu, Mikolov and Bengio 2012 (1211.5063). Equals torch.nn.utils.clip_grad_value_ and clip_grad_norm_; optax and
     Keras go without the 1e-6. ValueError if neither is given. `clipped` tells whether the last step was.
@@ -1463,7 +1460,7 @@ class Accumulate(Wrapper):
     A rest at the end of an epoch is carried into the next. A rest at the end of a training is applied, with the mean of
     its own gradients: the net shows the weights after that step, as do validation and files. They are evaluation
     weights: the next `train` takes the step back and carries the rest on, so that 3 + 3 epochs are 6 epochs.
-    The schedules within count steps, not calls.
+    The schedules of the inner optimizer count steps, not calls.
     """
 
     steps: int
@@ -1525,12 +1522,12 @@ class Average(Wrapper):
 
 
 class Lookahead(Wrapper):
-    """Slow weights that go part of the way to where the optimizer within got, every `steps` steps.
+    """Slow weights that go part of the way to the weights of the inner optimizer, every `steps` steps.
 
         slow <- slow + alpha (w - slow),  w <- slow                slow starts as the weights
 
-    `evaluation_weights` shows the slow ones; the state within is kept. Zhang et al. 2019 (1907.08610), algorithm 1.
-    Equals optax.lookahead.
+    `evaluation_weights` shows the slow ones; the state of the inner optimizer is kept. Zhang et al. 2019
+    (1907.08610), algorithm 1. Equals optax.lookahead.
     """
 
     steps: int = 5
@@ -1556,8 +1553,8 @@ class Lookahead(Wrapper):
 class SAM(Wrapper):
     """The gradient of where the loss is worst nearby: taken at w + rho g / |g|, applied at w.
 
-    The norm is over all that may be moved; two evaluations of the same batch a step. Needs a net with a Loss of ours,
-    or `minimize`. Foret et al. 2020 (2010.01412), algorithm 1. Equals optax.contrib.sam.
+    The norm is over all trainable parameters; each step evaluates the batch twice. Needs a net with a Loss of ours, or
+    `minimize`. Foret et al. 2020 (2010.01412), algorithm 1. Equals optax.contrib.sam.
     """
 
     rho: Hyper = 0.05
@@ -1572,7 +1569,7 @@ class SAM(Wrapper):
         self.optimizer.backward(net, loss)
         length = math.sqrt(sum_of_squares(self._gradients))
         if not 0 < length < math.inf:
-            return  # nowhere to go, or `update` will say what is wrong
+            return  # no direction to go in; or `update` refuses the gradient
         weights = self._layout.weights
         kept = [w.copy() for w in weights]
         try:
@@ -1592,7 +1589,7 @@ class PerLayer(Optimizer):
 
     A pattern is a glob for the layer's number ("0", "2.1" within a container), its name or its class, and the
     parameter: "*.b", "BatchNorm.*", "hidden.w"; without the parameter, all of it. The first that fits counts.
-    ValueError for a parameter that none fits, or a pattern that fits none; the optimizers must be different ones.
+    ValueError for a parameter that none fits, or a pattern that fits none; each optimizer stands for one pattern only.
 
         PerLayer({"*.b": AdamW(weight_decay=0), "*": AdamW(weight_decay=0.01)})
     """
@@ -1612,66 +1609,52 @@ class PerLayer(Optimizer):
         if len({id(each) for each in given}) < len(given):
             raise ValueError("PerLayer takes another instance for each pattern: one keeps the state of one part.")
         super().__init__()
-        self._parts = {pattern: ParameterGroup() for pattern in self.optimizers}
+        self._groups = {pattern: ParameterGroup() for pattern in self.optimizers}
 
     def _each(self) -> Iterator[tuple[Optimizer, ParameterGroup]]:
         for pattern, optimizer in self.optimizers.items():
             if optimizer is not None:
-                yield optimizer, self._parts[pattern]
+                yield optimizer, self._groups[pattern]
 
     def _build(self, net: Any) -> None:
         self.check(net)
         layout = net.layout
         if layout is self._layout:
             return
-        chosen: dict[str, list[Parameter]] = {pattern: [] for pattern in self.optimizers}
-        for p in layout.parameters:
-            fitting = [each for each in self.optimizers if any(_fits(each, name) for name in p.names)]
-            if not fitting:
-                raise ValueError(
-                    f'no pattern of {list(self.optimizers)} fits {p.names[0]}: add one for it, or "*" for the rest.'
-                )
-            chosen[fitting[0]].append(p)
-        idle = [pattern for pattern, parameters in chosen.items() if not parameters]
-        if idle:
-            names = [p.names for p in layout.parameters]
-            raise ValueError(
-                f"the patterns {idle} fit nothing, or nothing is left for them; the parameters are {names}."
-            )
-        for pattern, part in self._parts.items():
-            part.take(layout, chosen[pattern])
-        for optimizer, part in self._each():
-            optimizer._build(part)
+        for pattern, chosen in assign(layout, self.optimizers).items():
+            self._groups[pattern].take(layout, chosen)
+        for optimizer, group in self._each():
+            optimizer._build(group)
         self._model, self._layout = net.kind if isinstance(net, ArraysAdapter) else net, layout
 
     def _update(self, net: Any) -> None:
         if net.layout is not self._layout or net is not self._model:
             self._build(net)
-        for optimizer, part in self._each():  # all is checked before anything moves
+        for optimizer, group in self._each():  # all is checked before anything moves
             optimizer._current()
-            refuse_overflow(part.layout.gradients)
-        for optimizer, part in self._each():
-            optimizer._update(part)
+            refuse_overflow(group.layout.gradients)
+        for optimizer, group in self._each():
+            optimizer._update(group)
         self.t += 1
 
     def _has_rest(self) -> bool:
         return any(optimizer._has_rest() for optimizer, _ in self._each())
 
     def _apply_rest(self, net: Any) -> None:
-        for optimizer, part in self._each():
+        for optimizer, group in self._each():
             if optimizer._has_rest():
-                optimizer._apply_rest(part)
+                optimizer._apply_rest(group)
 
     def _evaluation_weights(self) -> list[Array] | None:
-        shown = [(part, optimizer._evaluation_weights()) for optimizer, part in self._each()]
+        shown = [(group, optimizer._evaluation_weights()) for optimizer, group in self._each()]
         if self._layout is None or all(weights is None for _, weights in shown):
             return None
         all_weights = self._layout.weights
         kept = [w.copy() for w in all_weights]
         try:
-            for part, weights in shown:
+            for group, weights in shown:
                 if weights is not None:
-                    copy_all(part.layout.weights, weights)
+                    copy_all(group.layout.weights, weights)
             return [w.copy() for w in all_weights]
         finally:
             copy_all(all_weights, kept)
@@ -1692,17 +1675,11 @@ class PerLayer(Optimizer):
         patterns = state.get("optimizers", ()) if isinstance(state, dict) else ()
         if set(patterns) != set(self.optimizers):
             raise ValueError(f"this is not the state of {self!r}: its patterns are {sorted(patterns)}.")
-        before = self.state_dict()
-        try:
+        with all_or_nothing([optimizer for optimizer, _ in self._each()]):
             for pattern, each in self.optimizers.items():
                 if each is not None:
                     each.load_state_dict(state["optimizers"][pattern])
             super().load_state_dict(state)
-        except ValueError:
-            for pattern, each in self.optimizers.items():
-                if each is not None:
-                    each.load_state_dict(before["optimizers"][pattern])
-            raise
 
     def snapshot(self, into: Any = None) -> Any:
         own, inner = into or (None, [None] * len(self.optimizers))
@@ -1718,7 +1695,7 @@ class PerLayer(Optimizer):
         return {"optimizers": self.optimizers}
 
     def __getstate__(self) -> dict[str, Any]:
-        return dict(super().__getstate__(), _parts={pattern: ParameterGroup() for pattern in self.optimizers})
+        return dict(super().__getstate__(), _groups={pattern: ParameterGroup() for pattern in self.optimizers})
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(f"PerLayer has no {name!r}: ask one of its optimizers, optim.optimizers[pattern].")
@@ -1729,10 +1706,6 @@ class PerLayer(Optimizer):
                 f"PerLayer has no {name!r}: set it on one of its optimizers, optim.optimizers[pattern]."
             )
         super().__setattr__(name, value)
-
-
-def _fits(pattern: str, name: str) -> bool:
-    return fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(name, pattern + ".*")
 
 
 __all__ = [

@@ -27,13 +27,13 @@ Rule = Callable[..., None]
 # writes the result of an expression over a temporary array of it.
 BLOCK = 65_536
 
-# From so many elements on, the blocks are shared among threads. Below, what threads save is lost again, to handing
-# over and to those of BLAS, which stay awake for a while after the matrix products.
+# From this number of elements on, threads share the blocks. Below it they save nothing: handing over costs as much,
+# and the threads of BLAS, which stay awake for a while after a matrix product, compete with them.
 WIDE = 1_000_000
 
-# Every so many steps, numbers in the state below the smallest normal number become 0. A mean of gradients that are 0
-# (the weights of pixels that are always black) would stay there for ever, and arithmetic on such numbers is ten times
-# slower: it took half of Adam's time on MNIST.
+# Every FLUSH steps, subnormal numbers in the state become 0. A mean of gradients that are 0 from some step on (those of
+# pixels that are always black) would stay subnormal for ever, and arithmetic on such numbers is ten times slower: it
+# took half of Adam's time on MNIST.
 FLUSH = 64
 
 
@@ -70,12 +70,12 @@ def split(layout: Layout, state: Sequence[dict[str, Array]], whole: bool = False
 
 
 def size(layout: Layout) -> int:
-    """How many numbers may be moved."""
+    """The number of trainable elements."""
     return sum(w.size for w in layout.weights)
 
 
 def in_threads(layout: Layout) -> Callable[..., None] | None:
-    """What runs a function over many blocks in threads; None where there is too little to do."""
+    """The function that runs a rule over many blocks in threads; None for a net too small for it."""
     return threads.parallel_for if size(layout) >= WIDE else None
 
 
@@ -83,10 +83,10 @@ def in_threads(layout: Layout) -> Callable[..., None] | None:
 
 
 class Numbers:
-    """The numbers of a step in the form in which the rule gets them.
+    """Converts the numbers of a step for the rule.
 
-    For a stack of nets, an array of one number for each copy becomes (S, 1). Where `as_arrays` is asked for and all
-    weights have one dtype, numbers become 0-d arrays: NumPy takes those in half the time of Python's floats.
+    For a stack of nets, an array with one number for each copy becomes (S, 1). With `as_arrays`, and if all weights
+    have one dtype, numbers become 0-d arrays, which NumPy handles in half the time of Python's floats.
     """
 
     def __init__(self, layout: Layout, as_arrays: bool) -> None:
@@ -94,11 +94,11 @@ class Numbers:
         self.stacked, self.dtype = first.ndim == 2, first.dtype
         self.as_arrays = as_arrays and not self.stacked and all(w.dtype == first.dtype for w, _ in layout.vectors)
         self.changes = self.stacked or self.as_arrays
-        self.arrays: dict[str, Array] = {}  # the same ones at each step
-        self.last: dict[str, Any] = {}  # what they were made from
+        self.arrays: dict[str, Array] = {}  # reused at each step
+        self.last: dict[str, Any] = {}  # their values
 
     def per_copy(self, number: Any) -> Any:
-        """One number for each copy of a stack as (S, 1), in the dtype of the weights."""
+        """An array with one number for each copy as (S, 1), in the dtype of the weights; a number as it is."""
         return number.astype(self.dtype)[:, None] if isinstance(number, np.ndarray) else number
 
     def __call__(self, numbers: dict[str, Any]) -> dict[str, Any]:
@@ -127,7 +127,7 @@ def run(rule: Rule, blocks: Sequence[Block], numbers: dict[str, Any], parallel_f
 
 
 def coupled(rule: Rule, decay: Any) -> Rule:
-    """The rule with decay w added to g. The gradient that the user sees stays as it is."""
+    """The rule with g + decay w in place of g. The gradient that the user sees does not change."""
 
     def decayed(w: Array, g: Array, *state: Array, **numbers: Any) -> None:
         rule(w, decay * w + g, *state, **numbers)
@@ -136,7 +136,7 @@ def coupled(rule: Rule, decay: Any) -> Rule:
 
 
 def decoupled(rule: Rule, shrink: Any) -> Rule:
-    """The rule after w was multiplied by `shrink`."""
+    """The rule after w <- shrink w."""
 
     def decayed(w: Array, g: Array, *state: Array, **numbers: Any) -> None:
         w *= shrink
@@ -152,22 +152,22 @@ def with_decay(blocks: Iterable[Block], decay: Any) -> Iterator[Block]:
 
 
 def flush(blocks: Iterable[Block]) -> None:
-    """Numbers in the state below the smallest normal number become 0."""
+    """Set subnormal numbers in the state to 0."""
     for _, _, *state in blocks:
         for array in state:
             np.copyto(array, 0, where=np.abs(array) < np.finfo(array.dtype).tiny)
 
 
 def watch(optimizer: Any, root: type) -> None:
-    """Have a user's rule watched until it is known to move weights."""
+    """Watch the steps of a user's rule until it has changed weights."""
     if not optimizer._known and not is_ours(optimizer.rule, root):
         optimizer.__dict__["_move"] = MethodType(watched_move, optimizer)
 
 
 def watched_move(optimizer: Any, net: Any) -> None:
-    """A step of a user's rule that is not yet known to move weights.
+    """One step of a user's rule that has not changed any weights yet.
 
-    TypeError, and nothing has moved, if the rule returns something. A warning if it moves nothing in two steps.
+    TypeError, and nothing changes, if the rule returns something. A warning if it changes nothing in two steps.
     """
     rule, name, moved = optimizer.rule, type(optimizer).__name__, []
     weights = [w for w, *_ in optimizer._blocks]
@@ -209,7 +209,7 @@ def watched_move(optimizer: Any, net: Any) -> None:
 
 
 def copy_all(arrays: Iterable[Array], values: Iterable[Array]) -> None:
-    """Each value into its array."""
+    """Copy each value into its array."""
     for array, value in zip(arrays, values, strict=True):
         np.copyto(array, value)
 
@@ -227,7 +227,7 @@ def sum_of_squares(arrays: Iterable[Array]) -> float:
 def refuse_overflow(gradients: Sequence[Array]) -> None:
     """FloatingPointError unless all gradients and their squares are finite."""
     for g in gradients:
-        # The sum of the squares tells in one pass; it can overflow where no square does, so look again then.
+        # The sum of squares takes one pass. It can overflow where no square does, so a second pass looks at each.
         if not math.isfinite(g.dot(g) if g.ndim == 1 else np.vdot(g, g)) and not np.isfinite(np.square(g)).all():
             raise FloatingPointError(
                 f"a gradient, or its square, is not finite (the largest is {np.abs(g).max():g}): nothing was moved. "

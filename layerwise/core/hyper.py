@@ -1,7 +1,7 @@
-"""Hyper-parameters as fields of an optimizer's class: declared once, with their defaults and in their order.
+"""Hyper-parameters as fields of an optimizer's class: declared once, in order, with their defaults.
 
-A class without a constructor of its own gets one from its fields; this module reads them, binds what is given to them,
-and says what each may be.
+A class without a constructor of its own gets one from its fields. This module reads the fields, binds the arguments of
+the constructor to them, and checks each value.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ RANGES: dict[str, Limits] = {
     "clip_threshold": (1, math.inf, "[)"),
     "minimum": (-math.inf, math.inf, "()"),
 }  # all others: NOT_NEGATIVE
-# Names that people set; one that a rule does not have is refused, not kept beside it.
+# Common names of hyper-parameters. Setting one that a rule does not have is an error, not a new attribute.
 USUAL = ("lr", "learning_rate", "momentum", "beta", "beta1", "beta2", "betas", "eps", "epsilon", "weight_decay")
 COUNTS = ("steps", "history")  # integers from 1
 OPTIONAL = ("epsilon1", "norm", "value")  # may be None
@@ -41,8 +41,10 @@ REQUIRED = object()  # the default of a field that has none
 
 
 class Field:
-    """A hyper-parameter as an attribute of its class: reading gives the present value. An instance's own attribute of
-    that name goes before it."""
+    """A hyper-parameter as an attribute of its class: reading gives the current value.
+
+    An attribute of that name in the instance's own __dict__ hides it.
+    """
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -57,9 +59,9 @@ class Field:
 
 
 def declare(kind: type, base: type) -> None:
-    """Read the fields that a class declares, add them to those that it inherits, and make them attributes.
+    """Read the fields that a class declares, add them to the inherited ones, and make them attributes.
 
-    A field is annotated as Hyper, or as a bool or an int whose name means nothing to `base`. Defaults may be left out.
+    A field is annotated as Hyper; or as bool or int, if `base` has no attribute of that name. A default is optional.
     """
     if "__init__" in vars(kind):
         return
@@ -75,7 +77,7 @@ def declare(kind: type, base: type) -> None:
 
 
 def bound(kind: Any, values: tuple[Any, ...], named: dict[str, Any]) -> dict[str, Any]:
-    """The value of each field of a class, from the arguments of its constructor. TypeError where they do not fit."""
+    """The value of each field of a class, from the arguments of its constructor. TypeError if they do not fit."""
     fields, call = kind.fields, f"{kind.__name__}.__init__()"
     if not fields and not values:  # the constructor was written by hand
         return named
@@ -97,7 +99,7 @@ def bound(kind: Any, values: tuple[Any, ...], named: dict[str, Any]) -> dict[str
 
 
 class Signature:
-    """The signature of a class whose constructor is made from fields: what its base takes, then the fields."""
+    """The signature of a class whose constructor is made from fields: the arguments of its base, then the fields."""
 
     def __get__(self, rule: Any, kind: Any = None) -> inspect.Signature:
         written = inspect.signature(kind.__init__)
@@ -118,16 +120,16 @@ class Signature:
 
 
 class Hyperparameters:
-    """What an optimizer knows of its hyper-parameters: checks when they are set, and schedules resolved when read.
+    """The hyper-parameters of an optimizer: checked when they are set; schedules are resolved when they are read.
 
-    `_root` is the class that takes this in: names that mean something to it are no names of hyper-parameters.
+    `_root` is the base of all optimizers. Its attributes can't be names of hyper-parameters.
     """
 
-    ranges: dict[str, Limits] = {}  # noqa: RUF012 (never changed): where others than RANGES
+    ranges: dict[str, Limits] = {}  # noqa: RUF012 (never changed): where they differ from RANGES
     fields: ClassVar[dict[str, Any]] = {}  # hyper-parameter -> default, of a class that declares them
     flags: ClassVar[tuple[str, ...]] = ()  # those that are True or False
-    structural: tuple[str, ...] = ()  # hyper-parameters that decide which state there is, by being 0 or False
-    stackable = True  # serves a stack of nets, (S, P), too: its hyper-parameters may then be arrays of S
+    structural: tuple[str, ...] = ()  # hyper-parameters that decide, by being 0 or False, which state arrays there are
+    stackable = True  # also serves a stack of nets, (S, P); its hyper-parameters may then be arrays of S numbers
 
     t: int
     hyper: dict[str, Any]
@@ -155,7 +157,7 @@ class Hyperparameters:
         """Called when the hyper-parameters are there: for a `state` that depends on them."""
 
     def _bound(self, values: tuple[Any, ...], named: dict[str, Any]) -> dict[str, Any]:
-        """The arguments of the constructor by the names of their fields."""
+        """The arguments of the constructor, by name."""
         given = bound(type(self), values, named)
         for name in given:  # a rule of the user's own may have set it already: self.lr = lr
             self.__dict__.pop(name, None)
@@ -163,7 +165,7 @@ class Hyperparameters:
         return given
 
     def _set_all(self, given: dict[str, Any]) -> None:
-        """Check each of them and keep it."""
+        """Check and keep each hyper-parameter."""
         for name, value in given.items():
             self._set(name, value)
         self._show()
@@ -181,12 +183,12 @@ class Hyperparameters:
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.config().items())})"
 
     def uses(self, name: str) -> bool:
-        """Whether a hyper-parameter is something else than 0 or False, at some step at least."""
+        """True unless a hyper-parameter is 0 or False at every step."""
         return _is_used(self.hyper[name])
 
     def _show(self) -> None:
-        """Make the hyper-parameters attributes: of the class, where it does not say so by its fields."""
-        # Not by __getattr__: a class that has one reads all its attributes in three times the time.
+        """Make the hyper-parameters attributes of the class, if its constructor was written by hand."""
+        # Not by __getattr__: a class that has one takes three times as long to read any attribute.
         for name in (*USUAL, *self.hyper):
             found = next((vars(each)[name] for each in type(self).__mro__ if name in vars(each)), None)
             if found is None or (name in self.hyper and not isinstance(found, (Field, property))):
@@ -207,7 +209,7 @@ class Hyperparameters:
         users = not is_ours(type(self), self._root)
         if users or name.startswith("_") or name in self.__dict__ or hasattr(type(self), name):
             return False
-        import difflib  # of use after a slip alone
+        import difflib  # only here: importing it takes a millisecond
 
         return bool(difflib.get_close_matches(name.lower(), self.hyper, cutoff=0.85))
 
@@ -237,15 +239,15 @@ class Hyperparameters:
         return self._validated(name, value(steps)) if callable(value) else value
 
     def _changes_state(self, name: str, value: Any) -> bool:
-        """Whether `name` can't be `value` with the state that there is."""
+        """True if `value` would need other state arrays than there are."""
         if name not in self.structural:
             return False
         before, after = _is_used(self.hyper[name]), _is_used(value)
         return before != after and (after or name in self.flags)
 
     def _validated(self, name: str, value: Any) -> Any:
-        """`value`, if `name` may be that."""
-        # A NumPy number would turn float32 arrays into float64: it becomes Python's here.
+        """`value`, if it is legal for `name`. ValueError if not."""
+        # A NumPy number would turn float32 arrays into float64, so it becomes a Python number.
         value = value.item() if isinstance(value, (np.generic, np.ndarray)) and np.ndim(value) == 0 else value
         if isinstance(value, np.ndarray) and value.ndim == 1 and self.stackable and name not in self.flags:
             return np.array([self._validated(name, each) for each in value.tolist()], np.float64)  # one for each copy

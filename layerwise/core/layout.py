@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import fnmatch
 import math
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -85,6 +86,29 @@ class ParameterGroup:
             )
             parameters.append(p._replace(vector=place, span=slice(p.span.start - start, p.span.stop - start)))
         self.layout = Layout(vectors, join(p for p in parameters if p.trainable), parameters)
+
+
+def assign(layout: Layout, patterns: Collection[str]) -> dict[str, list[Parameter]]:
+    """The parameters for each pattern: a parameter goes to the first pattern that fits one of its names.
+
+    ValueError for a parameter that no pattern fits, and for a pattern that no parameter is left for.
+    """
+    chosen: dict[str, list[Parameter]] = {pattern: [] for pattern in patterns}
+    for p in layout.parameters:
+        first = next((pattern for pattern in patterns if any(fits(pattern, name) for name in p.names)), None)
+        if first is None:
+            raise ValueError(f'no pattern of {list(patterns)} fits {p.names[0]}: add one for it, or "*" for the rest.')
+        chosen[first].append(p)
+    idle = [pattern for pattern, parameters in chosen.items() if not parameters]
+    if idle:
+        names = [p.names for p in layout.parameters]
+        raise ValueError(f"the patterns {idle} fit nothing, or nothing is left for them; the parameters are {names}.")
+    return chosen
+
+
+def fits(pattern: str, name: str) -> bool:
+    """True if a pattern fits a parameter, or the layer that it belongs to."""
+    return fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(name, pattern + ".*")
 
 
 class ArraysAdapter:

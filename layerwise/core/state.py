@@ -1,4 +1,4 @@
-"""The state of an optimizer: arrays are allocated, copied, put back, and checked when they come from a file."""
+"""The state of an optimizer: allocated, saved, restored, and checked when it comes from a file."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ import numpy as np
 from layerwise.core.blocks import Block, copy_all
 
 Array = np.ndarray
-# Names of attributes in pickles of earlier versions.
-FORMERLY = {"_served": "_model", "_given": "_step_cache", "_pieces": "_blocks", "_over": "_parallel_for"}
+# Attributes in pickles of earlier versions -> their names today.
+FORMERLY = {
+    "_served": "_model", "_given": "_step_cache", "_pieces": "_blocks", "_over": "_parallel_for", "_parts": "_groups",
+}  # fmt: skip
 
 Arrays = list[dict[str, Array]]  # name -> state array, of each vector or of each parameter
 
 
 def allocate(optimizer: Any, parameters: list[Array]) -> Arrays:
-    """New state for these parameters: zeros, and then what `start` fills in."""
+    """New state for these parameters: zeros, then initialised by `start`."""
     state = [zeros(optimizer.shapes(w.shape), w.dtype) for w in parameters]
     for w, each in zip(parameters, state, strict=True):
         if optimizer.start(w, **each) is not None:
@@ -40,7 +42,7 @@ def fit_state(optimizer: Any, parameters: list[Array]) -> None:
 
 
 def zeros(shapes: dict[str, tuple[int, ...]], dtype: np.dtype) -> dict[str, Array]:
-    """State arrays of these shapes; those of one shape lie in one block, which a snapshot copies at once."""
+    """State arrays of zeros. If all have one shape they are views of one array, which a snapshot copies at once."""
     if len(set(shapes.values())) != 1:
         return {name: np.zeros(shape, dtype) for name, shape in shapes.items()}
     return dict(zip(shapes, np.zeros((len(shapes), *next(iter(shapes.values()))), dtype), strict=True))
@@ -51,7 +53,7 @@ def shapes_of(state: Arrays) -> list[dict[str, tuple[int, ...]]]:
 
 
 def take_snapshot(optimizer: Any, into: Any = None) -> Any:
-    """The state of this moment; written over an earlier snapshot where one is given."""
+    """A snapshot of the state; written over an earlier snapshot, if one is given."""
     state = optimizer._state
     if into is None or into[2] is not state:
         live: list[Any] = [a if a.base is None else a.base for each in state for a in each.values()]
@@ -67,14 +69,14 @@ def put_back(optimizer: Any, snapshot: Any) -> None:
     """Back to the state of a snapshot of this instance."""
     optimizer.t, scalars, state, pairs = snapshot
     if state is not optimizer._state:
-        optimizer._layout = None  # the blocks are of other arrays
+        optimizer._layout = None  # the blocks are views of other arrays
     optimizer.scalars, optimizer._state = scalars.copy(), state
     for kept, live in pairs:
         np.copyto(live, kept)
 
 
 def describe(optimizer: Any) -> dict[str, Any]:
-    """What `state_dict` gives."""
+    """The result of `state_dict`."""
     return {
         "rule": type(optimizer).__name__,
         "t": optimizer.t,
@@ -122,8 +124,20 @@ def load_state(optimizer: Any, state: Any) -> None:
     optimizer._state, optimizer._layout, optimizer._model = arrays, None, None
 
 
+@contextlib.contextmanager
+def all_or_nothing(optimizers: list[Any]) -> Iterator[None]:
+    """If a state is refused within this context, these optimizers go back to the states that they had before."""
+    before = [each.state_dict() for each in optimizers]
+    try:
+        yield
+    except ValueError:
+        for each, state in zip(optimizers, before, strict=True):
+            each.load_state_dict(state)
+        raise
+
+
 def is_sound(state: dict[str, Any]) -> Any:
-    """Whether a state holds the kinds of things that `state_dict` puts there: files may hold anything."""
+    """True if each entry of a state has the type that `state_dict` gives it. A file may hold anything."""
     t, arrays, shown = state["t"], state["state"], state["training_weights"]
     return (
         isinstance(t, (int, np.integer))
@@ -138,18 +152,18 @@ def is_sound(state: dict[str, Any]) -> Any:
     )
 
 
-# Evaluation weights: those that a rule means to be used, where they are not those that it trains ---------------------
+# Evaluation weights: those to evaluate with, where they differ from the training weights ------------------------------
 
 
 def find_evaluation_weights(optimizer: Any) -> list[Array] | None:
-    """Copies of the evaluation weights of all that may be moved."""
+    """Copies of the evaluation weights, one for each segment."""
     layout = optimizer._layout
     found = [optimizer.evaluation(w, **each) for (w, _), each in zip(layout.vectors, optimizer._state, strict=True)]
     return [each[..., span].copy() for k, span in layout.segments if (each := found[k]) is not None] or None
 
 
 def weights_to_show(optimizer: Any, net: Any) -> list[Array] | None:
-    """The evaluation weights as they are once the rest of an Accumulate is applied; the rest is kept for later."""
+    """The evaluation weights after the rest of an Accumulate is applied. The optimizer itself keeps that rest."""
     if not optimizer._has_rest():
         return optimizer._evaluation_weights()
     before, live = optimizer.snapshot(), [*net.layout.weights, *net.layout.gradients]
@@ -172,14 +186,14 @@ def show_evaluation_weights(optimizer: Any, net: Any) -> None:
 
 
 def show_training_weights(optimizer: Any, net: Any) -> None:
-    """Put the training weights back, unless someone has changed the weights since."""
+    """Put the training weights back, unless the weights were changed since."""
     kept, optimizer._training_weights = optimizer._training_weights, None
     if kept is None:
         return
     weights = net.layout.weights
     now = [w.copy() for w in weights]
     copy_all(weights, (kept[k][..., span] for k, span in net.layout.segments))
-    shown = weights_to_show(optimizer, net)  # made from the training weights: were they what the net has shown?
+    shown = weights_to_show(optimizer, net)  # from the training weights; the net showed these, if nobody changed it
     if shown is None or not all(map(np.array_equal, now, shown)):
         copy_all(weights, now)
 
@@ -201,7 +215,7 @@ def evaluation_weights(optimizer: Any, net: Any) -> Iterator[None]:
         copy_all(weights, kept)
 
 
-# What an optimizer has of all this ---------------------------------------------------------------------------------
+# The base of an optimizer's state ----------------------------------------------------------------------------------
 
 
 class Stateful:
@@ -276,8 +290,8 @@ class Stateful:
 
 
 def owned(state: Arrays) -> Arrays:
-    """The arrays, or copies where the memory is something else's: joblib gives memory maps, which may be read-only, or
-    whose file a step would change."""
+    """The arrays, copied if they do not own their memory. joblib gives memory maps: a step would fail on one that is
+    read-only, or change its file."""
     return [{name: _owned(array) for name, array in each.items()} for each in state]
 
 
