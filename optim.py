@@ -256,9 +256,9 @@ class Optimizer(Hyperparameters, Stateful):
         if net.layout is not self._layout or net is not self._model:
             self._build(net)
         refuse_overflow(self._gradients)
-        self._move(net)
+        self._apply(net)
 
-    def _move(self, net: Any) -> None:
+    def _apply(self, net: Any) -> None:
         """One step of every block."""
         hyper, rule, blocks = self._current(), self.rule, self._blocks
         decay = 0 if self.decay_is == "own" else hyper.pop("weight_decay", 0)

@@ -97,7 +97,7 @@ class LBFGS(optim.Optimizer):
         self.t, scalars, state = snapshot
         self.scalars, self._state = scalars.copy(), [dict(each) for each in state] or [{}]
 
-    def _move(self, net: Any) -> None:
+    def _apply(self, net: Any) -> None:
         hyper = self._current()
         layout, loss = self._layout, self._loss
         weights, gradients = layout.weights, layout.gradients

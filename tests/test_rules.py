@@ -243,7 +243,7 @@ def test_a_mistake_in_every_rule_is_planted():
 
 def test_a_step_counted_for_each_parameter_is_seen():
     class EachCounts(optim.Adam):
-        def _move(self, net):
+        def _apply(self, net):
             for block in self._blocks:
                 self.t += 1
                 self.rule(*block, **self.numbers(self.t, lr=0.03, beta1=0.8, beta2=0.95, epsilon=1e-2, amsgrad=False))

@@ -161,10 +161,10 @@ def flush(blocks: Iterable[Block]) -> None:
 def watch(optimizer: Any, root: type) -> None:
     """Watch the steps of a user's rule until it has changed weights."""
     if not optimizer._known and not is_ours(optimizer.rule, root):
-        optimizer.__dict__["_move"] = MethodType(watched_move, optimizer)
+        optimizer.__dict__["_apply"] = MethodType(watched_apply, optimizer)
 
 
-def watched_move(optimizer: Any, net: Any) -> None:
+def watched_apply(optimizer: Any, net: Any) -> None:
     """One step of a user's rule that has not changed any weights yet.
 
     TypeError, and nothing changes, if the rule returns something. A warning if it changes nothing in two steps.
@@ -186,7 +186,7 @@ def watched_move(optimizer: Any, net: Any) -> None:
 
     optimizer.__dict__["rule"] = watched
     try:
-        type(optimizer)._move(optimizer, net)
+        type(optimizer)._apply(optimizer, net)
     except Exception:
         optimizer.restore(before)
         copy_all(weights, weights_before)
@@ -196,7 +196,7 @@ def watched_move(optimizer: Any, net: Any) -> None:
     optimizer._still_steps += bool(moved) and not any(moved)
     if any(moved) or optimizer._still_steps == 2:
         optimizer._known = True
-        del optimizer.__dict__["_move"]
+        del optimizer.__dict__["_apply"]
     if optimizer._still_steps == 2:
         warnings.warn(
             f"{name} has left all weights as they are in two steps, although their gradients are not 0: a rule "

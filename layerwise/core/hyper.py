@@ -214,8 +214,8 @@ class Hyperparameters:
         return bool(difflib.get_close_matches(name.lower(), self.hyper, cutoff=0.85))
 
     def _set(self, name: str, value: Any) -> None:
-        taken = name in self.__dict__ or not isinstance(getattr(self._root, name, Field(name)), Field)
-        if taken and name not in self.hyper:
+        clashes = name in self.__dict__ or not isinstance(getattr(self._root, name, Field(name)), Field)
+        if clashes and name not in self.hyper:
             raise ValueError(f"{name!r} means something else to every Optimizer: call the hyper-parameter otherwise.")
         scheduled = callable(value) and name not in COUNTS
         value = value if scheduled else self._validated(name, value)

@@ -275,7 +275,7 @@ class Stateful:
     def __getstate__(self) -> dict[str, Any]:
         forgotten = ("_model", "_layout", "_step_cache", "_parallel_for", "_numbers")
         state = self.__dict__ | dict.fromkeys(forgotten) | {"_blocks": [], "_gradients": []}
-        state.pop("_move", None)
+        state.pop("_apply", None)  # that of a watched rule
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
