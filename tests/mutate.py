@@ -135,6 +135,8 @@ def graft(old, new):
     """Give a module, or a class, that is in use everywhere the code, the defaults and the plain values of `new`."""
     for name, value in list(vars(new).items()):
         was = vars(old).get(name)
+        if value is new:  # a class that names itself
+            continue
         if isinstance(value, type) and value.__module__ == (old.__name__ if inspect.ismodule(old) else old.__module__):
             graft(was, value)
         elif isinstance(value, property):
