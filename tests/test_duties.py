@@ -50,6 +50,15 @@ def test_an_activation_bends_where_it_says(name):
         assert gradcheck.gradcheck(layer.copy(), np.full((1, 1), place)).error < 1e-6, f"a kink at {place:g}"
 
 
+@pytest.mark.parametrize("module", [layers, loss, optim], ids=lambda module: module.__name__)
+def test_every_class_is_in_all(module):
+    """But for the bases that only others of the same file derive from."""
+    bases = {"Elementwise", "Nonlinearity", "Norm"}
+    kinds = {name: each for name, each in vars(module).items() if inspect.isclass(each) and name[0] != "_"}
+    ours = {name for name, each in kinds.items() if issubclass(each, (layers.Layer, loss.Loss, optim.Optimizer))}
+    assert sorted(ours - bases - set(module.__all__)) == []
+
+
 def test_every_loss_serves_a_stack_of_nets():
     """`stackable = True` on its class, once `forward` and `derivative` act on the last axes only."""
     assert [name for name in loss.__all__ if name != "Loss" and not getattr(loss, name).stackable] == []
