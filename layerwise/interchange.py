@@ -156,7 +156,8 @@ def _check_equal(layer: Any, other: Any, side: str) -> None:
         both = isinstance(here, (int, float)) and isinstance(there, (int, float))
         if not (math.isclose(here, there, rel_tol=1e-6) if both else here == there):
             raise ValueError(f"{layer.label}: {name} is {here!r} here and {there!r} in {_TITLES[side]}.")
-    for name, values in AS_HERE[side].items():
+    for name in AS_HERE[side].keys() - _counterpart(layer, side)[1]:  # what the layer has as an argument was compared
+        values = AS_HERE[side][name]
         if hasattr(other, name) and getattr(other, name) not in values:
             raise ValueError(
                 f"{layer.label}: in {_TITLES[side]} {name} is {getattr(other, name)!r}, and here only {values[0]!r} is."

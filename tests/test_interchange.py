@@ -252,6 +252,36 @@ def test_every_layer_with_a_counterpart_is_in_a_net():
     assert {name for name in declared - tried if not issubclass(kinds[name], layers.Nonlinearity)} == alike
 
 
+class Shrink(layers.Nonlinearity):
+    """A layer of one's own that says what Keras calls it."""
+
+    keras = "hard_shrink(threshold=lambd)"
+
+    def __init__(self, lambd=0.5, name=None):
+        super().__init__(name)
+        self.lambd = lambd
+
+    def forward(self, x, training):
+        return x * (np.abs(x) > self.lambd)
+
+
+@pytest.mark.parametrize(
+    "given", [lambda x, threshold=0.5: x, type("HardShrink", (), {"threshold": 0.5, "get_weights": list})()]
+)
+def test_an_activation_may_be_a_function_or_a_layer_of_keras(given):
+    """Of a threshold only Keras's ReLU must have 0."""
+    if not hasattr(given, "get_weights"):
+        given.__name__ = "hard_shrink"
+    dense = type("Dense", (), {"activation": given, "get_weights": lambda self: [np.ones((3, 2)), np.ones(2)]})()
+    theirs = sequential([dense])
+    net = layers.Model([layers.Linear(2), Shrink()]).build((3,))
+    interchange.from_keras(net, theirs)
+    assert (net[0].w == 1).all()
+    for different in ([layers.Linear(2)], [layers.Linear(2), Shrink(0.4)], [layers.Linear(2), layers.ReLU()]):
+        with pytest.raises(ValueError, match=r"layers differ|lambd is 0\.4 here and 0\.5 in Keras"):
+            interchange.from_keras(layers.Model(different).build((3,)), theirs)
+
+
 # What is refused; nothing is copied then.
 
 
