@@ -5,7 +5,7 @@ In this file, in this order:
   pooling          MaxPool1D, MaxPool2D, AveragePool1D, AveragePool2D, GlobalAveragePool1D, GlobalAveragePool2D,
                    GlobalMaxPool1D, GlobalMaxPool2D
   shape and noise  ZeroPad2D, UpSample2D, SpatialDropout
-How they are computed stands in core/windows.py.
+core/windows.py computes them.
 
 Shapes in the docstrings: N batch, H W space, T time, C channels, F filters, kh kw the height and width of a window.
 """
@@ -52,14 +52,14 @@ def _pair(name: str, value: Any, least: int = 1) -> Pair:
 
 
 def _plain(value: Any) -> Any:
-    """An argument as it is kept, and saved: Python's numbers, a tuple of them, or what it is."""
+    """An argument as it is kept and saved: integers as Python's, sequences as tuples, anything else unchanged."""
     if isinstance(value, (tuple, list)):
         return tuple(map(_plain, value))
     return operator.index(value) if hasattr(value, "__index__") else value
 
 
 class Windowed(layers.Layer):
-    """What the layers with windows share: their arguments, and how the windows lie on an input.
+    """The base of layers with windows: their arguments, and where the windows lie on an input.
 
     A layer for sequences takes (T, C) as an image (T, 1, C), and its windows are 1 wide.
     """
@@ -67,7 +67,7 @@ class Windowed(layers.Layer):
     axes = 2
 
     def _lay(self, size: str, stride: Any, padding: Any, dilation: Any = 1) -> None:
-        """Check how the windows lie; `size` names the argument that has their size."""
+        """Check and keep size, stride, padding and dilation; `size` is the name of the argument with the size."""
         self._size = self._both(size, getattr(self, size))
         self._stride, self._dilation = self._both("stride", stride), self._both("dilation", dilation)
         if isinstance(padding, str) and padding in ("valid", "same", "causal")[: 4 - self.axes]:
@@ -80,7 +80,7 @@ class Windowed(layers.Layer):
                 raise ValueError(f'padding is "valid", "same"{rest[self.axes - 1]}, got {padding!r}.') from None
 
     def _both(self, name: str, value: Any, least: int = 1) -> Pair:
-        """Of an argument the numbers for rows and columns; time goes by rows."""
+        """An argument as two numbers, for rows and columns; a sequence has rows only."""
         if self.axes == 2:
             return _pair(name, value, least)
         if isinstance(value, (tuple, list)):
@@ -88,7 +88,7 @@ class Windowed(layers.Layer):
         return _pair(name, value, least)[0], least
 
     def _check(self, input_shape: Shape, channels: int | None = None) -> None:
-        """ValueError unless these are images (or sequences), with so many channels where that is known."""
+        """ValueError unless these are images (or sequences), with that number of channels if it is known."""
         axes = ("time, channels", "height, width, channels")[self.axes - 1]
         told = f"got inputs of shape {input_shape} (without the batch axis)"
         if len(input_shape) != self.axes + 1:
@@ -101,11 +101,11 @@ class Windowed(layers.Layer):
             raise ValueError(f"{self.label} takes {channels} channels, the last axis, {told}.{hint}")
 
     def _axes_on(self, input_shape: Shape) -> tuple[Axis, Axis]:
-        """How the windows lie on inputs of this shape; ValueError where not one fits."""
+        """Where the windows lie on inputs of this shape; ValueError if none fits."""
         sizes = input_shape[:2] if self.axes == 2 else (input_shape[0], 1)
         rows, columns = (self._axis(place, size) for place, size in enumerate(sizes))
         if rows.outputs < 1 or columns.outputs < 1:
-            # Of images whose channels stand first, the height is what is too small.
+            # If the channels come first, their number is taken for the height, which is then too small.
             suspected = rows.outputs < 1 and (self.axes == 1 or columns.outputs >= 1)
             hint = shapes.channels_first_hint(input_shape, suspected)
             windows = tuple((a.taps - 1) * a.step + 1 for a in (rows, columns))[: self.axes]
@@ -142,7 +142,7 @@ class Windowed(layers.Layer):
 
 
 class Convolution(Windowed):
-    """What the convolutions share; `Conv2D` tells of the arguments."""
+    """The base of the convolutions; `Conv2D` explains the arguments."""
 
     threaded = True
     kept: Array
@@ -167,7 +167,7 @@ class Conv2D(Convolution):
     kernel_size, stride, dilation   an integer, or a pair for height and width
     padding   zeros around the image: "valid" none; "same" so many that H' is H / stride rounded up, the odd one at
               the end, as in Keras (PyTorch: stride 1 only); or a number for every side, or a pair, as in PyTorch
-    groups    the channels in so many groups, each of which gives filters / groups channels of y
+    groups    the channels are split into this many groups, each of which gives filters / groups channels of y
 
     ValueError for an input that is no image or smaller than a window, and for groups that do not divide the channels.
     """
@@ -232,7 +232,7 @@ class Conv2D(Convolution):
 class Conv1D(Conv2D):
     """The same over time: x (N, T, C), y (N, T', F), w (kernel_size, C / groups, F).
 
-    padding="causal": all zeros stand before the first step, so that y at a time knows x up to then only, as in Keras.
+    padding="causal": all zeros stand before the first step, so that y at a time depends on x up to then, as in Keras.
     """
 
     torch, keras = "Conv1d", "Conv1D"
@@ -301,7 +301,7 @@ class DepthwiseConv2D(Convolution):
         if not self.input_gradient_needed:
             return None
         x_gradient = self.empty((*x.shape[:3], grad.shape[3]))
-        # With zeros between the places of grad, where a stride is above 1, it is a correlation with reversed taps.
+        # dL/dx is a correlation with reversed taps; where a stride is above 1, zeros go between the places of grad.
         down, across = rows.reversed(), columns.reversed()
         if rows.stride > 1 or columns.stride > 1:
             grad, sparse = np.zeros((len(x), down.size, across.size, grad.shape[3]), self.dtype), grad
@@ -320,8 +320,8 @@ class ConvTranspose2D(Convolution):
     H' = (H - 1) stride + dilation (kh - 1) + 1 for padding "valid", 2 p less for an integer p, which cuts off what lies
     in the padding, as in PyTorch; H' = H stride for "same", as in Keras. Arguments as in Conv2D.
 
-    output_padding   so many rows and columns more at the end, fewer than stride or dilation: a Conv2D of stride 2 makes
-                     the same of 5 rows and of 6, and this says which of them to come back to; not with "same"
+    output_padding   this many more rows and columns at the end, fewer than stride or dilation: a Conv2D of stride 2
+                     gives as many rows for 5 as for 6, and this says to which of them to return; not with "same"
     """
 
     torch, keras = "ConvTranspose2d", "Conv2DTranspose"
@@ -404,13 +404,13 @@ class ConvTranspose2D(Convolution):
 
 
 def _taps(rows: Axis, columns: Axis) -> Iterator[tuple[Any, Any]]:
-    """For every tap, row by row, the windows in which it is inside the image, and the places that it then has."""
+    """For every tap, row by row: the windows in which it is inside the image, and its places in them."""
     for (windows, places), (across, places_across) in itertools.product(rows.slices(), columns.slices()):
         yield (slice(None), windows, across), (slice(None), places, places_across)
 
 
 class Pool(Windowed):
-    """What the poolings share; `MaxPool2D` tells of the arguments."""
+    """The base of the poolings; `MaxPool2D` explains the arguments."""
 
     def __init__(self, size: Any = 2, stride: Any = None, padding: Any = "valid", name: str | None = None) -> None:
         super().__init__(name)
@@ -454,7 +454,7 @@ class Pool(Windowed):
         return x_gradient
 
     def _pool(self, x: Array, y: Array, rows: Axis, columns: Axis) -> None:
-        """Fill y with what the windows of some images give."""
+        """Fill y with the results of the windows of some images."""
         raise TypeError(f"{type(self).__name__} has no _pool(self, x, y, rows, columns): write it.")
 
     def _pool_backward(self, grad: Array, x: Array, y: Array, x_gradient: Array, rows: Axis, columns: Axis) -> None:
@@ -466,9 +466,9 @@ class MaxPool2D(Pool):
     """The largest of each window, channel by channel: x (N, H, W, C), y (N, H', W', C).
 
     size, stride   an integer or a pair; stride=None is the size
-    padding        "valid", "same", an integer or a pair as in Conv2D; what is padded is never the largest
+    padding        "valid", "same", an integer or a pair as in Conv2D; a padded place is never the largest
 
-    Of equal largest the first, row by row, gets the gradient, as in PyTorch.
+    Where several are largest, the first, row by row, gets the gradient, as in PyTorch.
     """
 
     torch, keras = "MaxPool2d", "MaxPooling2D"
@@ -481,7 +481,7 @@ class MaxPool2D(Pool):
     def _pool_backward(self, grad: Array, x: Array, y: Array, x_gradient: Array, rows: Axis, columns: Axis) -> None:
         left = reused("left", grad.shape, grad.dtype)  # what no tap has taken yet
         left[...] = grad
-        # Where each place is in one window, there is nothing to add up: a third less time.
+        # Where each place is in exactly one window there is nothing to add up: a third less time.
         tiled = all(a.taps == a.stride and a.offset == 0 and a.size == a.taps * a.outputs for a in (rows, columns))
         if not tiled:
             x_gradient.fill(0)
@@ -508,8 +508,8 @@ class MaxPool1D(MaxPool2D):
 class AveragePool2D(Pool):
     """The mean of each window, channel by channel: x (N, H, W, C), y (N, H', W', C); arguments as in MaxPool2D.
 
-    What is padded is not counted, as in Keras; with count_padding=True it counts as 0, as in PyTorch, where that is
-    count_include_pad.
+    Padded places are not counted, as in Keras; with count_padding=True they count as 0, as in PyTorch, where the
+    argument is count_include_pad.
     """
 
     torch, keras = "AvgPool2d", "AveragePooling2D"
@@ -556,7 +556,7 @@ class AveragePool1D(AveragePool2D):
 
 
 class GlobalPool(Windowed):
-    """What the global poolings share: one number for each channel, x (N, H, W, C), y (N, C)."""
+    """The base of the global poolings: one number for each channel, x (N, H, W, C), y (N, C)."""
 
     def output_shape(self, input_shape: Shape) -> Shape:
         self._check(input_shape)

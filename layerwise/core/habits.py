@@ -1,4 +1,4 @@
-"""Habits of other frameworks: name -> what to write here, in one line. Looked at only where a name does not exist."""
+"""Names from other frameworks -> what to write here, in one line. Looked up only where a name does not exist."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ def counterpart(text: str) -> tuple[str, dict[str, str]]:
 
 
 def instead(module: str, name: str, known: Iterable[str]) -> str | None:
-    """What to write for a name that a module does not have; None where no habit is known."""
+    """What to write instead of a name that a module does not have; None if the table does not know it."""
     if name in MODULES[module]:
         return MODULES[module][name]
     plain = name.lower().replace("_", "")
@@ -210,14 +210,14 @@ def missing(module: str, name: str, known: Iterable[str]) -> AttributeError:
 def check_arguments(
     kind: str, what: str, function: Callable[..., Any], given: Iterable[str], known: Iterable[str] = ()
 ) -> None:
-    """TypeError, with what to write, for arguments that a function does not take and that are a habit or a slip.
+    """TypeError for arguments that come from other frameworks or are misspelt, with what to write.
 
-    `known` are the names that it takes, where they are not those of its code.
+    `known` are further names that the function takes, if it takes more than its code shows.
     """
     code = getattr(function, "__code__", None)
     if code is None or (code.co_flags & 0x08 and not known):  # **others
         return
-    import difflib  # only for what is wrong: it takes a millisecond
+    import difflib  # imported only for an error: it takes a millisecond
 
     names = (*code.co_varnames[: code.co_argcount + code.co_kwonlyargcount], *known)
     for name in given:

@@ -29,8 +29,8 @@ Array = np.ndarray
 Shape = tuple[int, ...]
 
 SHORT = 16  # length of a row up to which a sum in every column is cheaper than one that NumPy broadcasts
-PART = 100_000  # numbers in one part of a large batch: they stay in the cache from one pass to the next
-MANY = 300_000  # from so many numbers on, the parts are shared among threads
+PART = 100_000  # numbers in one block of rows: they stay in the cache from one pass to the next
+MANY = 300_000  # numbers; from here on the blocks are computed in several threads
 
 
 # Rows ----------------------------------------------------------------------------------------------------------
@@ -45,9 +45,9 @@ def ones(shape: int | Shape, dtype: np.dtype) -> Array:
 
 
 def parallel_rows(function: Callable[[int, int], Any], x: Array) -> None:
-    """Call function(first, last) for all rows of x, some at a time and in several threads where x is large.
+    """Call function(first, last) on blocks of the rows of x, in several threads where x is large.
 
-    What `function` does with a row must not depend on the rows around it.
+    The result of a row must not depend on the other rows of its block.
     """
     count = min(-(-x.size // PART), len(x))
     if x.size < MANY or count < 2:
@@ -59,7 +59,7 @@ def parallel_rows(function: Callable[[int, int], Any], x: Array) -> None:
 
 
 def row_sums(x: Array) -> Array:
-    """Sums over the last axis, which broadcast against x: that axis is kept, with size 1 or, if it is short, whole."""
+    """Sums over the last axis, to broadcast against x: the axis stays, with size 1, or with its own size if short."""
     size = x.shape[-1]
     if size <= SHORT and x.ndim == 2:
         return x.dot(ones((size, size), x.dtype))
@@ -355,7 +355,8 @@ def tiled(values: Array, samples: Array) -> Array:
 
 
 def channel_sums(terms: Callable[[int, int], tuple[Array, ...]], samples: Array, channels: int) -> Array:
-    """The sums of each of the `terms` of some samples over all samples and places, for each channel, (terms, C)."""
+    """The sum of each of `terms` over all samples and places, for each channel, (terms, C); `terms(first, last)` gives
+    them for a range of the samples."""
     found: list[tuple[int, list[Array]]] = []
 
     def add(first: int, last: int) -> None:
@@ -363,7 +364,7 @@ def channel_sums(terms: Callable[[int, int], tuple[Array, ...]], samples: Array,
         found.append((first, [one.dot(term) for term in terms(first, last)]))
 
     parallel_rows(add, samples)
-    # In the order of the samples, not in that in which the threads were done: the same bits every time.
+    # In the order of the samples, not in that in which the threads finished: the bits stay the same.
     totals = np.add.reduce([sums for _, sums in sorted(found, key=operator.itemgetter(0))], 0)
     return np.add.reduce(totals.reshape(len(totals), -1, channels), 1)
 
@@ -399,7 +400,7 @@ def batch_normalize(samples: Array, mean: Array, w: Array, b: Array | None, out:
 
 
 def batch_gradient_sums(grad: Array, samples: Array, mean: Array) -> tuple[Array, Array]:
-    """For each channel the sum of the gradient, and the sum of its products with the deviations from the mean."""
+    """For each channel, the sum of the gradient and the sum of gradient times deviation from the mean, both (C,)."""
     center = tiled(mean, samples)
     sums, products = channel_sums(lambda a, b: (grad[a:b], grad[a:b] * (samples[a:b] - center)), samples, len(mean))
     return sums, products
@@ -410,7 +411,7 @@ def batch_normalize_backward(
 ) -> None:
     """out = dL/dx = w (grad - offset - (samples - mean) slope), where `through` is (offset, slope), all (C,).
 
-    These two are the gradient through the mean and the variance. None: the statistics do not depend on the batch.
+    Offset and slope are the gradient through the mean and the variance; None if these do not depend on the batch.
     """
     center, factor = tiled(mean, samples), tiled(w, samples)
     offset, slope = (tiled(each, samples) for each in through or (mean, mean))

@@ -1,7 +1,6 @@
-"""Work in blocks over the cores: NumPy lets go of Python within an array operation, so threads run at once. Knows no
-other module.
+"""Work in blocks over the cores. NumPy releases the GIL within an array operation, so threads run at the same time.
 
-A task is cut into pieces whose results do not depend on which thread does them, so the bits stay the same.
+A task is split into blocks whose results do not depend on which thread computes them, so the bits stay the same.
 """
 
 from __future__ import annotations
@@ -17,17 +16,17 @@ from typing import Any
 
 import numpy as np
 
-_inboxes: tuple[int, list[SimpleQueue[Any]]] = (0, [])  # of which process, and those of its helping threads
+_inboxes: tuple[int, list[SimpleQueue[Any]]] = (0, [])  # the process, and the inboxes of its helper threads
 _here = threading.local()
 _lock = threading.Lock()
-_single = 0  # how many tasks need BLAS in one thread at this moment
-_limits: Any = None  # what puts it back
-_alone = 0  # how many trainings in this process are to keep to one core
+_single = 0  # how many tasks need single-threaded BLAS at this moment
+_limits: Any = None  # restores the number of BLAS threads
+_alone = 0  # how many trainings in this process must keep to one core
 
 
 def workers() -> int:
-    """How many threads to use: the cores that this process may use, or what OMP_NUM_THREADS or OPENBLAS_NUM_THREADS
-    says where that is less (as it is in the workers of a sweep); one within `alone`."""
+    """How many threads to use: the cores that this process may use, or OMP_NUM_THREADS or OPENBLAS_NUM_THREADS where
+    one of them is less (as in the workers of a sweep); 1 within `alone`."""
     return 1 if _alone else _cores()
 
 
@@ -40,9 +39,9 @@ def _cores() -> int:
 
 
 def parallel_for(function: Callable[..., Any], blocks: Sequence[tuple[Any, ...]], threads: int | None = None) -> None:
-    """Call function(*piece) for every piece, in as many threads as `workers()` says, or `threads`.
+    """Call function(*block) for every block, in `workers()` threads, or in `threads`.
 
-    Each thread does a contiguous part of the pieces, in order. What a piece raises is raised here, when all are done.
+    Each thread takes a contiguous part of the blocks, in order. An exception is raised here, once all threads are done.
     """
     count = min(threads or workers(), len(blocks))
     if count < 2 or getattr(_here, "helps", False):
@@ -63,8 +62,10 @@ def parallel_for(function: Callable[..., Any], blocks: Sequence[tuple[Any, ...]]
 
 
 def _helpers(count: int) -> list[SimpleQueue[Any]]:
-    """The inboxes of so many helping threads, which are started when first needed; a process that was forked starts
-    its own. (A ThreadPoolExecutor takes three times as long to hand over: 50 us instead of 20.)"""
+    """The inboxes of `count` helper threads, which start when first needed; a forked process starts its own.
+
+    Not a ThreadPoolExecutor: it takes 50 us to hand a task over, a queue 20.
+    """
     global _inboxes
     with _lock:
         if _inboxes[0] != os.getpid():
@@ -78,17 +79,17 @@ def _helpers(count: int) -> list[SimpleQueue[Any]]:
 
 def _help(inbox: SimpleQueue[Any]) -> None:
     _here.helps = True
-    np.seterr(all="ignore")  # of this thread alone; the caller looks at what comes out
+    np.seterr(all="ignore")  # in this thread only; the caller checks the results
     while True:
         function, blocks, done = inbox.get()
         error = None
         try:
             for block in blocks:
                 function(*block)
-        except BaseException as raised:  # it is raised again where the work was asked for
+        except BaseException as raised:  # parallel_for raises it in the caller's thread
             error = raised
         done.put(error)
-        del function, blocks, done, error  # nothing is kept alive while it waits
+        del function, blocks, done, error  # so that a waiting thread keeps no array alive
 
 
 @functools.cache
@@ -102,8 +103,10 @@ def _blas() -> Any:
 
 @contextlib.contextmanager
 def single_blas() -> Iterator[bool]:
-    """BLAS in one thread each, for matrix products in several threads at once; False where threadpoolctl is missing,
-    and one thread is to do it all. May be entered by several threads."""
+    """Single-threaded BLAS, for matrix products in several threads at once. Several threads may enter it.
+
+    Yields False where threadpoolctl is missing or there is one core: then one thread should do all the work.
+    """
     blas = _blas()
     if blas is None or workers() == 1:
         yield False
@@ -114,8 +117,10 @@ def single_blas() -> Iterator[bool]:
 
 @contextlib.contextmanager
 def alone() -> Iterator[None]:
-    """All work in one thread, that of BLAS too: where processes beside this one have the other cores. ImportError where
-    that needs threadpoolctl, and it is missing."""
+    """All work in one thread, BLAS too, because other processes use the other cores.
+
+    ImportError if that needs threadpoolctl and it is missing.
+    """
     global _alone
     blas = _blas()
     if blas is None and _cores() > 1:
@@ -135,7 +140,7 @@ def alone() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _limited(blas: Any) -> Iterator[None]:
-    """BLAS in one thread, until the last that asked for it is done."""
+    """Single-threaded BLAS until the last task that needs it is done."""
     global _single, _limits
     with _lock:
         if _single == 0:

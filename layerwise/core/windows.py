@@ -1,14 +1,14 @@
-"""The kernels of convolution and pooling: what runs over the windows of images (N, H, W, C).
+"""The kernels of convolution and pooling, over the windows of images (N, H, W, C).
 
 In this file, in this order:
-  windows      Axis: how they lie along one axis
+  windows      Axis: where the windows lie along one axis
   memory       reused
   convolution  correlate, transpose, weight_gradient
   depthwise    correlate_channels, channels_weight_gradient
 
 How a convolution is computed: the windows of a few images become the rows of a matrix that stays in the cache
 (im2col), and one product with the weights gives a few images of the output. Blocks of the batch go to several
-threads, each with BLAS in one thread. The matrix is not kept: backward makes it again.
+threads, each with single-threaded BLAS. The matrix is not kept: backward computes it again.
 
 Shapes in the docstrings: N images, B of them in a block, H W space, C channels, F filters, kh kw the height and width
 of a window.
@@ -34,12 +34,12 @@ Pair = tuple[int, int]
 
 CACHE = 2**20  # bytes that one block works with: half of a core's L2 cache of 2 MB
 FEWEST_ROWS = 192  # of the matrix of a block, even if it is then larger: with fewer, a product is slow
-SMALL = 10**6  # multiplications; up to here OpenBLAS takes its matrices as they lie, without a copy for the cache
+SMALL = 10**6  # multiplications; up to here OpenBLAS multiplies in place, without packing its matrices first
 WORTH_THREADS = 4e6  # multiplications; below, another thread costs more than it saves
 
 
 class Axis(NamedTuple):
-    """How windows lie along one axis: tap i of window o is at place offset + o * stride + i * step."""
+    """Where windows lie along one axis: tap i of window o is at place offset + o * stride + i * step."""
 
     size: int  # places of the input; beyond them it is padded
     taps: int
@@ -50,20 +50,20 @@ class Axis(NamedTuple):
 
     @property
     def reach(self) -> int:
-        """How many places all windows cover together."""
+        """How many places the windows cover together."""
         return (self.outputs - 1) * self.stride + (self.taps - 1) * self.step + 1
 
     def part(self, first: int, last: int) -> Axis:
-        """The windows from `first` up to, not including, `last`."""
+        """The windows from `first` to `last`, which is not included."""
         return self._replace(offset=self.offset + first * self.stride, outputs=last - first)
 
     def inside(self) -> tuple[int, int]:
-        """Which of the covered places, counted from the first of them, are of the input."""
+        """The range of covered places that are in the input and not in its padding, counted from the first covered."""
         low = min(max(-self.offset, 0), self.reach)
         return low, max(min(self.size - self.offset, self.reach), low)
 
     def slices(self) -> Iterator[tuple[slice, slice]]:
-        """For every tap the windows in which it is inside the input, and the places that it then has."""
+        """For every tap: the windows in which it is inside the input, and its places in them."""
         for tap in range(self.taps):
             start = self.offset + tap * self.step
             low = min(max(-(start // self.stride), 0), self.outputs)
@@ -72,7 +72,7 @@ class Axis(NamedTuple):
             yield slice(low, high), slice(first, first + (high - low) * self.stride, self.stride)
 
     def reversed(self) -> Axis:
-        """The transpose, for outputs with stride - 1 zeros between them: the windows of the places of the input."""
+        """The windows of the transpose: one for each place of the input, over outputs with stride - 1 zeros between."""
         size = (self.outputs - 1) * self.stride + 1
         return Axis(size, self.taps, 1, self.step, -self.offset - (self.taps - 1) * self.step, self.size)
 
@@ -88,7 +88,7 @@ _own = _Own()
 
 
 def reused(name: str, shape: Shape, dtype: np.dtype) -> Array:
-    """An array of this thread, values undefined: the same memory at each call, so that it stays in the cache."""
+    """An array of this thread, its values undefined: the same memory at each call, so that it stays in the cache."""
     size = math.prod(shape)
     flat = _own.arrays.get((name, dtype))
     if flat is None or flat.size < size:
@@ -97,15 +97,15 @@ def reused(name: str, shape: Shape, dtype: np.dtype) -> Array:
 
 
 def _split(total: int, most: int) -> list[Pair]:
-    """0 .. total split into ranges of at most `most`, of nearly equal size; an even number of them, for two threads."""
+    """Split 0 .. total into ranges of nearly equal size, at most `most`; an even number of them, for two threads."""
     count = -(-total // most)
     count = min(count + count % 2, total) if count > 1 else count
     return [(total * k // count, total * (k + 1) // count) for k in range(count)]
 
 
 def _blocks(images: int, rows: int, window_rows: int, row_bytes: int) -> list[tuple[int, int, int, int]]:
-    """(first image, last, first row, last) of blocks whose windows stay in the cache: a few images, or, if one image is
-    too large, some rows of it. A row of the output has `window_rows` windows."""
+    """Blocks whose windows fit the cache, as (first image, last, first row, last): a few images, or some rows of one
+    image where it is too large. A row of the output has `window_rows` windows."""
     fit = max(CACHE // (window_rows * row_bytes), -(-FEWEST_ROWS // window_rows))
     if fit < rows:
         return [(n, n + 1, *part) for n in range(images) for part in _split(rows, fit)]
@@ -113,7 +113,7 @@ def _blocks(images: int, rows: int, window_rows: int, row_bytes: int) -> list[tu
 
 
 def _parallel_for(function: Callable[..., Any], blocks: Sequence[tuple[Any, ...]], work: float) -> None:
-    """Call function(*block) for every block; in threads with one BLAS thread each, if there is enough `work`."""
+    """Call function(*block) for every block; in threads with single-threaded BLAS if there is enough `work`."""
     if work < WORTH_THREADS or len(blocks) < 2:
         threads.parallel_for(function, blocks, 1)
     else:
@@ -137,7 +137,7 @@ def _padded(x: Array, rows: Axis, columns: Axis) -> Array:
 
 
 def _windows(block: Array, rows: Axis, columns: Axis, groups: int) -> Array:
-    """A view of all windows on what they cover, (groups, B, rows, columns, kh, kw, C / groups)."""
+    """A view of all windows of `_padded` images, (groups, B, rows, columns, kh, kw, C / groups)."""
     image, row, column, channel = block.strides
     depth = block.shape[3] // groups
     return as_strided(
@@ -218,8 +218,8 @@ def correlate(x: Array, w: Array, y: Array, rows: Axis, columns: Axis, b: Array 
 def transpose(grad: Array, w: Array, x: Array, rows: Axis, columns: Axis, b: Array | None = None) -> None:
     """The transpose of `correlate` with the same w and windows: x = b + the sum of grad w over the windows of a place.
 
-    grad (N, rows, columns, F), x (N, H, W, C): dL/dx from dL/dy, and the forward pass of a transposed convolution. A
-    product for each tap, which is added where the tap has been.
+    grad (N, rows, columns, F), x (N, H, W, C): dL/dx from dL/dy, and the forward pass of a transposed convolution. One
+    matrix product for each tap, added to the places of that tap.
     """
     taps, groups = w.shape[:2], x.shape[3] // w.shape[2]
     channels, filters = x.shape[3], grad.shape[3]
@@ -227,8 +227,8 @@ def transpose(grad: Array, w: Array, x: Array, rows: Axis, columns: Axis, b: Arr
     start = 0 if b is None else b
     (top, bottom), (left, right) = rows.inside(), columns.inside()
     inside = (slice(rows.offset + top, rows.offset + bottom), slice(columns.offset + left, columns.offset + right))
-    # NumPy adds what has gaps pixel by pixel, five times as slowly. With stride 1 there are none, if the rows of grad
-    # are made as long as those of x, by zeros at their ends.
+    # NumPy adds arrays with gaps pixel by pixel, five times as slowly. With stride 1 there are no gaps if the rows of
+    # grad are padded with zeros to the length of those of x.
     gapless = rows.stride == columns.stride == 1
     pitch = columns.reach if gapless else columns.outputs
     line = pitch * (2 * channels + filters) * x.itemsize  # bytes in use for a row of windows
@@ -272,7 +272,7 @@ def weight_gradient(
 ) -> None:
     """dL/dw of `correlate` from dL/dy, grad (N, rows, columns, F); and dL/db.
 
-    The blocks are summed in a few shares. Their number does not depend on the number of threads: always the same bits.
+    The blocks are summed in a few shares, as many for any number of threads: the bits stay the same.
     """
     groups = x.shape[3] // w_gradient.shape[2]
     gradient = _by_group(w_gradient, groups)
@@ -299,12 +299,12 @@ def weight_gradient(
         np.add.reduce(bias, 0, out=b_gradient)
 
 
-# A depthwise convolution has no product of matrices: of each channel the taps are summed by themselves. einsum does it
-# in one pass over x; with a row of the image as one long axis where the stride allows.
+# A depthwise convolution is no matrix product: each channel is summed over its own taps. einsum does so in one pass
+# over x, with a row of the image as one long axis where the stride allows it.
 
 
 def _lines(x: Array, rows: Axis, columns: Axis) -> Array:
-    """A view of all windows as (B, rows, kh, kw, columns * C), or with the last two apart where they must be."""
+    """A view of all windows as (B, rows, kh, kw, columns * C), or (..., columns, C) where the stride needs it."""
     x = _padded(x, rows, columns)
     image, row, column, channel = x.strides
     lead = (len(x), rows.outputs, rows.taps, columns.taps)
@@ -330,7 +330,7 @@ def correlate_channels(x: Array, w: Array, y: Array, rows: Axis, columns: Axis, 
 
 
 def channels_weight_gradient(x: Array, grad: Array, w_gradient: Array, rows: Axis, columns: Axis) -> None:
-    """dL/dw of `correlate_channels`; a few shares of the batch, as in `weight_gradient`."""
+    """dL/dw of `correlate_channels`, summed in a few shares of the batch, as in `weight_gradient`."""
     shares = min(len(x), 1 if x.size < numeric.MANY else 16)
     totals = np.zeros((shares, *w_gradient.shape), x.dtype)
 
