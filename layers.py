@@ -28,11 +28,13 @@ import numpy as np
 
 from layerwise.core import arguments, interrupts, lazy, shapes
 from layerwise.core.base import Attributes, Base
-from layerwise.core.initialisers import glorot as glorot
-from layerwise.core.initialisers import he as he
-from layerwise.core.initialisers import initialiser
-from layerwise.core.initialisers import orthogonal as orthogonal
-from layerwise.core.initialisers import uniform_fan_in as uniform_fan_in
+from layerwise.core.initialisers import (
+    glorot as glorot,
+    he as he,
+    initialiser,
+    orthogonal as orthogonal,
+    uniform_fan_in as uniform_fan_in,
+)
 from layerwise.core.numeric import (
     ONE,
     ROOT_2_PI,
@@ -45,6 +47,7 @@ from layerwise.core.numeric import (
     batch_normalize_backward,
     batch_statistics,
     column_sums,
+    erf as erf,
     exp_tanh_argument,
     hard_sigmoid,
     leaky,
@@ -58,7 +61,6 @@ from layerwise.core.numeric import (
     row_max,
     row_sums,
 )
-from layerwise.core.numeric import erf as erf
 from layerwise.core.parameters import Workspace
 
 if TYPE_CHECKING:  # for type checkers and editors alone: when it runs, __getattr__ below finds it
@@ -503,20 +505,20 @@ class GELU(Nonlinearity):
     # (1 + tanh(u)) / 2 = sigmoid(2 u), from exp(u), which is exact in the tail and underflows sooner than y.
 
     def _forward_tanh(self, x: Array) -> Array:
-        held = x.clip(-40, 40)
-        u = held * held
+        clipped = x.clip(-40, 40)
+        u = clipped * clipped
         u *= 0.044715
         u += 1
-        u *= held
+        u *= clipped
         u *= math.sqrt(2 / math.pi)
         deep = np.flatnonzero(u < -2)  # where the error of u would be that of the exponential, u times as large
         root = np.exp(at_most(u, 40, u), out=u)
         if deep.size:
-            root.reshape(-1)[deep] = exp_tanh_argument(held.reshape(-1)[deep])
+            root.reshape(-1)[deep] = exp_tanh_argument(clipped.reshape(-1)[deep])
         rest = root * root
         rest += 1
         np.divide(1, rest, out=rest)
-        self.kept = held, root, rest
+        self.kept = clipped, root, rest
         y = np.multiply(root, rest, out=self.empty(x.shape))
         y *= x
         y *= root
@@ -545,13 +547,13 @@ class SiLU(Nonlinearity):
 
     def forward(self, x: Array, training: bool) -> Array:
         half, one = number(0.5, x.dtype), number(1, x.dtype)
-        held = at_most(x, 80)  # above, s is 1
-        root = held * half
+        clipped = at_most(x, 80)  # above, s is 1
+        root = clipped * half
         np.exp(root, root)  # its square, exp(x), underflows sooner than x times it
         rest = root * root
         rest += one
         np.divide(one, rest, rest)  # 1 - s
-        self.kept = held, root, rest
+        self.kept = clipped, root, rest
         y = np.multiply(root, rest, out=self.empty(x.shape))
         y *= x
         y *= root
@@ -627,8 +629,8 @@ class Mish(Nonlinearity):
     onnx, torch, keras = "Mish", "Mish", "mish"
 
     def forward(self, x: Array, training: bool) -> Array:
-        held = at_most(x, 40)  # above, t is 1
-        root = held * 0.5
+        clipped = at_most(x, 40)  # above, t is 1
+        root = clipped * 0.5
         np.exp(root, out=root)  # its square, e, underflows sooner than x times it
         e = root * root
         total = e + 2
@@ -638,7 +640,7 @@ class Mish(Nonlinearity):
         y /= total
         y *= x
         y *= root
-        self.kept = held, root, e, total
+        self.kept = clipped, root, e, total
         return y
 
     def backward(self, grad: Array) -> Array:

@@ -18,10 +18,8 @@ import numpy as np
 
 from layerwise.core import arguments, habits, targets, weights
 from layerwise.core.numeric import clip_to_finite, row_starts, tiny
-from layerwise.core.reduction import REDUCTIONS as REDUCTIONS
-from layerwise.core.reduction import reduce, reduce_copies
-from layerwise.core.weights import converted as converted_weight
-from layerwise.core.weights import relative as relative_weight
+from layerwise.core.reduction import REDUCTIONS as REDUCTIONS, reduce, reduce_copies
+from layerwise.core.weights import converted as converted_weight, relative as relative_weight
 
 Array = np.ndarray
 

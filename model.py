@@ -14,18 +14,20 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 
-from layerwise import layers as _layers
-from layerwise import loss as _loss
-from layerwise import optim as _optim
+from layerwise import layers as _layers, loss as _loss, optim as _optim
 from layerwise.core import arguments, display, files, habits
 from layerwise.core.files import ModelFileError
-from layerwise.core.parameters import ParameterVector, Workspace
-from layerwise.core.parameters import layout as lay_out
-from layerwise.training import checks, evaluation, netfile, serialize
-from layerwise.training import copies as _copies
-from layerwise.training import data as _data
-from layerwise.training import resume as _resume
-from layerwise.training import summary as _summary
+from layerwise.core.parameters import ParameterVector, Workspace, layout as lay_out
+from layerwise.training import (
+    checks,
+    copies as _copies,
+    data as _data,
+    evaluation,
+    netfile,
+    resume as _resume,
+    serialize,
+    summary as _summary,
+)
 from layerwise.training.adapters import CallbackAdapter
 from layerwise.training.history import History
 from layerwise.training.loop import Run, StackRun

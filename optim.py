@@ -76,9 +76,6 @@ if TYPE_CHECKING:  # for type checkers and editors alone: when it runs, __getatt
     from layerwise.second_order import LBFGS as LBFGS
 
 
-_Part = ParameterGroup  # its name in pickles of version 0.1
-
-
 def __getattr__(name: str) -> Any:
     return lazy.find("optim", name, __all__)
 

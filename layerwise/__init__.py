@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     import loss as loss
     import model as model
     import optim as optim
-    from model import History as History
-    from model import Model as Model
+    from model import History as History, Model as Model
 
 _ROOT = Path(__file__).resolve().parent.parent
 _FOUR = ("layers", "loss", "optim", "model")

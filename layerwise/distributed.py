@@ -24,8 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from layerwise import loss as losses
-from layerwise import optim
+from layerwise import loss as losses, optim
 from layerwise.core import threads
 from layerwise.core.fingerprint import Fingerprint, digest, fingerprint
 from layerwise.training import serialize

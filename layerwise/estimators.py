@@ -20,10 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from layerwise import layers as _layers
-from layerwise import loss as _loss
-from layerwise import model as _model
-from layerwise import optim as _optim
+from layerwise import layers as _layers, loss as _loss, model as _model, optim as _optim
 from layerwise.callbacks import EarlyStopping, ReduceOnPlateau, _epochs
 from layerwise.compare import rule_named
 from layerwise.core import arguments

@@ -23,8 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from layerwise import layers as _layers
-from layerwise import model as _model
+from layerwise import layers as _layers, model as _model
 from layerwise.core import habits, lazy
 from layerwise.training import data as _data
 

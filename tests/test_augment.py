@@ -241,12 +241,12 @@ def test_batches_with_the_same_seed_give_the_same_bits():
 def test_batches_go_on_from_their_state():
     data = augment.batches(images(10), np.arange(10), Flip(), batch_size=4)
     list(data)
-    again = augment.batches(images(10), np.arange(10), Flip(), batch_size=4, seed=3)
-    again.load_state_dict(data.state_dict())
-    for (x, y), (other_x, other_y) in zip(data, again, strict=True):
+    repeated = augment.batches(images(10), np.arange(10), Flip(), batch_size=4, seed=3)
+    repeated.load_state_dict(data.state_dict())
+    for (x, y), (other_x, other_y) in zip(data, repeated, strict=True):
         np.testing.assert_array_equal(x, other_x)
         np.testing.assert_array_equal(y, other_y)
-    before = again.state_dict()
+    before = repeated.state_dict()
     for bad in (
         {"seed": -1, "epoch": 1},
         {"seed": 0, "epoch": -1},
@@ -254,8 +254,8 @@ def test_batches_go_on_from_their_state():
         {"seed": "a", "epoch": 1},
     ):
         with pytest.raises((ValueError, TypeError)):
-            again.load_state_dict(bad)
-    assert again.state_dict() == before
+            repeated.load_state_dict(bad)
+    assert repeated.state_dict() == before
 
 
 def test_batches_train_a_net():

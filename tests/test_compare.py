@@ -21,8 +21,17 @@ import layers
 import loss
 import optim
 from layerwise import problems
-from layerwise.compare import Comparison, compare, find_lr, log_grid, main, profile, results, run_group
-from layerwise.compare import contest as compare_module
+from layerwise.compare import (
+    Comparison,
+    compare,
+    contest as compare_module,
+    find_lr,
+    log_grid,
+    main,
+    profile,
+    results,
+    run_group,
+)
 from layerwise.compare.results import beside
 from layerwise.problems import Problem
 
@@ -447,10 +456,10 @@ def test_two_runs_write_the_same_bytes(tmp_path):
 def test_json_comes_back(tmp_path):
     found = short("sgd,dog", "quadratic", lrs=(0.001, 1.0), steps=300)
     found.to_json(tmp_path / "a.json")
-    again = Comparison.load(tmp_path / "a.json")
-    assert same(found, again)
-    assert again.to_markdown(timings=True) == found.to_markdown(timings=True)
-    again.to_json(tmp_path / "b.json")
+    repeated = Comparison.load(tmp_path / "a.json")
+    assert same(found, repeated)
+    assert repeated.to_markdown(timings=True) == found.to_markdown(timings=True)
+    repeated.to_json(tmp_path / "b.json")
     assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
     (tmp_path / "a.timings.json").unlink()
     untimed = Comparison.load(tmp_path / "a.json")
@@ -583,11 +592,11 @@ def test_a_file_of_the_first_version_goes_on(tmp_path, counted):
                 record["check"] = zlib.crc32(base64.b64decode(record["curves"]))
         each.write_text("".join(json.dumps(record) + "\n" for record in records[:-1]))
     counted.ran = 0
-    again = short(SWEEP, path=path)
-    assert same(found, again)
+    repeated = short(SWEEP, path=path)
+    assert same(found, repeated)
     assert counted.ran == 1
     for name in SWEEP:
-        assert np.isfinite(again.seconds[name]).all()
+        assert np.isfinite(repeated.seconds[name]).all()
 
 
 def test_a_sweeps_file_that_someone_else_wrote(tmp_path, counted):
@@ -969,8 +978,8 @@ def test_find_lr_of_a_net_that_is_not_built():
     found = find_lr(net, problem.x, problem.y)
     assert net.input_shape is None
     assert net.optim is None
-    again = find_lr(net, problem.x, problem.y)
-    assert found.lr == again.lr
+    repeated = find_lr(net, problem.x, problem.y)
+    assert found.lr == repeated.lr
     assert isinstance(found.lr, float)
 
 

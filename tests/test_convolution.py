@@ -333,9 +333,9 @@ def test_a_small_net_learns_to_tell_bars_apart_and_comes_back_from_a_file(tmp_pa
     assert net.evaluate(x[150:], y[150:], metrics="accuracy")["accuracy"] == 1
     assert history["loss"][-1] < 0.1 * history["loss"][0]
     net.save(tmp_path / "net.npz")
-    again = model.load(tmp_path / "net.npz")
-    assert repr(again[3]) == repr(net[3])
-    np.testing.assert_array_equal(again.predict(x), net.predict(x))
+    repeated = model.load(tmp_path / "net.npz")
+    assert repr(repeated[3]) == repr(net[3])
+    np.testing.assert_array_equal(repeated.predict(x), net.predict(x))
 
 
 def test_down_and_up_again_gives_the_shape_back():

@@ -172,14 +172,14 @@ def test_copies_that_diverged_stay_out_of_what_a_loaded_stack_predicts(how, tmp_
     stack.train(X, real, optim.SGD(np.array([0.01, 1e30, 0.02])), loss.MSE(), epochs=2, verbose=False)
     if how == "save":
         stack.save(tmp_path / "stack.npz")
-        again = model.load(tmp_path / "stack.npz")
-        assert repr(again) == repr(stack)
+        repeated = model.load(tmp_path / "stack.npz")
+        assert repr(repeated) == repr(stack)
     else:
-        again = make().build((2,))
-        again.load_state_dict(stack.state_dict())
+        repeated = make().build((2,))
+        repeated.load_state_dict(stack.state_dict())
     expected = np.mean([stack.copy(s).predict(X) for s in (0, 2)], axis=0)
-    np.testing.assert_allclose(again.predict(X), expected, rtol=1e-6)
-    assert again.stopped.tolist() == [False, True, False]
+    np.testing.assert_allclose(repeated.predict(X), expected, rtol=1e-6)
+    assert repeated.stopped.tolist() == [False, True, False]
 
 
 def test_a_stack_with_a_net_within_is_resumed(tmp_path):
@@ -193,11 +193,11 @@ def test_a_stack_with_a_net_within_is_resumed(tmp_path):
         inner = layers.Model([layers.Linear(3), layers.Tanh()], seed=5)
         return layers.Model([inner, layers.Linear(2), layers.Softmax()], seed=0, copies=2)
 
-    whole, again = make(), make()
+    whole, repeated = make(), make()
     history = go(whole, 4)
     go(make(), 2)
-    found = go(again, 4, resume=tmp_path / "stack.npz")
-    np.testing.assert_array_equal(again.vector, whole.vector)
+    found = go(repeated, 4, resume=tmp_path / "stack.npz")
+    np.testing.assert_array_equal(repeated.vector, whole.vector)
     np.testing.assert_array_equal(found["loss"], history["loss"])
     with np.load(tmp_path / "stack.npz") as file:  # as arrays, an entry for each epoch and copy
         np.testing.assert_array_equal(file["training.history.loss"], history["loss"])

@@ -523,8 +523,8 @@ def test_five_rows():
 @pytest.mark.parametrize("make", SEEDED)
 def test_same_seed_same_numbers(make):
     before = np.random.get_state()[1].copy()  # noqa: NPY002
-    (x, y), (again, y_again), (other, _) = make(seed=3), make(seed=3), make(seed=4)
-    np.testing.assert_array_equal(x, again)
+    (x, y), (repeated, y_again), (other, _) = make(seed=3), make(seed=3), make(seed=4)
+    np.testing.assert_array_equal(x, repeated)
     np.testing.assert_array_equal(y, y_again)
     assert not np.isin(other, x).all(axis=1).any()
     np.testing.assert_array_equal(make(seed=np.int64(3))[0], x)

@@ -96,8 +96,8 @@ def test_a_summary_shows_itself_without_quotes_and_is_a_str():
     assert repr(summary) == str(summary) == f"{summary}" == "".join(summary)
     assert type(str(summary)) is str
     assert summary.startswith("path")
-    for again in (pickle.loads(pickle.dumps(summary)), copy.deepcopy(summary)):
-        assert (again, again._repr_html_()) == (summary, summary._repr_html_())
+    for repeated in (pickle.loads(pickle.dumps(summary)), copy.deepcopy(summary)):
+        assert (repeated, repeated._repr_html_()) == (summary, summary._repr_html_())
 
 
 class Scaled(layers.Layer):
@@ -223,9 +223,9 @@ def test_a_picture_draws_itself_for_a_notebook(history):
 
 def test_a_picture_survives_copies_and_pickles(history):
     figure = history.plot()
-    for again in (copy.deepcopy(figure), pickle.loads(pickle.dumps(figure))):
-        assert type(again) is type(figure)
-        assert again._repr_png_() == figure._repr_png_()
+    for repeated in (copy.deepcopy(figure), pickle.loads(pickle.dumps(figure))):
+        assert type(repeated) is type(figure)
+        assert repeated._repr_png_() == figure._repr_png_()
 
 
 BACKEND = """

@@ -339,17 +339,17 @@ def test_no_fit_changes_the_optimizer_that_was_given(snapshot):
     before = snapshot(None, rule)
     alone = NetClassifier(**{**ONCE, "optim": rule}).fit(X, LABELS)
     other = NetRegressor(**{**ONCE, "optim": rule}).fit(X, Y)
-    again = NetClassifier(**{**ONCE, "optim": rule}).fit(X, LABELS)
+    repeated = NetClassifier(**{**ONCE, "optim": rule}).fit(X, LABELS)
     assert snapshot(None, rule) == before
-    assert bits(alone) == bits(again)
+    assert bits(alone) == bits(repeated)
     assert other.net_.optim is not rule
 
 
 def test_an_optimizer_that_has_served_starts_anew():
     used = NetClassifier(**ONCE).fit(X, LABELS).net_.optim
     assert used.t > 0
-    fresh, again = (NetClassifier(**{**ONCE, "optim": each}).fit(X, LABELS) for each in (optim.Adam(), used))
-    assert bits(fresh) == bits(again)
+    fresh, repeated = (NetClassifier(**{**ONCE, "optim": each}).fit(X, LABELS) for each in (optim.Adam(), used))
+    assert bits(fresh) == bits(repeated)
 
 
 def test_hyper_parameters_are_parameters():
@@ -462,8 +462,8 @@ def test_names_of_columns():
 
 
 def test_random_state_decides_everything():
-    first, again, other = (NetClassifier(**{**ONCE, "random_state": s, "dropout": 0.3}) for s in (1, 1, 2))
-    assert bits(first.fit(X, LABELS)) == bits(again.fit(X, LABELS)) != bits(other.fit(X, LABELS))
+    first, repeated, other = (NetClassifier(**{**ONCE, "random_state": s, "dropout": 0.3}) for s in (1, 1, 2))
+    assert bits(first.fit(X, LABELS)) == bits(repeated.fit(X, LABELS)) != bits(other.fit(X, LABELS))
     assert bits(copy.deepcopy(first).fit(X, LABELS)) == bits(first)
     drawn = NetClassifier(**{**ONCE, "random_state": np.random.RandomState(0)})
     assert bits(drawn.fit(X, LABELS)) != bits(copy.deepcopy(drawn).fit(X, LABELS))
@@ -555,8 +555,8 @@ def test_an_adaptive_rate_goes_by_the_rows_held_out():
     assert clf.net_.optim.lr == pytest.approx(0.1 / 5**8)  # below 1e-6
     assert clf.n_iter_ == 1 + 9 * 4
     held = clf.history_["val_loss"]
-    again = train_test_split(np.arange(120), test_size=0.1, random_state=clf.net_.seed % 2**32, stratify=LABELS)[1]
-    p = clf.predict_proba(X[again])[np.arange(len(again)), NUMBERS[again]]
+    repeated = train_test_split(np.arange(120), test_size=0.1, random_state=clf.net_.seed % 2**32, stratify=LABELS)[1]
+    p = clf.predict_proba(X[repeated])[np.arange(len(repeated)), NUMBERS[repeated]]
     assert -np.log(p).mean() == pytest.approx(min(held), rel=1e-5)  # the best weights are back
 
 

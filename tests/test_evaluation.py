@@ -280,8 +280,8 @@ def test_a_rest_is_in_the_history_and_in_the_files_as_in_the_net(tmp_path):
     assert rule.scalars["calls"] == 2
     assert net.evaluate(X[:5], Y[:5])["loss"] == history["val_loss"][-1]
     np.testing.assert_array_equal(model.load(path).predict(X), net.predict(X))
-    again, once = tanh_net(seed=5), tanh_net()
-    train(again, optim.Accumulate(optim.SGD(lr=0.3), 4), epochs=5, validation=(X[:5], Y[:5]), resume=path,
+    repeated, once = tanh_net(seed=5), tanh_net()
+    train(repeated, optim.Accumulate(optim.SGD(lr=0.3), 4), epochs=5, validation=(X[:5], Y[:5]), resume=path,
           callbacks=Checkpoint(path))  # fmt: skip
     train(once, optim.Accumulate(optim.SGD(lr=0.3), 4), epochs=5)
-    np.testing.assert_array_equal(again.vector, once.vector)
+    np.testing.assert_array_equal(repeated.vector, once.vector)

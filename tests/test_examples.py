@@ -102,8 +102,8 @@ def test_mnist_without_its_files_says_so_in_one_line(tmp_path):
 
 
 def test_the_same_seed_gives_the_same_output(tmp_path):
-    first, again = (run(tmp_path, "xor.py", "--epochs", "20", "--seed", "3") for _ in range(2))
-    assert first == again
+    first, repeated = (run(tmp_path, "xor.py", "--epochs", "20", "--seed", "3") for _ in range(2))
+    assert first == repeated
     assert first != run(tmp_path, "xor.py", "--epochs", "20", "--seed", "4")
 
 

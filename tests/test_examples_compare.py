@@ -42,25 +42,25 @@ def test_compare_optimizers(tmp_path):
     for folder in ("one", "two"):
         *_, last = run(tmp_path, "compare_optimizers.py", "--quick", "--optimizers", "SGD,Adam", "--out", folder)
         assert re.match(r"xor: (no clear winner: |\w+ wins: )", last)
-    first, again = (content(tmp_path / folder) for folder in ("one", "two"))
+    first, repeated = (content(tmp_path / folder) for folder in ("one", "two"))
     assert set(first) == {"panels.png", "curves.png", "report.html"}
-    assert first == again
+    assert first == repeated
 
 
 def test_surfaces(tmp_path):
     for folder in ("one", "two"):
         *_, last = run(tmp_path, "surfaces.py", "--quick", "--out", folder)
         assert re.match(r"\w+ is the lowest on rosenbrock after 50 steps, at [\d.e-]+$", last)
-    first, again = (content(tmp_path / folder) for folder in ("one", "two"))
+    first, repeated = (content(tmp_path / folder) for folder in ("one", "two"))
     assert set(first) == {"rosenbrock.png", "rosenbrock.gif"}
-    assert first == again
+    assert first == repeated
 
 
 def test_surfaces_from_another_start(tmp_path):
-    first, again, other = (
+    first, repeated, other = (
         run(tmp_path, "surfaces.py", "--quick", "--surface", "booth", "--seed", seed) for seed in ("1", "1", "2")
     )
-    assert first == again != other
+    assert first == repeated != other
 
 
 def test_same_as_pytorch(tmp_path):

@@ -304,10 +304,10 @@ def test_ctrl_c_within_a_save(tmp_path, monkeypatch, times):
             train(net, [Checkpoint(path, every=2), last])
     monkeypatch.undo()
     assert list(tmp_path.iterdir()) == [path]
-    whole, again = make(), make(seed=5)
+    whole, repeated = make(), make(seed=5)
     train(whole, [Checkpoint(tmp_path / "whole.npz", every=2), Last()])
-    train(again, [Checkpoint(path, every=2), Last()], resume=path)
-    np.testing.assert_array_equal(again.vector, whole.vector)
+    train(repeated, [Checkpoint(path, every=2), Last()], resume=path)
+    np.testing.assert_array_equal(repeated.vector, whole.vector)
 
 
 def test_ctrl_c_within_a_save_by_hand(tmp_path, monkeypatch):
@@ -636,10 +636,10 @@ def test_a_callback_that_raises(tmp_path, capsys, where):
     assert not np.array_equal(net.vector, shown)  # the training weights are others
     rule.finish(net)
     assert list(tmp_path.iterdir()) == [path]
-    whole, again = make(), make(seed=4)
+    whole, repeated = make(), make(seed=4)
     train(whole, [Checkpoint(tmp_path / "w.npz", every=2), Breaks("")], optim=optim.Average(optim.Adam(), decay=0.5))
-    train(again, [Checkpoint(path, every=2), Breaks("")], optim=optim.Average(optim.Adam(), decay=0.5), resume=path)
-    np.testing.assert_array_equal(again.vector, whole.vector)
+    train(repeated, [Checkpoint(path, every=2), Breaks("")], optim=optim.Average(optim.Adam(), decay=0.5), resume=path)
+    np.testing.assert_array_equal(repeated.vector, whole.vector)
     assert train(net, optim=rule).epochs == 3
 
 

@@ -82,14 +82,14 @@ def same(one, other):
 def test_what_is_saved_comes_back_bit_by_bit(tmp_path, suffix, dtype):
     net, path = make(dtype), tmp_path / f"net{suffix}"
     net.save(path)
-    again = model.load(str(path))
-    assert same(net, again)
-    assert repr(again) == repr(net)
-    assert (again.seed, again.dtype, again.summary()) == (net.seed, net.dtype, net.summary())
-    assert again.predict(X).tobytes() == net.predict(X).tobytes()
-    again.train(X, np.arange(30) % 2, epochs=1, verbose=False)
-    np.testing.assert_array_equal(again[0].w, net[0].w)  # still frozen
-    assert not np.array_equal(again[6].w, net[6].w)
+    repeated = model.load(str(path))
+    assert same(net, repeated)
+    assert repr(repeated) == repr(net)
+    assert (repeated.seed, repeated.dtype, repeated.summary()) == (net.seed, net.dtype, net.summary())
+    assert repeated.predict(X).tobytes() == net.predict(X).tobytes()
+    repeated.train(X, np.arange(30) % 2, epochs=1, verbose=False)
+    np.testing.assert_array_equal(repeated[0].w, net[0].w)  # still frozen
+    assert not np.array_equal(repeated[6].w, net[6].w)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -102,10 +102,10 @@ def test_layers_and_functions_of_ones_own_are_given_again(tmp_path, suffix):
     net.train(X, X[:, :2], epochs=1, optim=optim.SGD(), verbose=False)
     net.save(path)
     own = {"Scale": Scale, "double": double, "double_gradient": double_gradient}
-    again = model.load(path, custom=own)
-    assert same(net, again)
-    assert again[0].start == 3.0
-    assert again.predict(X).tobytes() == net.predict(X).tobytes()
+    repeated = model.load(path, custom=own)
+    assert same(net, repeated)
+    assert repeated[0].start == 3.0
+    assert repeated.predict(X).tobytes() == net.predict(X).tobytes()
     for missing in own:
         with pytest.raises(model.ModelFileError, match=rf"'{missing}'.*custom="):
             model.load(path, custom={name: value for name, value in own.items() if name != missing})
@@ -155,9 +155,9 @@ def test_a_net_of_ones_own_that_could_not_be_loaded_is_not_saved(tmp_path):
     assert list(tmp_path.iterdir()) == []
     net = layers.Model([Told(4, 3, seed=2), Twice([layers.Tanh()])], seed=1).build((3,))
     net.save(tmp_path / "net.npz")
-    again = model.load(tmp_path / "net.npz", custom={"Told": Told, "Twice": Twice})
-    assert same(net, again)
-    assert (type(again[0]), again[0].units, len(again[0]), again[0].seed) == (Told, 4, 3, 2)
+    repeated = model.load(tmp_path / "net.npz", custom={"Told": Told, "Twice": Twice})
+    assert same(net, repeated)
+    assert (type(repeated[0]), repeated[0].units, len(repeated[0]), repeated[0].seed) == (Told, 4, 3, 2)
 
 
 def test_arguments_may_have_the_words_of_the_file(tmp_path):
@@ -284,11 +284,11 @@ def test_a_state_of_any_keys_comes_back(tmp_path, suffix):
     arrays = {}
     files.write(tmp_path / f"state{suffix}", {"state": serialize.encode_state(state, arrays, "state")}, arrays)
     header, arrays = files.read(tmp_path / f"state{suffix}")
-    again = serialize.decode_state(header["state"], arrays)
-    assert again.keys() == state.keys()
+    repeated = serialize.decode_state(header["state"], arrays)
+    assert repeated.keys() == state.keys()
     assert not arrays
     for name in state:
-        np.testing.assert_equal(again[name], state[name])
+        np.testing.assert_equal(repeated[name], state[name])
 
 
 def test_an_array_of_objects_is_no_part_of_a_state():
@@ -393,10 +393,10 @@ def test_no_second_copy_is_held_in_memory(tmp_path, suffix, copies):
     size = net.vector.nbytes
     assert size >= 2e7
     saving, _ = most_memory(lambda: net.save(path))
-    loading, again = most_memory(lambda: model.load(path))
+    loading, repeated = most_memory(lambda: model.load(path))
     assert saving < size / 5
     assert loading < 2.2 * size  # the parameters and their gradients
-    np.testing.assert_array_equal(again.vector, net.vector)
+    np.testing.assert_array_equal(repeated.vector, net.vector)
 
 
 def make_small(path):
@@ -494,12 +494,12 @@ def test_a_flipped_byte_is_seen_or_touches_nothing_that_counts(tmp_path, suffix)
     for place in range(0, len(whole), max(1, len(whole) // 300)):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x10]) + whole[place + 1 :])
         try:
-            again = model.load(path)
+            repeated = model.load(path)
         except model.ModelFileError:
             refused += 1
         else:
-            assert same(net, again)
-            assert again.predict(X).tobytes() == net.predict(X).tobytes()
+            assert same(net, repeated)
+            assert repeated.predict(X).tobytes() == net.predict(X).tobytes()
     assert refused > 100
 
 

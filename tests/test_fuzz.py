@@ -487,9 +487,9 @@ def test_numbers_for_each_copy_come_from_the_file(tmp_path):
 
     rates = np.array([0.01, 0.02, 0.03])
     options = stopped(tmp_path, make(), optim.SGD(rates))
-    again = make()
-    again.train(FLAT, FLAT[:, :2], **options)
-    np.testing.assert_array_equal(again.optim.lr, rates)
+    repeated = make()
+    repeated.train(FLAT, FLAT[:, :2], **options)
+    np.testing.assert_array_equal(repeated.optim.lr, rates)
 
 
 @pytest.mark.parametrize(

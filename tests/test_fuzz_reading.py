@@ -158,8 +158,8 @@ class Sweep:
         return {name: np.asarray(curve).tolist() for name, curve in found.curves.items()}
 
     def read(self, path):
-        first, again = self.compared(path), self.compared(path)
-        assert first == again, "read a second time, it is another"
+        first, repeated = self.compared(path), self.compared(path)
+        assert first == repeated, "read a second time, it is another"
         return first
 
     def right(self, found):

@@ -97,8 +97,8 @@ def test_nothing_is_there_that_was_not():
         assert not [name for name in habits.NET if hasattr(thing, name)]
     assert not set(habits.NET) & set(dir(net()))
     assert not [name for name in habits.OPTIMIZER if hasattr(optim.Adam(), name)]
-    for again in (copy.deepcopy(net()), pickle.loads(pickle.dumps(net()))):
-        assert not hasattr(again, "fit")
+    for repeated in (copy.deepcopy(net()), pickle.loads(pickle.dumps(net()))):
+        assert not hasattr(repeated, "fit")
 
 
 def test_a_class_of_ones_own_may_have_these_names():

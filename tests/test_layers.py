@@ -993,9 +993,9 @@ def test_a_layer_stands_in_one_place_only():
         with pytest.raises(ValueError, match=refusal):
             twice()
     net = Model([Linear(4), Chain([shared])])
-    for again in (lambda: Model([shared]), lambda: Residual([shared]), lambda: Model([Parallel([shared])])):
+    for repeated in (lambda: Model([shared]), lambda: Residual([shared]), lambda: Model([Parallel([shared])])):
         with pytest.raises(ValueError, match=refusal):
-            again()
+            repeated()
     with pytest.raises(ValueError, match=r"Chain \(layers.1\) stands in a net already"):
         Model([net[1]])
     Model([shared.copy(), net[1].copy()]).build((3,))

@@ -340,6 +340,6 @@ def test_a_copy_trains_on_as_the_net_does_and_apart_from_it(net, twin):
 def test_history_is_what_train_gives(net):
     history = net.train(X, Y, epochs=2, verbose=False)
     assert isinstance(history, model.History)
-    again = pickle.loads(pickle.dumps(history))
-    assert again == history
-    assert again.epochs == 2
+    repeated = pickle.loads(pickle.dumps(history))
+    assert repeated == history
+    assert repeated.epochs == 2

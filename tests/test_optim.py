@@ -128,11 +128,11 @@ def test_step_takes_views_and_leaves_the_gradients():
     g = np.full((3, 2), 7)  # integers
     optim.Clip(optim.SGD(lr=0.5), norm=1e9).step([whole[:, ::2]], [g])
     np.testing.assert_array_equal(whole, expected)
-    again = optim.SGD(lr=0.5)
+    repeated = optim.SGD(lr=0.5)
     for view in (np.zeros((3, 4))[:, ::2], np.zeros((3, 2), order="F")):
-        again.step([view], [g])
+        repeated.step([view], [g])
         view += 1  # a change between two steps of the same array counts
-        again.step([view], [g])
+        repeated.step([view], [g])
         np.testing.assert_array_equal(view, np.full((3, 2), 1 - 7.0))
     gradient = np.full(2, 7.0)
     optim.Clip(optim.SGD(), norm=0.1).step([np.ones(2)], [gradient])

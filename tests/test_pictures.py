@@ -131,8 +131,8 @@ def test_nothing_is_clipped_and_no_legend_covers_data(name):
     ("name", "kind"), [*((name, "svg") for name in FIGURES), ("loss_curves", "png"), ("paths", "png")]
 )
 def test_the_same_data_gives_the_same_bytes(name, kind):
-    first, again = (pictures.render(FIGURES[name](), kind) for _ in range(2))
-    assert first == again
+    first, repeated = (pictures.render(FIGURES[name](), kind) for _ in range(2))
+    assert first == repeated
     assert len(first) > 5000
 
 

@@ -76,11 +76,11 @@ def rule(request):
 
 @pytest.mark.parametrize("suffix", ["npz", "safetensors"])
 def test_it_goes_on_from_an_epochs_end(rule, tmp_path, suffix):
-    whole, parted, again = make(), make(), make(seed=77)
+    whole, parted, repeated = make(), make(), make(seed=77)
     history = train(whole, rule(), tmp_path / f"whole.{suffix}")
     path = tmp_path / f"parted.{suffix}"
     train(parted, rule(), path, epochs=2)
-    same(whole, history, again, train(again, rule(), path, resume=path))
+    same(whole, history, repeated, train(repeated, rule(), path, resume=path))
 
 
 @pytest.mark.parametrize("stop", [3, 5, 8, 19])
@@ -95,33 +95,33 @@ def test_it_goes_on_from_within_an_epoch(rule, stop, tmp_path):
 
     killer, bystander = Kill(), Kill()
     killer.step = kill
-    whole, parted, again = make(), make(), make(seed=77)
+    whole, parted, repeated = make(), make(), make(seed=77)
     history = train(whole, rule(), tmp_path / "whole.npz", callbacks=[bystander], every=2)
     path = tmp_path / "parted.npz"
     with pytest.raises(Stop):
         train(parted, rule(), path, callbacks=[killer], every=2)
-    same(whole, history, again, train(again, rule(), path, callbacks=[bystander], every=2, resume=path))
+    same(whole, history, repeated, train(repeated, rule(), path, callbacks=[bystander], every=2, resume=path))
 
 
 def test_the_file_makes_the_optimizer_and_the_loss(tmp_path):
     path = tmp_path / "net.npz"
     rule = optim.Average(optim.AdamW(schedules.Cosine(0.1, 0.0, steps=30), weight_decay=0.1), decay=0.9)
-    whole, again = make(), make()
+    whole, repeated = make(), make()
     history = train(whole, copy.deepcopy(rule), tmp_path / "whole.npz", loss=loss.Huber(0.7))
     train(make(), rule, path, epochs=1, loss=loss.Huber(0.7))
-    same(whole, history, again, train(again, None, path, loss=None, resume=path))
-    assert repr(again.loss) == repr(loss.Huber(0.7))
+    same(whole, history, repeated, train(repeated, None, path, loss=None, resume=path))
+    assert repr(repeated.loss) == repr(loss.Huber(0.7))
 
 
 def test_a_stack_of_nets_goes_on(tmp_path):
     rates = np.array([0.01, 0.1, 1e30])  # the last one diverges
-    whole, again = make_stack(), make_stack()
+    whole, repeated = make_stack(), make_stack()
     with np.errstate(all="ignore"):
         history = train(whole, optim.SGD(rates), tmp_path / "whole.npz")
         train(make_stack(), optim.SGD(rates), tmp_path / "net.npz", epochs=2)
-        others = train(again, optim.SGD(rates), tmp_path / "net.npz", resume=tmp_path / "net.npz")
+        others = train(repeated, optim.SGD(rates), tmp_path / "net.npz", resume=tmp_path / "net.npz")
     assert others.diverged.tolist() == [False, False, True]
-    same(whole, history, again, others)
+    same(whole, history, repeated, others)
 
 
 def make_stack():
@@ -135,11 +135,11 @@ def test_the_callbacks_go_on(tmp_path):
     def early():
         return [EarlyStopping("loss", patience=2, min_delta=10)]
 
-    whole, again, ended = make(), make(), make()
+    whole, repeated, ended = make(), make(), make()
     history = train(whole, optim.SGD(), tmp_path / "whole.npz", callbacks=early())
     assert history.epochs == 3
     train(make(), optim.SGD(), path, epochs=2, callbacks=early())
-    same(whole, history, again, train(again, optim.SGD(), path, callbacks=early(), resume=path))
+    same(whole, history, repeated, train(repeated, optim.SGD(), path, callbacks=early(), resume=path))
     with pytest.warns(UserWarning, match="not go on after epoch 3. EarlyStopping has ended it: give it a patience of"):
         assert train(ended, optim.SGD(), path, callbacks=early(), resume=path).epochs == 3
     same(whole, history, ended, history)
@@ -157,10 +157,10 @@ ENDING = [  # what ends it, after which epoch, and with what it goes on
 @pytest.mark.parametrize(("ends", "epochs", "goes_on"), ENDING)
 def test_what_a_callback_ended_goes_on(ends, epochs, goes_on, tmp_path):
     """To the bits of a training that nothing ended; from the step of a TimeLimit, here the first."""
-    path, whole, parted, again = tmp_path / "net.npz", make(), make(), make(77)
+    path, whole, parted, repeated = tmp_path / "net.npz", make(), make(), make(77)
     history = train(whole, optim.Adam(), tmp_path / "whole.npz", callbacks=goes_on)
     assert train(parted, optim.Adam(), path, callbacks=ends).epochs == epochs
-    same(whole, history, again, train(again, optim.Adam(), path, callbacks=goes_on, resume=path))
+    same(whole, history, repeated, train(repeated, optim.Adam(), path, callbacks=goes_on, resume=path))
 
 
 def test_a_time_limit_after_another_is_one_long_training(tmp_path, monkeypatch):
@@ -217,12 +217,17 @@ def test_the_layers_that_are_frozen_are_the_files(rule, frozen, every, tmp_path)
         def epoch(self, run, logs):
             turn(run.net, logs)
 
-    whole, again = begun(), begun()
+    whole, repeated = begun(), begun()
     history = train(whole, rule(), tmp_path / "whole.npz", callbacks=[turn])
     with pytest.raises(Stop):
         train(begun(), rule(), tmp_path / "net.npz", callbacks=[Kill()], every=every)
-    same(whole, history, again, train(again, rule(), tmp_path / "a.npz", callbacks=[turn], resume=tmp_path / "net.npz"))
-    assert [leaf.frozen for leaf in again] == [leaf.frozen for leaf in whole]
+    same(
+        whole,
+        history,
+        repeated,
+        train(repeated, rule(), tmp_path / "a.npz", callbacks=[turn], resume=tmp_path / "net.npz"),
+    )
+    assert [leaf.frozen for leaf in repeated] == [leaf.frozen for leaf in whole]
 
 
 def test_without_a_file_the_training_begins(tmp_path):
@@ -241,12 +246,12 @@ def test_a_subclass_of_model_needs_no_seed_to_go_on(within, tmp_path):
         net = Own([layers.Linear(6), layers.Dropout(0.3), layers.Linear(2)])
         return Own([net, layers.Tanh()]) if within else net
 
-    path, net, again = tmp_path / "net.npz", own(), own()
+    path, net, repeated = tmp_path / "net.npz", own(), own()
     train(net, optim.Adam(), path, epochs=2)
     saved = net.seed
     whole = train(net, optim.Adam(), tmp_path / "whole.npz", epochs=EPOCHS, resume=path)
-    same(net, whole, again, train(again, optim.Adam(), path, resume=path))
-    assert again.seed == saved
+    same(net, whole, repeated, train(repeated, optim.Adam(), path, resume=path))
+    assert repeated.seed == saved
 
 
 def test_augmented_batches_go_on(tmp_path):
@@ -260,12 +265,12 @@ def test_augmented_batches_go_on(tmp_path):
         watcher = Checkpoint(tmp_path / name)
         return net.train(data, optim=optim.Adam(), epochs=epochs, callbacks=watcher, verbose=False, **kwargs)
 
-    (whole, data), (parted, same_data), (again, another) = parts(0), parts(0), parts(None)
+    (whole, data), (parted, same_data), (repeated, another) = parts(0), parts(0), parts(None)
     history = train(whole, data, "whole.npz")
     train(parted, same_data, "net.npz", epochs=2)
     with pytest.raises(ValueError, match=r"batches that keep a state, as augment\.batches do"):
         train(parts(0)[0], [(images, numbers)], "net.npz", resume=tmp_path / "net.npz")
-    same(whole, history, again, train(again, another, "net.npz", resume=tmp_path / "net.npz"))
+    same(whole, history, repeated, train(repeated, another, "net.npz", resume=tmp_path / "net.npz"))
 
 
 def test_load_gives_the_net_of_a_checkpoint(tmp_path):
@@ -314,10 +319,10 @@ def test_what_only_writes_files_may_come_and_go(tmp_path):
     whole, parted, path = make(), make(), tmp_path / "net.npz"
     history = train(whole, optim.Adam(), tmp_path / "whole.npz", callbacks=[stopping()])
     train(parted, optim.Adam(), path, epochs=2, callbacks=[stopping()])
-    again, seen = make(), []
+    repeated, seen = make(), []
     settings = dict(loss=loss.MSE(), epochs=EPOCHS, batch_size=8, validation=(X[:9], Y[:9]), verbose=False)
     watching = [CSVLogger(tmp_path / "log.csv"), lambda net, logs: seen.append(logs["loss"]), stopping()]
-    same(whole, history, again, again.train(X, Y, optim.Adam(), callbacks=watching, resume=path, **settings))
+    same(whole, history, repeated, repeated.train(X, Y, optim.Adam(), callbacks=watching, resume=path, **settings))
     assert seen == history["loss"][2:]
 
 

@@ -177,6 +177,6 @@ def test_all_callbacks_go_on_whole(tmp_path):
     whole = step(optim.Adam(), tmp_path / "a", "net.npz", 9, watchers(tmp_path / "a"))
     step(optim.Adam(), tmp_path / "b", "net.npz", 7, watchers(tmp_path / "b"))
     told = dict(callbacks=watchers(tmp_path / "b"), resume=tmp_path / "b" / "net.npz")
-    again = step(optim.Adam(), tmp_path / "b", "c.npz", 9, **told)
+    repeated = step(optim.Adam(), tmp_path / "b", "c.npz", 9, **told)
     assert "val_loss" in repr(whole)
-    assert_same(whole, again, RESUMED)
+    assert_same(whole, repeated, RESUMED)

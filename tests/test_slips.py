@@ -75,8 +75,8 @@ def test_an_argument_of_a_net_of_ones_own_is_not_lost_in_silence(tmp_path):
         Louder([layers.Linear(2)], seed=0, gain=3.0).build((4,)).save(tmp_path / "net.npz")
     for net in (Louder([layers.Linear(2)], seed=0), Told([layers.Linear(2)], seed=0, gain=3.0)):
         net.build((4,)).save(tmp_path / "net.npz")
-        again = model.load(tmp_path / "net.npz", custom={type(net).__name__: type(net)})
-        np.testing.assert_array_equal(again.predict(X), net.predict(X))
+        repeated = model.load(tmp_path / "net.npz", custom={type(net).__name__: type(net)})
+        np.testing.assert_array_equal(repeated.predict(X), net.predict(X))
 
 
 def test_custom_is_by_name(tmp_path):

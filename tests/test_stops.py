@@ -64,9 +64,9 @@ def test_ctrl_c_ends_after_the_step_under_way(net):
     assert last.at == last.ended == (2, 10)
     assert signal.getsignal(signal.SIGINT) is handler
     assert np.isfinite(net.predict(X)).all()
-    again = train(net)
-    assert again.epochs == 5
-    assert not again.interrupted
+    repeated = train(net)
+    assert repeated.epochs == 5
+    assert not repeated.interrupted
 
 
 def test_ctrl_c_in_a_callback_keeps_the_epoch(net):

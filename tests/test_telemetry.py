@@ -311,10 +311,10 @@ def test_a_training_that_goes_on_within_an_epoch_has_the_same_numbers(every, sto
     whole = trained("whole.npz")
     with pytest.raises(ZeroDivisionError):
         trained("net.npz", [Stepper(kill)])
-    again = trained("again.npz", resume=tmp_path / "net.npz")
-    assert again.keys() == whole.keys() >= {"layers.1 dead units", "clipped steps", "layers.0 update ratio"}
+    repeated = trained("again.npz", resume=tmp_path / "net.npz")
+    assert repeated.keys() == whole.keys() >= {"layers.1 dead units", "clipped steps", "layers.0 update ratio"}
     for name in whole.keys() - {"seconds"}:
-        np.testing.assert_array_equal(again[name], whole[name], err_msg=name)
+        np.testing.assert_array_equal(repeated[name], whole[name], err_msg=name)
 
 
 class Stepper:

@@ -475,9 +475,9 @@ def test_one_seed_gives_the_same_bits_everywhere(python):
     """Twice in a process, in two processes, and with other calls in between."""
     done = [python(SEEDED) for _ in range(2)]
     assert done[0].returncode == 0, done[0].stderr
-    first, second, prediction, again = json.loads(done[0].stdout)
+    first, second, prediction, repeated = json.loads(done[0].stdout)
     assert first == second
-    assert prediction == again
+    assert prediction == repeated
     assert done[1].stdout == done[0].stdout
 
 

@@ -140,15 +140,15 @@ def test_a_batch_that_is_evaluated_again_weighs_the_same(rule):
     repeated.train(np.repeat(X, weight, 0), np.repeat(CLASSES, weight), rule(), **options)
     np.testing.assert_allclose(weighted.vector, repeated.vector, rtol=1e-7)
 
-    def again(net, loss):
+    def second(net, loss):
         first, gradient = loss.value, None
         net.backpropagate(loss)
         gradient = net.gradient.copy()
         assert net.reevaluate(loss) == first
         np.testing.assert_array_equal(net.gradient, gradient)
 
-    again.lr = 0  # nothing moves
-    weighted.train(X, CLASSES, again, batch_size=7, epochs=1, sample_weight=weight, verbose=False)
+    second.lr = 0  # nothing moves
+    weighted.train(X, CLASSES, second, batch_size=7, epochs=1, sample_weight=weight, verbose=False)
 
 
 @pytest.mark.parametrize("copies", [None, 2])

@@ -166,9 +166,9 @@ def test_any_two_nest_or_say_why_not(outer, inner):
     assert history["loss"][-1] < history["loss"][0]
     assert history["val_loss"][-1] < history["val_loss"][0]
     assert net.vector.dtype == np.float32
-    again = tanh_net()
-    train(again, pickle.loads(pickle.dumps(AROUND[outer](AROUND[inner](optim.Adam(lr=0.05))))), epochs=10)
-    assert again.vector.tobytes() == net.vector.tobytes()
+    repeated = tanh_net()
+    train(repeated, pickle.loads(pickle.dumps(AROUND[outer](AROUND[inner](optim.Adam(lr=0.05))))), epochs=10)
+    assert repeated.vector.tobytes() == net.vector.tobytes()
     assert eval(repr(rule), vars(optim)).config().keys() == rule.config().keys()
 
 

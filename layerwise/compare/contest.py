@@ -32,9 +32,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from layerwise import loss as _loss
-from layerwise import model, problems
-from layerwise import optim as _optim
+from layerwise import loss as _loss, model, optim as _optim, problems
 from layerwise.compare.results import Comparison, Profile, endings, profile
 from layerwise.compare.sweepfile import Rate, Results, Runs, code_of
 from layerwise.core import arguments

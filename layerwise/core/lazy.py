@@ -21,11 +21,13 @@ ELSEWHERE: dict[str, dict[str, str]] = {
     "optim": {"LBFGS": "second_order"},
     "training.serialize": {"Schedule": "schedules"},
 }  # fmt: skip
+# The same of names that pickles of earlier versions have: where the thing is now, and what it is called there.
+FORMERLY = {("optim", "_Part"): ("core.layout", "ParameterGroup")}
 
 
 def find(module: str, name: str, known: Iterable[str]) -> Any:
     """The value of `module.name`. AttributeError where there is none, with what to write where it is a habit."""
-    home = ELSEWHERE[module].get(name)
+    home, name = FORMERLY.get((module, name), (ELSEWHERE[module].get(name), name))
     if home is None:
         raise habits.missing(module, name, known)
     return getattr(importlib.import_module(f"layerwise.{home}"), name)

@@ -9,9 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from layerwise import layers
-from layerwise import loss as _loss
-from layerwise import optim as _optim
+from layerwise import layers, loss as _loss, optim as _optim
 from layerwise.core import habits
 from layerwise.training import metrics as _metrics
 
