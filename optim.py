@@ -111,6 +111,7 @@ class Optimizer(Hyperparameters, Stateful):
     exact_gradient = False  # needs the gradient of the loss as it is: no wrapper may change it
     as_arrays = False  # its numbers become 0-d arrays; among these it does no arithmetic, which float32 would round
     reevaluate = False  # evaluates the net and the loss, or the function, more than once a step
+    full_batch = False  # needs all rows in each step: what it learns of one batch is not true of the next
     outermost = False  # goes around all other wrappers
 
     def __init__(self, *values: Any, **named: Any) -> None:

@@ -77,8 +77,11 @@ def _needs_all_rows(estimator: Any) -> str | None:
     if estimator.early_stopping is True:
         return "early_stopping=True holds out a part of all rows: set early_stopping=False, or call fit."
     with contextlib.suppress(ValueError):  # no such name: fit says so
-        if any(isinstance(rule, _optim.LBFGS) for rule in rules_within(estimator._rule())):
-            return "LBFGS needs all rows at once: call fit, or take another optimizer, such as Adam."
+        for rule in rules_within(estimator._rule()):
+            if rule.full_batch:
+                return (
+                    f"{type(rule).__name__} needs all rows at once: call fit, or take another optimizer, such as Adam."
+                )
     return None
 
 

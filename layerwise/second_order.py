@@ -33,6 +33,7 @@ class LBFGS(optim.Optimizer):
     scalars = {"iterations": 0, "length": 0.0, "scale": 1.0}  # noqa: RUF012
     stackable = False
     reevaluate = True
+    full_batch = True
     exact_gradient = True
 
     def __init__(
