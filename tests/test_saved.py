@@ -44,6 +44,7 @@ UNSAVED = {  # of a net's file: `load` gives a net that predicts the same, not a
     "_b_gradient": "of the last step",
     "training": "within train",
     "kept": "of the last batch, for backward",
+    "repeatable": "of the last batch: whether its random numbers can be drawn again",
     "_layout": "made when it is asked for",
     "_layout_of": "made when it is asked for",
 }
