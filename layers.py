@@ -57,7 +57,7 @@ from layerwise.core.numeric import (
     normalize_backward,
     number,
     parallel_rows,
-    relu as _relu,  # layers.relu is answered by a line that names layers.ReLU
+    positive_part,
     row_max,
     row_sums,
 )
@@ -354,7 +354,7 @@ class ReLU(Nonlinearity):
 
     def forward(self, x: Array, training: bool) -> Array:
         y = self.kept = self.empty(x.shape)
-        parallel_rows(lambda a, b: _relu(x[a:b], y[a:b]), x)
+        parallel_rows(lambda a, b: positive_part(x[a:b], y[a:b]), x)
         return y
 
     def backward(self, grad: Array) -> Array:
@@ -435,7 +435,7 @@ class ELU(Nonlinearity):
         y = at_most(x, 0, self.empty(x.shape))
         np.expm1(y, out=y)
         y *= self.alpha
-        y += _relu(x)
+        y += positive_part(x)
         if self.scale != 1:
             y *= self.scale
         return y
@@ -486,7 +486,7 @@ class GELU(Nonlinearity):
         self.kept = x, size, tail, root
         y = np.multiply(size, tail, out=self.empty(x.shape))  # x Phi(x) = max(x, 0) - |x| Phi(-|x|), without cancelling
         y *= root
-        return np.subtract(_relu(x), y, out=y)
+        return np.subtract(positive_part(x), y, out=y)
 
     def backward(self, grad: Array) -> Array:
         if self.approximate:
@@ -591,7 +591,7 @@ class Softplus(Nonlinearity):
         y = np.log1p(e, out=self.empty(x.shape))  # without overflow, and four times as fast as np.logaddexp
         if self.beta != 1:
             y /= self.beta
-        y += _relu(x)
+        y += positive_part(x)
         return y
 
     def backward(self, grad: Array) -> Array:

@@ -41,19 +41,20 @@ from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parent.parent
 OPTIM = ["rules", "optim", "hyper", "state", "wrappers", "evaluation", "line_search", "copies"]
+MODEL = [
+    "model", "train", "data", "bad_input", "stops", "evaluation", "files", "state_dict", "copies", "resume", "slips",
+]  # fmt: skip
 TESTS = {
     "layers": [
-        "layers", "gradcheck", "copies", "bad_input", "model", "convolution", "threads", "numbers", "duties", "telemetry",
+        "layers", "gradcheck", "copies", "bad_input", "model", "convolution", "threads", "numbers", "duties",
+        "telemetry",
     ],
     "loss": ["losses", "bad_input", "copies"],
     "optim": OPTIM,
     "layerwise.second_order": OPTIM,
     **dict.fromkeys([f"layerwise.core.{name}" for name in ("hyper", "layout", "blocks", "state", "linesearch")], OPTIM),
-    # What the loop of a training is made of stood in model.py once: the tests are the same.
-    **dict.fromkeys(["model", *(f"layerwise.training.{name}" for name in ("loop", "means", "resume", "serialize"))], [
-        "model", "train", "data", "bad_input", "stops", "evaluation", "files", "state_dict", "copies", "resume",
-        "slips",
-    ]),
+    "model": MODEL,
+    **dict.fromkeys([f"layerwise.training.{name}" for name in ("loop", "means", "resume", "serialize")], MODEL),
 }  # fmt: skip
 SECONDS = 900  # that the tests of a module may take; those of a mutant get three times what they took
 BYTES = 8 << 30

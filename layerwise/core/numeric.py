@@ -4,7 +4,7 @@ In this file, in this order:
   rows            ones, parallel_rows, row_sums, row_max, mean
   products        as_rows, affine, affine_backward, column_sums
   constants       ONE, ZERO, SMALLEST, number
-  elementwise     relu, at_most, select, leaky, hard_sigmoid
+  elementwise     positive_part, at_most, select, leaky, hard_sigmoid
   normal          normal, erf, exp_tanh_argument
   normalisation   normalize, normalize_backward, batch_statistics, batch_normalize,
                   batch_gradient_sums, batch_normalize_backward
@@ -168,7 +168,7 @@ LARGE = 4096
 ZEROS = {each: np.zeros(1024, each) for each in ONE}
 
 
-def relu(x: Array, out: Array | None = None) -> Array:
+def positive_part(x: Array, out: Array | None = None) -> Array:
     """max(x, 0)."""
     if x.size < LARGE:
         return np.maximum(x, ZERO[x.dtype], out=out)
