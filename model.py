@@ -28,7 +28,7 @@ from layerwise.training import (
     serialize,
     summary as _summary,
 )
-from layerwise.training.adapters import CallbackAdapter
+from layerwise.training.callables import CallbackAdapter
 from layerwise.training.history import History
 from layerwise.training.loop import Run, StackRun
 from layerwise.training.means import WeightedLoss

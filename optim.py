@@ -110,7 +110,9 @@ class Optimizer(Hyperparameters, Stateful):
     whole_parameters = False
     exact_gradient = False  # needs the gradient of the loss as it is: no wrapper may change it
     as_arrays = False  # its numbers become 0-d arrays; among these it does no arithmetic, which float32 would round
-    reevaluate = False  # evaluates the net and the loss, or the function, more than once a step
+    # Evaluates the net and the loss, or the function, more than once a step. It does so by `net.reevaluate(loss)`: the
+    # method does what this flag announces, and `train` keeps for it what the batch needs to be evaluated again.
+    reevaluate = False
     full_batch = False  # needs all rows in each step: what it learns of one batch is not true of the next
     outermost = False  # goes around all other wrappers
 

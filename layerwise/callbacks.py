@@ -37,7 +37,7 @@ import numpy as np
 
 from layerwise import optim
 from layerwise.core import arguments, files, interrupts
-from layerwise.training.adapters import rules_within
+from layerwise.training.callables import rules_within
 
 Logs = dict[str, float]
 

@@ -26,7 +26,7 @@ from layerwise.compare import rule_named
 from layerwise.core import arguments
 from layerwise.core.arguments import check_unmasked
 from layerwise.core.parameters import Workspace
-from layerwise.training.adapters import rules_within
+from layerwise.training.callables import rules_within
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, is_classifier, is_regressor

@@ -21,7 +21,7 @@ import numpy as np
 from layerwise import loss as _loss
 from layerwise.core import files, interrupts, threads
 from layerwise.training import data, netfile, resume, serialize
-from layerwise.training.adapters import CallbackAdapter, Callbacks, FirstSteps, may_reevaluate
+from layerwise.training.callables import CallbackAdapter, Callbacks, FirstSteps, may_reevaluate
 from layerwise.training.evaluation import broadcast_to_copies, evaluated
 from layerwise.training.means import RunningMeans, StackRunningMeans, WeightedLoss
 from layerwise.training.progress import ProgressBar
@@ -48,6 +48,8 @@ class Run:
         history: Any,
     ) -> None:
         self.net = net
+        # `run_batch` calls `apply` for backward and update. It is the optimizer itself. For a plain callable,
+        # `_fit_epochs` sets FirstSteps in its place: it warns of weights that never change, and sets the callable back.
         self.given = self.optim = self.apply = optim
         self.loss = loss
         self.metrics = metrics
@@ -186,7 +188,7 @@ class Run:
         self._order = order if order and self.callbacks and rows.draws else None  # what a checkpoint has of it
         snapshot = Snapshot(self.net, self.optim, order if order and rows.draws else ())
         means = self.means = self.means_type(self.loss, self.metrics)
-        if not hasattr(self.optim, "update"):  # no Optimizer: those see to it themselves
+        if not hasattr(self.optim, "update"):  # a plain callable: an Optimizer watches its own rule, `blocks.watch`
             self.apply = FirstSteps(self)
         vector, interrupt, clock = self.net.vector.reshape(-1), self.ctrl_c, time.perf_counter
         self.step_at_first = self.step

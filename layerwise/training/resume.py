@@ -106,9 +106,9 @@ def _own_state(of: Any) -> Any:
     return of.state_dict() if hasattr(of, "state_dict") else None
 
 
-def check(state: dict[str, Any], run: Any, rows: Any, validated: bool, net: Any, path: Any) -> None:
+def check(state: dict[str, Any], run: Any, rows: Any, has_validation: bool, net: Any, path: Any) -> None:
     """ModelFileError, before anything is changed, unless `run` is the training whose state this is. `net` knows the
-    shapes of its parameters; `validated`: the training has rows for validation."""
+    shapes of its parameters; `has_validation`: the training has rows for validation."""
     _check_settings(state, run, path)
     netfile.check_arrays(net, state["arrays"], path)
     lead = () if net.copies is None else (net.copies,)
@@ -116,7 +116,7 @@ def check(state: dict[str, Any], run: Any, rows: Any, validated: bool, net: Any,
     weights = state["weights"]
     if not _is_array(weights, whole, net.dtype):
         raise ModelFileError(f"{path} has weights of shape {np.shape(weights)}, this net {whole}: build the same net.")
-    _check_data(state, run, rows, validated, path)
+    _check_data(state, run, rows, has_validation, path)
     _check_sound(state, net, lead, path)
 
 
@@ -150,7 +150,7 @@ def _check_settings(state: dict[str, Any], run: Any, path: Any) -> None:
         )
 
 
-def _check_data(state: dict[str, Any], run: Any, rows: Any, validated: bool, path: Any) -> None:
+def _check_data(state: dict[str, Any], run: Any, rows: Any, has_validation: bool, path: Any) -> None:
     """The data, the metrics and the batches of the epoch so far are the same."""
     if state.get("data") is not None and not hasattr(getattr(rows, "data", None), "load_state_dict"):
         raise ModelFileError(
@@ -163,8 +163,8 @@ def _check_data(state: dict[str, Any], run: Any, rows: Any, validated: bool, pat
         raise ModelFileError(
             f"{path} is of a training with the metrics {found}, this one has {metrics}: give the same."
         )
-    if state["history"] and ("val_loss" in state["history"]) != validated:
-        other = "without" if validated else "with"
+    if state["history"] and ("val_loss" in state["history"]) != has_validation:
+        other = "without" if has_validation else "with"
         raise ModelFileError(f"{path} is of a training {other} validation, unlike this one: give the same.")
     found, here = state["totals"]["rows"], _rows_of(rows, batches)
     if batches and found != here:

@@ -1,5 +1,5 @@
-"""What a user gives to a training, called in one way: callbacks of either form, and a plain callable as optimizer; and
-which rules an optimizer is made of."""
+"""What a user gives to a training for it to call: callbacks of either form, and a plain callable as the optimizer.
+Here too: which rules an optimizer is made of."""
 
 from __future__ import annotations
 
