@@ -56,7 +56,7 @@ class Loss:
     binary = False  # each element is a yes or no of its own: its probability is made by a Sigmoid, not a Softmax
     ignore_index: int | None = None  # the class number of targets that count for nothing
     outputs = 1  # columns of the prediction for each column of the targets
-    location_scale = False  # predictions and targets may be shifted and scaled alike: the problem stays the same
+    location_scale = False  # predictions and targets shifted alike: the same loss; scaled alike: the same way to go
     positive_targets = False  # targets are 0 or more, as counts are
     direction_only = False  # the length of a prediction means nothing
     stackable = False  # forward and derivative act on the last axes only, so that they serve a stack (S, N, ...)

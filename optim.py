@@ -8,7 +8,7 @@ In this file, in this order:
   by parameter           LAMB, LARS, Adafactor, Muon
   no schedule, no rate   ScheduleFreeSGD, ScheduleFreeAdamW, DoG, Prodigy, PolyakSGD
   second order           LBFGS, in layerwise/second_order.py
-  around any of them     Clip, Accumulate, Average, Lookahead, SAM, PerLayer
+  around any of them     the base Wrapper, and Clip, Accumulate, Average, Lookahead, SAM, PerLayer
 
 One rule is one small class. Its docstring gives the formula and the reference that it equals; the same name
 means different things in different frameworks. Letters: w parameter, g gradient, t step, from 1; every state

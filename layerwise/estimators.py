@@ -519,7 +519,7 @@ class NetRegressor(RegressorMixin, _Net):
     loss            any; None is MSE. Of PoissonNLL(), which takes logarithms, `predict` gives the rates; of
                     GaussianNLL() the means (net_.predict has the logarithms of variances, of scaled targets, too)
     scale_targets   each column of y is brought to mean 0 and deviation 1 for the training, and predictions back; with
-                    MSE, MAE, Huber and LogCosh, whose numbers in `history_` are then of that scale
+                    losses that declare `location_scale`, as MSE does; `history_` is then of that scale
 
     Afterwards: `net_`; `history_`, `loss_curve_`, of all epochs since the net was made; `n_iter_`, the epochs of the
     last call of fit or partial_fit.

@@ -177,12 +177,16 @@ def test_numbers_keep_their_shape():
     assert NetRegressor(**QUICK).fit(X, Y[:, :1]).predict(X).shape == (120, 1)
 
 
-def test_the_scale_of_the_targets_does_not_matter():
-    told = {**ONCE, "dtype": "float64"}
+LOCATED = [kind() for kind in map(vars(loss).get, loss.__all__) if kind.location_scale]
+
+
+@pytest.mark.parametrize("given", LOCATED, ids=repr)
+def test_the_scale_of_the_targets_does_not_matter(given):
+    told = {**ONCE, "dtype": "float64", "loss": given}
     small, large = (NetRegressor(**told).fit(X, y).predict(X) for y in (Y, Y * [1000, 0.001] - 7))
     assert np.allclose(large, small * [1000, 0.001] - 7, rtol=1e-9)
     raw = NetRegressor(**told, scale_targets=False).fit(X, Y)
-    assert np.array_equal(raw.predict(X), raw.net_.predict(X))
+    assert np.array_equal(raw.predict(X), given.expected(raw.net_.predict(X)))
 
 
 def test_a_constant_target_is_predicted():
@@ -198,9 +202,19 @@ def test_counts():
     assert np.corrcoef(pred, rates)[0, 1] > 0.8
 
 
-@pytest.mark.parametrize("given", [loss.MAE(), loss.Huber(), loss.LogCosh()], ids=repr)
+def test_the_targets_of_other_losses_stay_as_they_are():
+    others = [kind() for kind in map(vars(loss).get, loss.__all__) if kind is not loss.Loss and not kind.location_scale]
+    tried = [(each, y) for each in others for y in (Y, np.abs(Y)) if accepts(NetRegressor(**ONCE, loss=each), y)]
+    assert {type(each).__name__ for each, _ in tried} >= {"PoissonNLL", "CosineSimilarity"}
+    for given, y in tried:
+        scaled, raw = (NetRegressor(**ONCE, loss=given, scale_targets=each).fit(X, y) for each in (True, False))
+        assert np.array_equal(scaled.predict(X), raw.predict(X)), given
+
+
+@pytest.mark.parametrize("given", LOCATED, ids=repr)
 def test_losses_of_numbers(given):
-    assert NetRegressor(**QUICK, loss=given).fit(X, Y).score(X, Y) > 0.85
+    epochs = QUICK["max_iter"] * given.outputs  # for the logarithms of variances are learned, too
+    assert NetRegressor(**(QUICK | {"max_iter": epochs}), loss=given).fit(X, Y).score(X, Y) > 0.85
 
 
 def accepts(estimator, y):

@@ -84,7 +84,9 @@ ARGUMENTS = [
 
 
 def legal(name, argument):
-    return RANGE.get(f"{name}.{argument}") or RANGE[argument]
+    told = RANGE.get(f"{name}.{argument}") or RANGE.get(argument)
+    assert told, f"give {argument!r} a row in RANGE: its range, values outside, values inside"
+    return told
 
 
 @pytest.mark.parametrize(("name", "argument"), ARGUMENTS)

@@ -244,7 +244,7 @@ def test_what_goes_there_is_what_came_from_there(name):
 
 
 def test_every_layer_with_a_counterpart_is_in_a_net():
-    """But for activations without parameters, of which the name and the arguments are all that is asked."""
+    """But for activations without parameters: tests/test_duties.py compares the names and arguments of all layers."""
     tried = {type(leaf).__name__ for make in NETS.values() for leaf in layers.Model(make()).leaves()}
     alike = {"AveragePool1D", "GlobalAveragePool1D", "GlobalMaxPool2D"}  # to those of the other number of axes
     kinds = {name: getattr(layers, name) for name in layers.__all__}

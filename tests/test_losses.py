@@ -155,10 +155,14 @@ def weights(seed=1):
 
 
 def test_the_table_is_complete():
-    assert {make.__name__ for make, *_ in TABLE.values()} == set(losses.__all__) - {"Loss"}
+    rows = {make.__name__ for make, *_ in TABLE.values()}
+    missing = sorted({*losses.__all__} - {"Loss"} - rows)
+    assert missing == [], "give each a row in TABLE: arguments, predictions, targets"
+    assert sorted(rows - {*losses.__all__}) == [], "no loss is called that"
     defined = {name for name, value in vars(losses).items() if inspect.isclass(value) and issubclass(value, Loss)}
-    assert defined == set(losses.__all__)
-    assert all(make.stackable for make, *_ in TABLE.values())
+    assert sorted(defined - {*losses.__all__}) == [], "write each into loss.__all__"
+    assert sorted({*losses.__all__} - defined) == [], "loss.__all__ names what is no loss"
+    assert [name for name, (make, *_) in TABLE.items() if not make.stackable] == []
 
 
 # ---- Gradients and golden values ----
@@ -208,7 +212,10 @@ def run_golden(case, dtype):
 
 
 def test_there_are_golden_values_of_every_loss():
-    assert {case["loss"] for case in CASES.values()} == set(losses.__all__) - {"Loss"}
+    golden = {case["loss"] for case in CASES.values()}
+    missing = sorted({*losses.__all__} - {"Loss"} - golden)
+    assert missing == [], "write each into LOSS_TABLE of make_layers.py, then run it"
+    assert sorted(golden - {*losses.__all__}) == [], "no loss is called that"
     assert {case.get("chain", "Softmax") for case in CASES.values()} == {"Softmax"}
 
 
@@ -266,6 +273,42 @@ def test_a_heavy_sample_with_an_underflowing_probability_has_a_finite_gradient(m
     softmax, loss = Softmax(), make(reduction="sum")
     loss(softmax(STEEP[:1]), np.eye(4)[TRUE[:1]], [1000.0])
     assert np.isfinite(softmax.backward(loss.backward())).all()
+
+
+# ---- What a loss declares ----
+
+
+@every_loss
+@every_shape
+def test_location_scale_is_declared_where_it_holds(make, arguments, draw_pred, draw_real, shape):
+    """Predictions and targets shifted alike: the loss is the same. Scaled alike: each goes the same way.
+
+    Of several columns for each target, the first are those predictions. Targets of another kind are refused or differ.
+    """
+    pred, real = draws((make, arguments, draw_pred, draw_real), shape)
+    columns = slice(0, pred.shape[-1] // make.outputs)
+    loss = make(**arguments)
+    value = loss(pred, real)
+    way = np.sign(loss.backward()[..., columns])
+
+    def of(scale, shift):
+        moved = pred.copy()
+        moved[..., columns] = scale * pred[..., columns] + shift
+        return loss(moved, scale * real + shift)
+
+    def holds():
+        try:
+            if not all(math.isclose(of(1, shift), value, rel_tol=1e-9) for shift in (-2, 1, 5)):
+                return False
+            of(3, 0)
+        except ValueError:
+            return False
+        return np.array_equal(np.sign(loss.backward()[..., columns]), way)
+
+    assert value
+    assert way.any()
+    held = holds()
+    assert make.location_scale == held, f"write location_scale = {held} into {make.__name__}"
 
 
 # ---- Reductions and weights ----

@@ -8,6 +8,7 @@ import functools
 import inspect
 import itertools
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -83,7 +84,8 @@ TABLE = {
 
 
 def test_every_argument_has_its_place_and_its_default():
-    assert sorted(TABLE) == NAMES
+    assert sorted({*NAMES} - TABLE.keys()) == [], "give each a row in TABLE: its arguments, its state"
+    assert sorted(TABLE.keys() - {*NAMES}) == [], "no rule is called that"
     for name, (arguments, _) in TABLE.items():
         found = inspect.signature(getattr(optim, name)).parameters.values()
         told = [each.name if each.default is each.empty else f"{each.name}={each.default!r}" for each in found]
@@ -94,14 +96,30 @@ def test_every_argument_has_its_place_and_its_default():
 
 
 def test_every_class_has_golden_cases():
-    assert {case.name for case in CASES} == set(NAMES) - set(COMPOSITE)
+    golden = {case.name for case in CASES}
+    missing = sorted({*NAMES} - {*COMPOSITE} - golden)
+    assert missing == [], "write each into TABLE of make_optimizers.py and run it with that name"
+    assert sorted(golden - {*NAMES}) == [], "a file in tests/reference/optimizers is of no rule"
     assert all(case.about["version"] and case.about["reference"] for case in CASES)
 
 
 def test_the_table_in_the_documentation_has_every_class_and_says_that_it_is_equal():
     rows = [line.split(" | ") for line in DOCUMENT.read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
-    assert sorted(row[0].strip("| `") for row in rows) == NAMES
+    told = [row[0].strip("| `") for row in rows]
+    missing = [name for name in NAMES if name not in told]
+    assert missing == [], "python benchmarks/optimizers.py --write docs/optimizers.md prints their rows"
+    assert [name for name in told if name not in NAMES] == [], "docs/optimizers.md has rows of no rule"
+    assert sorted(told) == NAMES, "a rule has two rows in docs/optimizers.md"
     assert all(float(row[2]) <= ALLOWED.get(row[0].strip("| `"), 1e-12) for row in rows)
+
+
+def test_the_documentation_names_the_rules_whose_decay_is_not_coupled():
+    """As `decay_is` on their classes says; Adafactor takes the decay itself, and shrinks the weights as well."""
+    text = re.search(r"- \*\*Weight decay\*\*(.*?)\n- ", DOCUMENT.read_text(encoding="utf-8"), re.S)[1]
+    shrunk, added = ([*re.findall(r"`([A-Z]\w+)`", part)] for part in text.split(";"))
+    decay = {name: getattr(optim, name).decay_is for name in NAMES}
+    assert sorted(shrunk) == sorted(["Adafactor", *(name for name in NAMES if decay[name] == "decoupled")])
+    assert sorted(added) == [name for name in NAMES if decay[name] == "own" and name != "Adafactor"]
 
 
 @pytest.mark.parametrize(
@@ -238,7 +256,10 @@ def test_a_mistake_is_seen(name, right, wrong):
 
 
 def test_a_mistake_in_every_rule_is_planted():
-    assert {name for name, *_ in MISTAKES} == set(NAMES) - set(COMPOSITE)
+    planted = {name for name, *_ in MISTAKES}
+    missing = sorted({*NAMES} - {*COMPOSITE} - planted)
+    assert missing == [], "plant a mistake in each that its golden values must notice: a line in MISTAKES"
+    assert sorted(planted - {*NAMES}) == [], "no rule is called that"
 
 
 def test_a_step_counted_for_each_parameter_is_seen():

@@ -379,6 +379,7 @@ class Draw:
         return bool(self.rng.random() < share)
 
     def activation(self, per_channel=True):
+        # A sample: a new activation need not be here. Another list draws other nets, for other golden values.
         name = self.one("Sigmoid", "Tanh", "ReLU", "LeakyReLU", "ELU", "SELU", "GELU", "SiLU", "Softplus", "Softsign",
                         "Mish", "HardTanh", "ReLU6", "HardSigmoid", "HardSwish", "PReLU", "Softmax", "LogSoftmax")
         arguments = {
