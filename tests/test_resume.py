@@ -1,6 +1,7 @@
 """A training that was stopped, or killed, goes on from its file to the same bits as one that never was."""
 
 import copy
+import functools
 import itertools
 import subprocess
 import sys
@@ -69,22 +70,34 @@ WRAPPED = {
 }
 
 
-@pytest.fixture(params=rules())
+@pytest.fixture(params=rules(), scope="module")
 def rule(request):
     return rules()[request.param]
 
 
+@pytest.fixture(scope="module")
+def unbroken(rule, tmp_path_factory):
+    """By how often it writes its file and the file's suffix: a net that was trained in one piece, and its history."""
+
+    @functools.cache
+    def trained(every, suffix):
+        net = make()
+        return net, train(net, rule(), tmp_path_factory.mktemp("whole") / f"whole.{suffix}", every=every)
+
+    return trained
+
+
 @pytest.mark.parametrize("suffix", ["npz", "safetensors"])
-def test_it_goes_on_from_an_epochs_end(rule, tmp_path, suffix):
-    whole, parted, repeated = make(), make(), make(seed=77)
-    history = train(whole, rule(), tmp_path / f"whole.{suffix}")
+def test_it_goes_on_from_an_epochs_end(rule, unbroken, tmp_path, suffix):
+    parted, repeated = make(), make(seed=77)
+    whole, history = unbroken(None, suffix)
     path = tmp_path / f"parted.{suffix}"
     train(parted, rule(), path, epochs=2)
     same(whole, history, repeated, train(repeated, rule(), path, resume=path))
 
 
 @pytest.mark.parametrize("stop", [3, 5, 8, 19])
-def test_it_goes_on_from_within_an_epoch(rule, stop, tmp_path):
+def test_it_goes_on_from_within_an_epoch(rule, unbroken, stop, tmp_path):
     def kill(run):
         if run.step == stop:
             raise Stop
@@ -95,8 +108,8 @@ def test_it_goes_on_from_within_an_epoch(rule, stop, tmp_path):
 
     killer, bystander = Kill(), Kill()
     killer.step = kill
-    whole, parted, repeated = make(), make(), make(seed=77)
-    history = train(whole, rule(), tmp_path / "whole.npz", callbacks=[bystander], every=2)
+    parted, repeated = make(), make(seed=77)
+    whole, history = unbroken(2, "npz")
     path = tmp_path / "parted.npz"
     with pytest.raises(Stop):
         train(parted, rule(), path, callbacks=[killer], every=2)

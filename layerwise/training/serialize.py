@@ -15,6 +15,7 @@ In this file, in this order:
 
 from __future__ import annotations
 
+import functools
 import inspect
 import sys
 from collections.abc import Callable, Collection, Mapping
@@ -142,7 +143,7 @@ class NetEncoder(Encoder):
 
 def _config(layer: layers.Layer) -> dict[str, Any]:
     """What the layer's class is called with when it is loaded. ValueError where it can't be."""
-    config, init = layer.config(), inspect.signature(type(layer).__init__)
+    config, init = layer.config(), _signature(type(layer).__init__)
     takes = init.parameters
     if "name" not in takes and not any(each.kind is each.VAR_KEYWORD for each in takes.values()):
         config = {name: value for name, value in config.items() if name != "name"}  # a container may do without
@@ -154,7 +155,7 @@ def _config(layer: layers.Layer) -> dict[str, Any]:
             f"{list(takes)[1:]} ({error}). Write config(), which gives its arguments by name."
         ) from None
     ours = next(each for each in type(layer).__mro__ if getattr(layers, each.__name__, None) is each)
-    for name in takes.keys() - config.keys() - inspect.signature(ours.__init__).parameters.keys():
+    for name in takes.keys() - config.keys() - _signature(ours.__init__).parameters.keys():
         default = takes[name].default
         lost = not hasattr(layer, name) or repr(getattr(layer, name)) != repr(default)
         if lost and takes[name].kind not in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
@@ -163,6 +164,10 @@ def _config(layer: layers.Layer) -> dict[str, Any]:
                 f"would take the default, {default!r}. Write config(), which gives all its arguments by name."
             )
     return config
+
+
+# The last ones alone: a class of the user's own is held by its constructor.
+_signature = functools.lru_cache(maxsize=64)(inspect.signature)
 
 
 def named(custom: Any) -> dict[str, Any]:
@@ -251,7 +256,7 @@ def _defaults(description: dict[str, Any]) -> dict[str, Any]:
     """The arguments that a layer of ours may be called without."""
     if description.get("own") or description["type"] not in layers.__all__:
         return {}
-    takes = inspect.signature(getattr(layers, description["type"]).__init__).parameters.values()
+    takes = _signature(getattr(layers, description["type"]).__init__).parameters.values()
     return {each.name: each.default for each in takes if each.default is not each.empty}
 
 
