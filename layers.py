@@ -77,21 +77,21 @@ def __getattr__(name: str) -> Any:
 # The base ----------------------------------------------------------------------------------------------------
 
 
-_building = threading.RLock()  # held while a net is built; not of each net: copies and pickles carry no lock
+_building = threading.RLock()  # held while a net is built; one for all nets, since copies and pickles carry no lock
 
 
 class Layer(Base):
     """One step of a net: `forward` computes, `backward` is its exact derivative.
 
-    A layer of one's own writes `forward(x, training)` and `backward(grad)`; where it has parameters, `setup`
-    declares them; where its output has another shape than its input, `output_shape` tells which. What
-    `backward` needs goes into `self.kept`; results are written into `self.empty(shape)` (or are new arrays).
-    `backward` sets `w_gradient` and the others (overwrites, never adds), returns dL/dx, and never writes into
+    A layer of one's own writes `forward(x, training)` and `backward(grad)`. If it has parameters, its `setup`
+    declares them. If its output has another shape than its input, its `output_shape` gives that shape. What
+    `backward` needs goes into `self.kept`. Results are new arrays, or are written into `self.empty(shape)`.
+    `backward` sets `w_gradient` and the others (it overwrites and never adds), returns dL/dx, and never writes into
     the array that it was given.
 
-    w, b        the parameters of those names; live views, assigning copies into place. Where there is none (a layer
-                without weights, a container, before the first batch): empty, shape (0,), as their gradients are, so
-                that a loop over all layers may update them
+    w, b        the parameters of those names: live views, and assigning copies into place. A layer that has none (one
+                without weights, a container, any before the first batch) gives an empty array of shape (0,), and so do
+                the gradients: a loop over all layers may update them
     parameters, gradients, buffers    name -> array; buffers are state that is not trained
     """
 
@@ -111,7 +111,7 @@ class Layer(Base):
     def output_shape(self, input_shape: Shape) -> Shape:
         """The shape of y for inputs of this shape, both without the batch axis; ValueError if it can't be.
 
-        Unless a layer writes it, a copy of the layer is tried on one row of zeros.
+        If a layer does not write this, a copy of it is tried on one row of zeros.
         """
         if input_shape not in self._tried:
             trial = copy.deepcopy(self)
@@ -151,8 +151,8 @@ class Layer(Base):
     def build(self, input_shape: Sequence[int]) -> Layer:
         """Make the parameters for inputs of `input_shape`, without the batch axis: `build((784,))`.
 
-        Where it fails, or Ctrl-C ends it, all layers are as before. Several threads may call it: one builds, the others
-        wait. ValueError if the shape can't be, or is not the one that the layer was built for.
+        If it fails, or Ctrl-C ends it, all layers are as before. Several threads may call it: one builds, the others
+        wait. ValueError for a shape that can't be, or that is not the one the layer was built for.
         """
         with _building:
             shape = self._possible(input_shape)
@@ -162,7 +162,7 @@ class Layer(Base):
         return self
 
     def copy(self, dtype: Any = None) -> Any:
-        """A copy that belongs to no net, with the same values; in another dtype where one is given."""
+        """A copy with the same values that belongs to no net. `dtype` gives it another dtype."""
         other = copy.deepcopy(self)
         if dtype is not None:
             other._allocate(dtype, other.copies)
@@ -185,7 +185,7 @@ class Layer(Base):
             self.input_shape = input_shape
 
     def _build(self, input_shape: Shape, seeds: Sequence[int | None] = (None,)) -> None:
-        """Declare and fill; a stack of copies has a seed for each."""
+        """Declare the parameters and fill them. A stack of copies has a seed for each copy."""
         if self.input_shape is None:
             self.setup(input_shape)
         for place, leaf in enumerate(self.leaves()):
@@ -203,8 +203,8 @@ class Layer(Base):
 class Linear(Layer):
     """y = x w + b, for x of shape (N, ..., D) and y of shape (N, ..., M), M = units.
 
-    w (D, M) starts uniform in +-1/sqrt(D), b (M,) at 0; init="he", "glorot", "orthogonal", a number or a
-    callable (shape, rng) -> array makes w otherwise. PyTorch draws b too and stores w as (M, D); Keras
+    w (D, M) starts uniform in +-1/sqrt(D), b (M,) at 0. Another `init` fills w: "he", "glorot", "orthogonal",
+    a number, or a callable (shape, rng) -> array. PyTorch draws b too and stores w as (M, D); Keras
     starts with "glorot". ValueError for an input whose last axis is not D.
     """
 
@@ -214,7 +214,7 @@ class Linear(Layer):
     def __init__(self, units: int, bias: bool = True, init: Any = None, name: str | None = None) -> None:
         super().__init__(name)
         self.units = arguments.count("units", units)
-        # Linear(784, 128) of someone who gives the inputs too would else be a layer of 784 units.
+        # Someone who gives the inputs too writes Linear(784, 128). Unchecked, that is a layer of 784 units.
         self.bias = arguments.flag(
             "bias", bias, "the data tell how many inputs there are" + f": write Linear({bias!r})" * (type(bias) is int)
         )
@@ -249,7 +249,7 @@ class Embedding(Layer):
     """y = w[x]: a row of w for each integer of x; x (N, ...) in [0, vocabulary), y (N, ..., units).
 
     w (vocabulary, units) starts normal, deviation 1, as in torch.nn.Embedding (Keras: uniform in +-0.05).
-    x stays integer; there is no dL/dx: backward returns None. ValueError for an integer out of range.
+    x stays integer and has no dL/dx: backward returns None. ValueError for an integer out of range.
     """
 
     torch = keras = "Embedding"
@@ -304,7 +304,7 @@ class Elementwise(Layer):
 class Nonlinearity(Elementwise):
     """A function of each number by itself. An estimator offers it by its name in lower case."""
 
-    kinks: tuple[float, ...] = ()  # where its slope or that of its slope jumps, with the default arguments
+    kinks: tuple[float, ...] = ()  # where its slope, or the slope of its slope, jumps; with the default arguments
     dead_below: float | None = None  # a unit whose `kept` is never above this passes no gradient on
 
 
@@ -383,7 +383,7 @@ class LeakyReLU(Nonlinearity):
 
 
 class PReLU(Nonlinearity):
-    """y = x where x > 0, else w x, with one slope w, shape (1,), that is learned; it starts at 0.25.
+    """y = x where x > 0, else w x. The slope w, shape (1,), is learned; it starts at 0.25.
 
     per_channel=True: a slope for each channel, the last axis, w (C,). He et al. 2015 (1502.01852). As torch.nn.PReLU,
     whose num_parameters is C or 1; Keras learns a slope per element, from 0, and fewer with shared_axes.
@@ -444,7 +444,7 @@ class ELU(Nonlinearity):
         x = self.kept
         below = self.scale * self.alpha  # the slope just below 0; above, it is the scale
         slope = at_most(x, 0, self.empty(x.shape))
-        np.exp(slope, out=slope)  # not y + alpha, of which nothing is left where exp(x) is small
+        np.exp(slope, out=slope)  # not y + alpha: nothing of it is left where exp(x) is small
         if below != 1:
             slope *= below
         if below != self.scale:
@@ -511,7 +511,7 @@ class GELU(Nonlinearity):
         u += 1
         u *= clipped
         u *= math.sqrt(2 / math.pi)
-        deep = np.flatnonzero(u < -2)  # where the error of u would be that of the exponential, u times as large
+        deep = np.flatnonzero(u < -2)  # there the exponential would have the error of u, u times as large
         root = np.exp(at_most(u, 40, u), out=u)
         if deep.size:
             root.reshape(-1)[deep] = exp_tanh_argument(clipped.reshape(-1)[deep])
@@ -734,7 +734,7 @@ class Softmax(Elementwise):
     """y = exp(x) / sum(exp(x)), the sum over the last axis.    dL/dx = y (g - sum(g y)), g = dL/dy
 
     y is never less than the smallest normal number, so that the gradient of CrossEntropy, -1 / y at the true
-    class, stays finite: after this layer it is then p - y to the last digit, however small p.
+    class, stays finite. The gradient below this layer is then p - y to the last digit, however small p is.
     """
 
     torch = keras = "Softmax"
@@ -783,7 +783,7 @@ class LogSoftmax(Elementwise):
 
 
 class Dropout(Elementwise):
-    """In training each number is 0 with probability `rate`, else divided by 1 - rate; otherwise y = x.
+    """In training each number becomes 0 with probability `rate`, or else is divided by 1 - rate. In inference y = x.
 
     Srivastava et al. 2014, in the inverted form of PyTorch and Keras: inference needs no factor.
     """
@@ -810,7 +810,7 @@ class Dropout(Elementwise):
 
 
 class GaussianNoise(Elementwise):
-    """In training y = x + std n, n normal with mean 0 and deviation 1; otherwise y = x.    dy/dx = 1"""
+    """In training y = x + std n, n normal with mean 0 and deviation 1; in inference y = x.    dy/dx = 1"""
 
     random = training_only = True
 
@@ -836,12 +836,12 @@ class GaussianNoise(Elementwise):
 
 
 class Norm(Elementwise):
-    """What the normalisations share: z w + b with one w and b per channel, (C,), starting at 1 and 0; no w with
-    scale=False, no b with bias=False. PyTorch's affine=False is both; Keras's names are scale and center."""
+    """What the normalisations share: z w + b. Each channel has one w and one b, (C,), which start at 1 and 0.
+    scale=False leaves out w, bias=False b. PyTorch's affine=False is both; Keras's names are scale and center."""
 
     stackable = False
-    axes = 1  # the last, that w and b have
-    scale = bias = True  # on the class too, for pickles written before they were arguments
+    axes = 1  # w and b have the shape of so many last axes
+    scale = bias = True  # on the class too: a pickle from before these arguments has none
 
     def __init__(self, epsilon: float = 1e-5, scale: bool = True, bias: bool = True, name: str | None = None) -> None:
         super().__init__(name)
@@ -879,7 +879,7 @@ class BatchNorm(Norm):
 
     scale=False: without w; bias=False: without b.
     In training, mean and (biased) variance are the batch's, and the running ones move towards them:
-    running += momentum (batch - running), with the unbiased variance. Otherwise, and when frozen, the running
+    running += momentum (batch - running), with the unbiased variance. In inference, and when frozen, the running
     ones are used. Ioffe and Szegedy 2015 (1502.03167); PyTorch's conventions. Keras: momentum 0.99 weighs the
     old value, epsilon 1e-3, running variance biased. ValueError for a training batch of one value a channel.
     """
@@ -901,7 +901,7 @@ class BatchNorm(Norm):
 
     def setup(self, input_shape: Shape) -> None:
         super().setup(input_shape)
-        for name, value in (("running_mean", 0), ("running_variance", 1)):  # no memory yet: see model.load
+        for name, value in (("running_mean", 0), ("running_variance", 1)):  # views without memory: a load checks first
             self.add_buffer(name, np.broadcast_to(self.dtype.type(value), input_shape[-1:]))
 
     def forward(self, x: Array, training: bool) -> Array:
@@ -1067,7 +1067,7 @@ class Flatten(Layer):
 
 
 class Reshape(Layer):
-    """(N, ...) to (N, *shape); one size may be -1 and follows from the others. ValueError if it can't."""
+    """(N, ...) to (N, *shape); one size may be -1 and follows from the others. ValueError if the sizes do not fit."""
 
     stackable = True
 
@@ -1098,9 +1098,9 @@ class Reshape(Layer):
 
 
 class Lambda(Layer):
-    """y = function(x); gradient(x, dL/dy) -> dL/dx, which is needed only to train something below.
+    """y = function(x). `gradient(x, dL/dy) -> dL/dx` is needed only if something below is trained.
 
-    A net with a Lambda is loaded with the functions given again: `load(path, custom={"name": function})`.
+    A file holds no functions: who loads the net gives them again, `load(path, custom={"name": function})`.
     """
 
     def __init__(
@@ -1158,7 +1158,7 @@ class Chain(Layer):
         return {f"layers.{place}": layer for place, layer in enumerate(self.layers)}
 
     def _own(self) -> None:
-        """Make the layers within this container's own; each may have one owner only."""
+        """Become the owner of the layers within. A layer has one owner only."""
         seen: set[int] = set()
         for layer in self.children().values():
             owner = layer._owner() if layer._owner else None
@@ -1213,7 +1213,7 @@ class Chain(Layer):
 
     def forward(self, x: Array, training: bool) -> Array:
         dtype = self._flat.dtype
-        self.kept = x, training  # for `Model.reevaluate`, and so are the generators' states
+        self.kept = x, training  # `Model.reevaluate` needs it, and the generators' states
         if training and self._random and self._workspace.repeatable:
             for layer in self._random:
                 layer.rng_state = layer.rng.bit_generator.state
@@ -1251,7 +1251,7 @@ class Chain(Layer):
         return grad if self.input_gradient_needed else None
 
     def _plan_backward(self) -> tuple[Any, Any]:
-        """Where nobody reads dL/dx: the layers from the last down, and the lowest that an optimizer may move."""
+        """For a pass whose dL/dx nobody reads: the lowest layer that an optimizer may move, after those above it."""
         first = next((place for place, layer in enumerate(self.layers) if layer.trainable), None)
         plan = ((), None) if first is None else (self.layers[:first:-1], self.layers[first])
         self._backward_plan_of = (self._flat.version, *plan)
@@ -1280,7 +1280,7 @@ class Chain(Layer):
 
 
 class Residual(Chain):
-    """y = x + chain(x), the chain ending in the shape it began with (else ValueError).    He 2015 (1512.03385)"""
+    """y = x + chain(x). ValueError unless the chain ends in the shape that it begins with.    He 2015 (1512.03385)"""
 
     def output_shape(self, input_shape: Shape) -> Shape:
         shape = super().output_shape(input_shape)
@@ -1300,7 +1300,7 @@ class Residual(Chain):
 
 
 class Parallel(Chain):
-    """Branches side by side, each a layer or a list of layers, all fed the same x.
+    """Branches side by side. Each is a layer or a list of layers, and all get the same x.
 
     join="concatenate" puts their outputs together along the last axis, join="add" sums them. ValueError if
     the output shapes do not fit together.

@@ -34,10 +34,10 @@ def __getattr__(name: str) -> Any:
 class Loss:
     """`loss(pred, real, sample_weight=None)` is a float; `loss.backward()` its gradient dL/dpred.
 
-    A subclass writes `forward(pred, real) -> values`, one value per element or, where it sums over the last
-    axis, per row, and `derivative(scale) -> scale * d(values)/d(pred)`; what it needs for that goes into
-    `self.kept`. With n values v and weights u (N,), one for each sample (or one for each of its
-    time steps, (N, T), as a mask has; the mean divides by the weight of all values there too):
+    A subclass writes `forward(pred, real) -> values` and `derivative(scale) -> scale * d(values)/d(pred)`. There
+    is a value for each element, or for each row if the loss sums over the last axis. What the derivative needs goes
+    into `self.kept`. There are n values v, and weights u: (N,) for samples, or (N, T) for their time steps, as a mask
+    has them. With either, the mean divides by the weight of all values.
 
         reduction   "mean"                 "sum"        "batch_sum"
                     sum(v) / n             sum(v)       sum(v) N / n
@@ -45,15 +45,15 @@ class Loss:
 
     A loss that sums over classes (`over_classes`) takes "batch_sum" as "sum". The last arguments and the value
     stay in `pred`, `real`, `sample_weight`, `value` until the next call. Within `train` the weighted mean of a batch
-    is multiplied by the batch's mean weight: see there.
+    is multiplied by the batch's mean weight; `train` says why.
     """
 
     # What a subclass declares.
-    by_rows = False  # one value a row (N, ..., C), not one an element
-    over_classes = False  # it is summed over the classes in the last axis
+    by_rows = False  # one value for each row of (N, ..., C), not for each element
+    over_classes = False  # it sums over the classes in the last axis
     takes_class_numbers = False
-    labels: tuple[float, float] | None = None  # the two labels that targets consist of, where they are not 0 and 1
-    binary = False  # each element is a yes or no of its own: its probability is made by a Sigmoid, not a Softmax
+    labels: tuple[float, float] | None = None  # the two labels of the targets, if they are not 0 and 1
+    binary = False  # each element is a yes or no of its own: a Sigmoid makes its probability, not a Softmax
     ignore_index: int | None = None  # the class number of targets that count for nothing
     outputs = 1  # columns of the prediction for each column of the targets
     location_scale = False  # predictions and targets shifted alike: the same loss; scaled alike: the same way to go
@@ -67,7 +67,7 @@ class Loss:
     sample_weight: Array | None = None
     value: Any = None  # a float; of a stack of copies an array (S,)
     kept: Any = None
-    counts: Array | None = None  # set by `forward`: what each value counts in the mean's divisor, where that is not 1
+    counts: Array | None = None  # set by `forward`: what each value counts in the mean's divisor, if not 1
     _scale: Any = None
     _trusted = False  # `train` has checked the data
     empty: Any = staticmethod(np.empty)  # (shape, dtype): an array for a result, reused while a net trains
@@ -86,7 +86,7 @@ class Loss:
 
     @property
     def takes_raw_scores(self) -> bool:
-        """Whether predictions are raw scores, which neither Softmax nor Sigmoid has made probabilities."""
+        """Whether predictions are raw scores: no Softmax or Sigmoid has made probabilities of them."""
         return bool(getattr(self, "from_logits", False))
 
     def forward(self, pred: Array, real: Array) -> Array:
@@ -96,7 +96,7 @@ class Loss:
         raise TypeError(f"{type(self).__name__} has no derivative(self, scale): write it.")
 
     def expected(self, pred: Array) -> Array:
-        """The mean of the targets that a prediction stands for, where it is not the prediction itself."""
+        """The mean of the targets that a prediction stands for. Here it is the prediction itself."""
         return pred
 
     def check_shapes(self, pred: tuple[int, ...], real: tuple[int, ...], integer: bool) -> None:
@@ -115,7 +115,7 @@ class Loss:
         """The loss, a float. ValueError for shapes that do not match: nothing is ever broadcast.
 
         With `copies` S the arrays are those of S nets in one stack, pred (S, N, ...), real (S, N, ...) and
-        sample_weight (S, N) or (S, N, T), and the loss is an array (S,), each copy's its own.
+        sample_weight (S, N) or (S, N, T). The loss is an array (S,), one number for each copy.
         """
         if copies is not None:
             return self._call(pred, real, sample_weight, reduce_copies)
@@ -137,7 +137,7 @@ class Loss:
             return self.derivative(self._scale)
 
     def check_labels(self, pred: tuple[int, ...], real: Array) -> None:
-        """ValueError for class numbers that are floats and not whole, such as NaN: converted, they would be others."""
+        """ValueError for class numbers that are floats and not whole, such as NaN: converting would change them."""
         if self.takes_class_numbers and real.dtype.kind == "f" and real.shape == pred[:-1]:
             targets.check_whole(type(self).__name__, real)
 
@@ -167,7 +167,7 @@ class Loss:
         if weight is not None:
             weight = self.checked_weight(weight, pred.shape[:-1] or pred.shape)
             limits = np.finfo(pred.dtype)
-            # A mean depends on their ratios alone: of a size that the dtype may not hold, they are brought to mean 1.
+            # A mean depends on the weights' ratios alone. Weights that the dtype may not hold are scaled to mean 1.
             if self.reduction == "mean" and not math.sqrt(limits.tiny) < weight.max() < math.sqrt(limits.max):
                 weight = relative_weight(weight)
             weight = converted_weight(weight, pred.dtype)
@@ -188,7 +188,7 @@ class Loss:
 
 
 def _flag(name: str, value: Any) -> bool:
-    """An argument that is True or False. What comes first in other frameworks is the reduction."""
+    """An argument that is True or False. Other frameworks have the reduction in its place."""
     if isinstance(value, str) and value in REDUCTIONS:
         raise TypeError(f"{name} is True or False, got {value!r}. reduction={value!r} is given by name.")
     return arguments.flag(name, value)
@@ -376,15 +376,15 @@ class GaussianNLL(Loss):
 class CrossEntropy(Loss):
     """v = -sum(t log p) over the last axis; pred (N, ..., C), one value a row.
 
-    The targets are class numbers (N, ...), integers, or probabilities t (N, ..., C), one-hot or soft.
+    The targets are integers, class numbers (N, ...), or probabilities t (N, ..., C), one-hot or soft.
     from_logits=False: pred is p, as after Softmax; dv/dp = -t / p. from_logits=True: pred is raw scores x,
     p = softmax(x); dv/dx = p sum(t) - t. label_smoothing a: t becomes (1 - a) t + a / C (Szegedy 2015,
-    1512.00567). weight (C,): t becomes weight t; of class numbers y the mean divides by sum(weight[y]), of
-    probabilities by the rows. Class numbers that are ignore_index count for nothing, also not in the mean; of a batch
-    without others the loss is 0 (PyTorch: NaN). Over several batches, in `evaluate`, for validation and in the
-    History, the mean is that over all their rows at once, and metrics by name leave ignored rows out. All as
-    torch.nn.CrossEntropyLoss, which takes logits and whose default ignore_index is -100; Keras takes probabilities
-    and cuts them at 1e-7, this at the smallest normal number.
+    1512.00567). weight (C,): t becomes weight t. With class numbers y the mean divides by sum(weight[y]), with
+    probabilities by the rows. Class numbers that are ignore_index count for nothing, not even in the mean; a batch
+    of no others has the loss 0 (PyTorch: NaN). `evaluate`, validation and the History give the mean over the rows of
+    all batches at once, and metrics by name leave ignored rows out. All this is as in torch.nn.CrossEntropyLoss,
+    which takes logits and whose default ignore_index is -100. Keras takes probabilities and cuts them at 1e-7; this
+    loss cuts them at the smallest normal number.
     """
 
     weight: list[float] | None = None  # here too, for losses that were pickled before there was one
@@ -411,7 +411,7 @@ class CrossEntropy(Loss):
 
     def forward(self, pred: Array, real: Array) -> Array:
         numbers = real.ndim < pred.ndim and not (self.label_smoothing or self._counts_rows)
-        # Of class numbers, the place of each among all elements: one flat index is much faster than one an axis.
+        # The place of each class number among all elements: one flat index is much faster than one for each axis.
         target = real.reshape(-1) + row_starts(real.size, pred.shape[-1]) if numbers else self._target(pred, real)
         if self.from_logits:
             shifted = pred - np.maximum.reduce(pred, -1, keepdims=True)
@@ -509,7 +509,7 @@ class BinaryCrossEntropy(Loss):
     """v = -(y log p + (1 - y) log(1 - p)), any shape, targets y in [0, 1].
 
     from_logits=False: pred is p, as after Sigmoid; dv/dp = (p - y) / (p (1 - p)), the divisor not less than the
-    smallest normal number (PyTorch: 1e-12), so that dv/dx below a Sigmoid stays p - y however small p; as in PyTorch
+    smallest normal number (PyTorch: 1e-12), so that dv/dx below a Sigmoid stays p - y however small p is. As in PyTorch
     the logarithms are not less than -100. from_logits=True: pred is raw scores x,
     v = max(x, 0) - x y + log(1 + exp(-|x|)), dv/dx = sigmoid(x) - y. pos_weight, a number or one for each column (C,),
     multiplies y log p, as in torch.nn.BCEWithLogitsLoss: above 1 for rare positives; the mean divides by all elements.
@@ -544,7 +544,7 @@ class BinaryCrossEntropy(Loss):
     def derivative(self, scale: Any) -> Array:
         pred, real = self.kept
         if self.from_logits:
-            # (1 - y) sigmoid(x) - y sigmoid(-x): of sigmoid(x) - 1 nothing would be left where x is large.
+            # (1 - y) sigmoid(x) - y sigmoid(-x). Nothing would be left of sigmoid(x) - 1 where x is large.
             yes, no = np.exp(np.minimum(pred, 0)), np.exp(np.minimum(-pred, 0))
             return ((1 - real) * yes - self._positive(real) * no) / (yes + no) * scale
         slope = pred - real

@@ -1,6 +1,6 @@
 """Model: a chain of layers that trains, predicts, and is saved. `load` and `stack` make one of a file, and of nets.
 
-What stands behind it is in layerwise/training: the loop, the data, files. History, LoadedState, DivergenceError,
+layerwise/training does the work behind it: the loop, the data, the files. History, LoadedState, DivergenceError,
 ModelFileError and Run are reached from here too.
 """
 
@@ -40,7 +40,7 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 def _with_hints(method: Method) -> Method:
-    """The same method, whose errors for arguments of other frameworks, and for misspelt ones, say what to write."""
+    """The same method. Its errors for misspelt arguments, and for those of other frameworks, say what to write."""
     names = set(inspect.signature(method).parameters)
 
     @functools.wraps(method)
@@ -62,7 +62,7 @@ class Model(_layers.Chain):
 
     The first batch, or `build(input_shape)`, makes the parameters: w and b of every layer are views of one
     vector. One seed decides weights, shuffling and dropout, to the same bits on the same machine with the same packages
-    and number of BLAS threads; without one a seed is drawn, and kept as `net.seed`.
+    and number of BLAS threads. Without a seed, one is drawn and kept as `net.seed`.
     dtype is "float32", or "float64" for checking gradients. A Model is a Layer and may stand in another Model.
     """
 
@@ -130,8 +130,9 @@ class Model(_layers.Chain):
         return self._layout
 
     def summary(self) -> display.Text:
-        """A table of the layers, those within others too: path, the name in messages and telemetry; the arguments that
-        are not defaults; output shape; parameters. It is text; a notebook shows a table. The net must be built."""
+        """A table of all layers, those within others too. Its columns: the path, which messages and telemetry use; the
+        arguments that are not defaults; the output shape; the parameters. It is text; a notebook shows a table. The net
+        must be built."""
         return _summary.summary(self)
 
     def _repr_html_(self) -> str:
@@ -163,7 +164,7 @@ class Model(_layers.Chain):
         """The output for every row of x, in inference mode, (N, ...). Keeps nothing, and may be called from
         several threads at once; a built net's memory is bounded by the batch.
 
-        Of a stack the mean over its copies; with `spread`, (mean, standard deviation) over them.
+        For a stack it is the mean over the copies; with `spread`, (mean, standard deviation) over them.
         """
         if arguments.flag("spread", spread) and self.copies is None:
             raise ValueError("spread is that of the copies in a stack: make the net with copies=S.")
@@ -210,8 +211,8 @@ class Model(_layers.Chain):
             self.input_gradient_needed = needed
 
     def reevaluate(self, loss: Any) -> float:
-        """The loss and all gradients of the last batch at the present weights: same rows, same random draws, the
-        running statistics unmoved. For optimizers that evaluate more than once a step."""
+        """The loss and all gradients of the last batch at the present weights, with the same rows and the same random
+        draws. The running statistics do not move. For optimizers that evaluate more than once a step."""
         within = loss.inner if isinstance(loss, WeightedLoss) else loss
         if not isinstance(within, _loss.Loss) or loss.pred is None or self.kept is None:
             raise TypeError(
@@ -277,23 +278,25 @@ class Model(_layers.Chain):
         resume     the file of a callbacks.Checkpoint: its training goes on, up to `epochs` in all, to the same bits as
                    if it had never stopped (on the same machine, with the same packages and number of BLAS
                    threads). Give the same net, data, batch_size and callbacks (those that only write files may come
-                   and go). A loss that is given is the same one, an optimizer of the same class, whose numbers are the
-                   file's, as are the layers that are frozen. Where there is no file yet, the training begins. One that
-                   a callback ended goes on with more patience, another target, a fresh TimeLimit, or without that
-                   callback; else it stays ended, and a UserWarning says so. An iterable goes on where it was if it has
-                   state_dict and load_state_dict, as augment.batches; any other begins each epoch by itself.
+                   and go). If you give a loss, give the same one; if you give an optimizer, one of the same class. Its
+                   numbers, and the layers that are frozen, are those of the file. If there is no file yet, the training
+                   begins. A training that a callback ended goes on with more patience, another target, a fresh
+                   TimeLimit, or without that callback; else it stays ended, and a UserWarning says so. An iterable goes
+                   on where it was if it has state_dict and load_state_dict, as augment.batches; any other begins each
+                   epoch by itself.
 
         Ctrl-C ends the training after the step under way. DivergenceError when a loss or a parameter is no longer
         finite: the net, the optimizer, the running statistics and the random numbers go back to the end of the last
-        good epoch; before one has ended, to the start of this call, which with `resume` is the moment of the file, also
-        within an epoch. UserWarning, once, for a net whose layers are all frozen, and a Softmax on top of another.
+        good epoch. If none has ended, they go back to the start of this call; with `resume` that is the moment of the
+        file, even within an epoch. UserWarning, once, for a net whose layers are all frozen, and for a Softmax on top
+        of another.
         """
         for name, value in (("epochs", epochs), ("batch_size", batch_size)):
             arguments.count(name, value)
         if steps_per_epoch is not None:
             arguments.count("steps_per_epoch", steps_per_epoch)
         shuffle, verbose = arguments.flag("shuffle", shuffle), arguments.verbose(verbose)
-        # Where several processes train one net, the file of the first counts.
+        # If several processes train one net, the file of the first counts.
         saved = _resume.state_in(None if getattr(optim, "follows", False) else resume, self)
         optim, loss = self._given_or_last(optim, loss, saved, resume)
         callbacks = () if callbacks is None else callbacks
@@ -340,7 +343,7 @@ class Model(_layers.Chain):
         return optim, loss if loss is not None else self.loss
 
     def _declared_for(self, input_shape: _layers.Shape) -> Model:
-        """This net; or if it isn't built, one that knows the shapes of its parameters and has none."""
+        """This net, if it is built; else a copy that knows the shapes of its parameters and has no parameters."""
         if self.input_shape is not None:
             return self
         net = self.copy()
@@ -359,9 +362,9 @@ class Model(_layers.Chain):
     # Files.
 
     def state_dict(self) -> dict[str, Array]:
-        """Name -> a copy of the array, of all parameters and running statistics, by the names that a file has:
-        "layers.0.w"; of a stack (S, ...), and where copies of it diverged "stopped" (S,), which. The net must be
-        built."""
+        """Name -> a copy of the array, for all parameters and running statistics. The names are those of a file:
+        "layers.0.w". In a stack the arrays are (S, ...); if copies of it diverged, "stopped" (S,) says which. The net
+        must be built."""
         self.check_built()
         state = {name: array.copy() for name, array in netfile.arrays_of(self).items()}
         return state if self.stopped is None or not self.stopped.any() else state | {"stopped": self.stopped.copy()}
@@ -369,9 +372,9 @@ class Model(_layers.Chain):
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> LoadedState:
         """Copy the arrays of `state`, as `state_dict` gives them, into the net, by their names.
 
-        ValueError that names all that is missing, unexpected, of another shape, or not finite in the net's dtype, and
-        nothing is loaded; with strict=False only for the latter two: the rest is loaded, and the names that did not
-        meet are returned. Frozen layers are loaded too; the optimizer's state stays as it is.
+        A ValueError names all that is missing, unexpected, of another shape, or not finite in the net's dtype; nothing
+        is loaded then. With strict=False only the latter two are errors: what fits by name is loaded, and the names
+        that have no counterpart are returned. Frozen layers are loaded too; the optimizer's state stays as it is.
         """
         strict = arguments.flag("strict", strict)
         self.check_built()
@@ -387,7 +390,7 @@ class Model(_layers.Chain):
 
     def save(self, path: Any) -> None:
         """Architecture, weights, running statistics and seed in one file: `.npz`, or `.safetensors` with that
-        extra. An own layer's class, and an own function, is named in it and given again to `load`."""
+        extra. The file names classes and functions of your own; give them again to `load`."""
         files.write(path, *netfile.contents(self))
 
 

@@ -11,9 +11,9 @@ In this file, in this order:
   around any of them     the base Wrapper, and Clip, Accumulate, Average, Lookahead, SAM, PerLayer
 
 One rule is one small class. Its docstring gives the formula and the reference that it equals; the same name
-means different things in different frameworks. Letters: w parameter, g gradient, t step, from 1; every state
-array starts at 0 unless said. Weight decay is coupled, adding weight_decay w to g before anything else, unless
-said: decoupled, it multiplies w by 1 - lr weight_decay before the update.
+means different things in different frameworks. Letters: w parameter, g gradient, t step, from 1. Unless a
+docstring says otherwise, every state array starts at 0, and weight decay is coupled: it adds weight_decay w to g
+before anything else. Decoupled decay multiplies w by 1 - lr weight_decay before the update.
 """
 
 # mypy: disable-error-code="override"
@@ -109,7 +109,7 @@ class Optimizer(Hyperparameters, Stateful):
     decay_is = "coupled"  # or "decoupled"; or "own": the rule itself takes weight_decay
     whole_parameters = False
     exact_gradient = False  # needs the gradient of the loss as it is: no wrapper may change it
-    as_arrays = False  # its numbers become 0-d arrays; among these it does no arithmetic, which float32 would round
+    as_arrays = False  # its numbers become 0-d arrays. It computes nothing from these alone: float32 would round that
     # Evaluates the net and the loss, or the function, more than once a step. It does so by `net.reevaluate(loss)`: the
     # method does what this flag announces, and `train` keeps for it what the batch needs to be evaluated again.
     reevaluate = False
@@ -138,7 +138,7 @@ class Optimizer(Hyperparameters, Stateful):
             raise TypeError("a rule is rule(w, g, *state, **numbers), changing w and the state in place: write it.")
 
     def survey(self, blocks: Callable[[], Iterable[Block]], numbers: dict[str, Any]) -> dict[str, Any]:
-        """The numbers, where they depend on all parameters and gradients at once; `blocks()` goes over them."""
+        """The numbers, if they depend on all parameters and gradients at once; `blocks()` goes over these."""
         return numbers
 
     def shapes(self, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
@@ -146,10 +146,10 @@ class Optimizer(Hyperparameters, Stateful):
         return dict.fromkeys(self.state, shape)
 
     def start(self, w: Array, **state: Array) -> None:
-        """Initialise the state of w, where it does not start at 0."""
+        """Initialise the state of w, if it does not start at 0."""
 
     def evaluation(self, w: Array, **state: Array) -> Array | None:
-        """The weights to evaluate with, where they are not the training weights w."""
+        """The weights to evaluate with; None if they are the training weights w."""
         return None
 
     # What its user calls.
@@ -173,8 +173,8 @@ class Optimizer(Hyperparameters, Stateful):
                 self._update(net)
 
     def prepare(self, net: Any) -> None:
-        """Called when every layer of the net is built, before a training's first forward pass; by hand, before a
-        loop of one's own. Puts the training weights back where the evaluation weights are shown."""
+        """`train` calls this when every layer is built, before the first forward pass. Before a loop of one's
+        own it is called by hand. If the net shows the evaluation weights, the training weights are put back."""
         self._build(net)
         show_training_weights(self, net)
 
@@ -263,7 +263,7 @@ class Optimizer(Hyperparameters, Stateful):
         hyper, rule, blocks = self._current(), self.rule, self._blocks
         decay = 0 if self.decay_is == "own" else hyper.pop("weight_decay", 0)
         t, added = self.t + 1, None
-        # Where there is nothing to compute, the call alone would take as long as three array operations.
+        # A rule without `numbers` of its own is not asked: the call alone would take as long as three array operations.
         numbers = hyper if type(self).numbers is Optimizer.numbers else self.numbers(t, **hyper)
         if self._numbers.changes:
             numbers = self._numbers(numbers)
@@ -320,7 +320,7 @@ class SGD(Optimizer):
         self.state = ("b",) if self.uses("momentum") else ()
 
     def numbers(self, t: int, momentum: float, dampening: float, **rest: Any) -> dict[str, Any]:
-        # Of a copy without momentum, in a stack where others have one, nothing is dampened either.
+        # A copy without momentum is not dampened either, in a stack where other copies have momentum.
         return dict(rest, momentum=momentum, dampening=dampening * (momentum != 0) if t > 1 else 0)
 
     @staticmethod
@@ -431,8 +431,8 @@ class ASGD(Optimizer):
         w <- (1 - lambd eta) w - eta g           eta = lr / (1 + lambd lr (t - 1))^alpha
         a <- a + (w - a) / max(1, t - 1 - t0)
 
-    Polyak and Juditsky 1992, in the form of Bottou. Equals torch.optim.ASGD, which, when lr changes, takes the lr of
-    the step before.
+    Polyak and Juditsky 1992, in the form of Bottou. Equals torch.optim.ASGD; that one takes the lr of the
+    step before, when lr changes.
     """
 
     lr: Hyper = 0.01

@@ -8,10 +8,10 @@
     warming up  Warmup (then another), Noam
     in a row    Join
 
-A schedule is a pure function of the number of steps taken so far, t: 0 at the first step, a Python float for each.
-It serves as any hyper-parameter of any rule, and several at once. Two with the same arguments are equal; `config()`
-gives the arguments, `plot(steps)` the curve. A step is one update: torch's schedulers count calls of their own
-step(), by habit one an epoch, and equal ours where they are called once an update; optax and Keras count updates.
+A schedule is a pure function of t, the number of steps taken so far, which is 0 at the first step. It gives a Python
+float. It may stand for any hyper-parameter of any rule, and a rule may have several. Two with the same arguments are
+equal; `config()` gives the arguments, `plot(steps)` the curve. A step is one update, as in optax and Keras. torch's
+schedulers count calls of their own step(), by habit one an epoch; called once an update, they equal ours.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ FINITE = (-math.inf, math.inf, "()")  # all others
 
 @dataclass(frozen=True)
 class Schedule:
-    """The base of every schedule. One of one's own is a frozen dataclass that writes `at(t)`.
+    """The base of every schedule. A schedule of one's own is a frozen dataclass that writes `at(t)`.
 
     ValueError for an argument that is out of range, or a step that is not an integer, 0 or more.
     """
@@ -57,7 +57,7 @@ class Schedule:
             object.__setattr__(self, name, self._validated(name, value))
 
     def __call__(self, step: int) -> float:
-        """The value for the next step when `step` have been taken."""
+        """The value for the next step, after `step` steps."""
         t = arguments.count("step", step, 0, "an integer, 0 or more")
         try:
             return float(self.at(t))
@@ -263,7 +263,7 @@ class Cosine(Schedule):
     """final + (initial - final) (1 + cos(pi t / steps)) / 2, then final.
 
     Loshchilov and Hutter 2016 (1608.03983), equation 5. Equals optax.cosine_decay_schedule and Keras CosineDecay with
-    alpha=final / initial; torch CosineAnnealingLR up to T_max=steps, from where that rises again.
+    alpha=final / initial; torch CosineAnnealingLR up to T_max=steps; from there that one rises.
     """
 
     initial: float
@@ -298,7 +298,7 @@ class CosineRestarts(Schedule):
         length, cycle, u = float(self.steps), 0, float(t)
         if self.t_mult == 1:
             cycle, u = divmod(t, self.steps)
-        elif self.t_mult < 1.01:  # the cycles are many: by the sum of their lengths to the one before, as it is rounded
+        elif self.t_mult < 1.01:  # many cycles: go by the sum of their lengths to the one before, as it is rounded
             cycle = max(0, int(math.log1p(u * (self.t_mult - 1) / length) / math.log(self.t_mult)) - 1)
             u -= length * math.expm1(cycle * math.log(self.t_mult)) / (self.t_mult - 1)
             length *= self.t_mult**cycle
@@ -312,13 +312,13 @@ class CosineRestarts(Schedule):
 
 @dataclass(frozen=True)
 class OneCycle(Schedule):
-    """From peak / div_factor up to peak, then down to that start / final_div_factor, which the last of `steps` has.
+    """From peak / div_factor up to peak, then down to that start / final_div_factor, at the last of `steps`.
 
         up to step pct_start steps - 1, down to step steps - 1, each along a cosine or a line (anneal_strategy)
         three_phase: down to the start, as fast as it rose; then from there to the end
 
-    Smith and Topin 2017 (1708.07120). Equals torch OneCycleLR(max_lr=peak, total_steps=steps), which raises after the
-    last step, where ours stays. Its momentum, which falls and rises: peak=0.85, div_factor=0.85 / 0.95,
+    Smith and Topin 2017 (1708.07120). Equals torch OneCycleLR(max_lr=peak, total_steps=steps); after the last step
+    that one raises, and ours stays. Its momentum, which falls and rises: peak=0.85, div_factor=0.85 / 0.95,
     final_div_factor=1. optax.cosine_onecycle_schedule peaks and ends a step later.
     """
 

@@ -331,7 +331,7 @@ def test_golden_values_in_float32(case):
 
 
 @every_layer
-def test_a_batch_is_its_rows_one_by_one(make, shape):
+def test_a_batch_gives_what_its_rows_give_one_by_one(make, shape):
     layer = randomised(make(), shape).copy(dtype="float64")
     x = draw(shape, integers=layer.integer_input)
     rows = np.concatenate([layer(x[i : i + 1]) for i in range(N)])
@@ -389,7 +389,7 @@ def test_a_pass_never_writes_into_what_it_was_given(make, shape, training):
 
 
 @every_layer
-def test_what_was_returned_never_changes(make, shape):
+def test_returned_arrays_never_change(make, shape):
     layer = randomised(make(), shape)
     net = net_with(layer)
     integers = layer.integer_input
@@ -435,7 +435,7 @@ def test_the_output_of_an_identity_is_an_array_of_its_own(make):
     np.testing.assert_array_equal(x.ravel(), np.arange(24))
 
 
-def test_what_was_returned_within_a_training_never_changes_either():
+def test_arrays_returned_within_a_training_never_change():
     """A loss of one's own, a metric, a callback may call the net while the training lends arrays to its own steps."""
     net = Model([Linear(7), BatchNorm(), Tanh(), Parallel([Linear(2), Dropout(0.5)]), Linear(2)], seed=0)
     x, y = draw((N, C)).astype(np.float32), draw((N, 2)).astype(np.float32)
@@ -489,7 +489,7 @@ def test_a_copy_trains_as_the_original_does(make, shape, copied):
 
 
 @every_layer
-def test_lent_arrays_give_the_same_bits_as_new_ones(make, shape):
+def test_reused_arrays_give_the_same_bits_as_new_ones(make, shape):
     x = draw((11, *shape[1:]), integers=make().integer_input)
     y = draw((11, 2), 1)
     lent, fresh = net_with(make()), net_with(make())
@@ -502,7 +502,7 @@ def test_lent_arrays_give_the_same_bits_as_new_ones(make, shape):
 
 
 @every_layer
-def test_frozen_means_that_nothing_in_it_moves(make, shape):
+def test_nothing_in_a_frozen_layer_moves(make, shape):
     layer = make()
     net = net_with(layer)
     x, y = draw(shape, integers=layer.integer_input), draw((N, 2), 1)
@@ -586,7 +586,7 @@ def test_sizes_follow_from_the_first_batch_or_from_build():
     assert built.build((4,)) is built
 
 
-def test_w_and_the_others_are_live_views_and_assigning_copies():
+def test_parameters_are_live_views_and_assigning_copies():
     layer = Linear(3).build((2,))
     w, values = layer.w, np.arange(6.0).reshape(2, 3)
     layer.w = values
@@ -612,7 +612,7 @@ def test_assigning_another_shape_is_refused(values):
     np.testing.assert_array_equal(layer.w, before)
 
 
-def test_assigning_what_is_not_there_is_refused():
+def test_assigning_a_parameter_that_is_missing_is_refused():
     with pytest.raises(AttributeError, match=r"Linear has no w yet.*build\(input_shape\)"):
         Linear(3).w = np.ones((2, 3))
     with pytest.raises(AttributeError, match="Linear has no b"):
@@ -687,7 +687,7 @@ NORMS = [BatchNorm, LayerNorm, lambda **given: GroupNorm(2, **given), RMSNorm]
 
 
 @pytest.mark.parametrize("make", NORMS)
-def test_what_a_norm_goes_without_is_empty(make):
+def test_a_norm_without_w_or_b_has_empty_arrays_for_them(make):
     given = {"scale": False} | ({"bias": False} if make is not RMSNorm else {})
     layer = make(**given).build((C,))
     assert layer.parameters == {}
@@ -798,7 +798,7 @@ def test_build_takes_a_tuple_of_sizes(shape):
 
 
 @pytest.mark.parametrize("x", [[["a"]], [[None]], [[1j]]], ids=str)
-def test_what_is_no_number_is_refused(x):
+def test_inputs_that_are_not_numbers_are_refused(x):
     with pytest.raises(TypeError, match="Linear takes numbers, got an array of"):
         Linear(3)(x)
 
@@ -889,7 +889,7 @@ def test_arguments_outside_their_range(make, message):
 
 
 @pytest.mark.parametrize("name", ["ReLU", "BatchNorm", "BatchNorm over space", "MaxPool2D", "AveragePool2D"])
-def test_a_large_batch_in_parts_gives_the_same(name, monkeypatch):
+def test_a_large_batch_in_parts_gives_the_same_result(name, monkeypatch):
     make, shape = TABLE[name]
     x, grad = draw((23, *shape[1:])), None
     results = []
@@ -984,7 +984,7 @@ def test_a_layer_that_slips_into_float64_does_not_spoil_the_net(wrap):
 
 
 @pytest.mark.parametrize("missing", ["forward", "backward"])
-def test_what_a_layer_of_ones_own_must_write_is_named(missing):
+def test_the_error_names_what_a_layer_of_ones_own_must_write(missing):
     layer = type("Own", (Swap,), {missing: getattr(Layer, missing)})(0.5)
     with pytest.raises(TypeError, match=rf"Own has no {missing}\(self, .*: write it"):
         layer.backward(layer(draw((N, T, C))))
@@ -1044,7 +1044,7 @@ class Asked(Linear):
         return super().backward(grad)
 
 
-def test_the_gradient_of_the_data_is_computed_by_hand_only():
+def test_an_optimizer_never_asks_for_the_gradient_of_the_data():
     net = Model([Asked(4), Asked(3), Linear(2)], seed=0)
     x, mse = draw((N, C)).astype(np.float32), loss.MSE()
     value = mse(net(x, training=True), draw((N, 2)))
@@ -1069,7 +1069,7 @@ FIRST = {  # what stands below the layer that is the first to train
 
 
 @pytest.mark.parametrize("wrap", FIRST.values(), ids=FIRST)
-def test_the_first_layer_to_train_is_not_asked_wherever_it_stands(wrap):
+def test_the_lowest_trained_layer_computes_no_input_gradient(wrap):
     first = Asked(C)
     net = Model([*wrap(first), Linear(2)], seed=0)
     net.train(draw((N, C)), draw((N, 2)), epochs=1, verbose=False)
@@ -1078,7 +1078,7 @@ def test_the_first_layer_to_train_is_not_asked_wherever_it_stands(wrap):
     assert np.abs(first.w_gradient).max() > 0
 
 
-def test_layers_below_the_first_to_train_are_not_swept():
+def test_backward_stops_at_the_lowest_trained_layer():
     class Below(Tanh):
         def backward(self, grad):
             raise AssertionError("nobody needs this gradient")
@@ -1091,7 +1091,7 @@ def test_layers_below_the_first_to_train_are_not_swept():
         net.train(draw((N, C)), draw((N, 2)), epochs=1, verbose=False)
 
 
-def test_what_a_copy_knew_of_the_layers_to_train_does_not_outlive_it(monkeypatch):
+def test_a_pickle_carries_no_plan_of_the_backward_pass(monkeypatch):
     """A pickled net that was thawed trains all of its layers, in a process that has counted no further."""
     net = Model([Linear(3), Linear(2)], seed=0).build((C,))
     net[0].frozen = True
@@ -1105,7 +1105,7 @@ def test_what_a_copy_knew_of_the_layers_to_train_does_not_outlive_it(monkeypatch
     assert np.abs(twin[0].w_gradient).max() > 0
 
 
-def test_freezing_a_container_freezes_all_within_and_one_part_thaws_by_itself():
+def test_freezing_a_container_freezes_all_within_and_one_layer_can_be_thawed():
     net = Model([Chain([Linear(3), BatchNorm()]), Linear(2)], seed=0).build((C,))
     net.frozen = True
     assert [leaf.frozen for leaf in net.leaves()] == [True] * 3

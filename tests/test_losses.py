@@ -335,7 +335,7 @@ def test_the_reductions_differ_by_counts_alone(make, arguments, draw_pred, draw_
 @every_loss
 @every_shape
 @every_reduction
-def test_a_weight_counts_a_sample_so_many_times(make, arguments, draw_pred, draw_real, shape, reduction):
+def test_a_weight_of_k_counts_a_sample_k_times(make, arguments, draw_pred, draw_real, shape, reduction):
     pred, real = draws((make, arguments, draw_pred, draw_real), shape)
     times = np.array([1, 0, 2, 1, 3])
     loss = make(**arguments, reduction=reduction)
@@ -369,7 +369,7 @@ def test_weights_of_another_shape_or_kind_are_refused(reduction, given):
 
 
 @pytest.mark.parametrize("given", [[1, 1, 1, 1, -1], [1, 1, np.nan, 1, 1], [1, 1, np.inf, 1, 1], [0] * N], ids=str)
-def test_weights_that_cannot_weigh_are_refused(given):
+def test_impossible_weights_are_refused(given):
     with pytest.raises(ValueError, match=r"sample_weight is finite and not negative, and not all of it is zero"):
         MSE()(np.ones((N, C)), np.ones((N, C)), given)
 
@@ -387,7 +387,7 @@ def test_float32_stays_float32_and_the_value_is_a_float(make, arguments, draw_pr
 
 
 @every_loss
-def test_lists_do(make, arguments, draw_pred, draw_real):
+def test_lists_are_accepted(make, arguments, draw_pred, draw_real):
     pred, real = draws((make, arguments, draw_pred, draw_real), (N, C))
     loss = make(**arguments)
     assert loss(pred.tolist(), real.tolist(), weights().tolist()) == loss(pred, real, weights())
@@ -405,7 +405,7 @@ def test_a_pass_never_writes_into_what_it_was_given(make, arguments, draw_pred, 
 
 
 @every_loss
-def test_what_was_returned_never_changes(make, arguments, draw_pred, draw_real):
+def test_returned_arrays_never_change(make, arguments, draw_pred, draw_real):
     row = make, arguments, draw_pred, draw_real
     loss = make(**arguments)
     results = []
@@ -542,14 +542,14 @@ def test_data_that_a_loss_cannot_take(loss, pred, real, message):
     assert loss.pred is None
 
 
-def test_the_edge_of_what_is_taken():
+def test_data_at_the_edge_of_the_range_is_accepted():
     assert CrossEntropy()([[[0.25, 0.75]], [[0.5, 0.5]]], [[1], [0]]) == pytest.approx(-np.log(0.75 * 0.5) / 2)
     assert PoissonNLL(log_input=False)([[0.0, 1.0]], [[0, 1]]) == pytest.approx(0.5, abs=1e-6)
     assert BinaryCrossEntropy()([[0.0, 1.0]], [[0, 1]]) == 0
 
 
 @every_loss
-def test_what_is_no_number_is_refused(make, arguments, draw_pred, draw_real):
+def test_data_that_is_not_numbers_is_refused(make, arguments, draw_pred, draw_real):
     for pred, real, what in (([["a"]], [[1.0]], "predictions"), ([[1.0]], [[None]], "targets")):
         with pytest.raises(TypeError, match=f"{make.__name__} takes numbers, got {what} of"):
             make(**arguments)(pred, real)
@@ -629,7 +629,7 @@ def test_a_subclass_has_reductions_weights_and_checks():
 
 
 @pytest.mark.parametrize("missing", ["forward", "derivative"])
-def test_what_a_subclass_must_write_is_named(missing):
+def test_the_error_names_what_a_subclass_must_write(missing):
     loss = type("Own", (Cubic,), {missing: getattr(Loss, missing)})()
     with pytest.raises(TypeError, match=rf"Own has no {missing}\(self, .*: write it"):
         loss.backward() if loss([[1.0]], [[0.0]]) else None
@@ -670,7 +670,7 @@ def test_a_batch_that_is_all_ignored_counts_for_nothing():
         loss(np.ones((2, 3)), np.eye(3)[:2])
 
 
-def test_weights_of_columns_have_one_for_each():
+def test_weights_of_columns_need_one_for_each_column():
     for make, real in (
         (CrossEntropy(True, weight=[1, 2]), [0, 1]),
         (BinaryCrossEntropy(True, pos_weight=[1, 2]), THIRDS),
@@ -682,7 +682,7 @@ def test_weights_of_columns_have_one_for_each():
             CrossEntropy(weight=bad)
 
 
-def test_a_normal_distribution_is_found():
+def test_gaussian_nll_is_lowest_at_the_mean_and_variance_of_the_targets():
     """Of one constant input, the best mean and variance are those of the targets: dL/dpred is 0 there."""
     real = np.random.default_rng(0).normal(3, 2, (50, 1))
     loss = GaussianNLL()

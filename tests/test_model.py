@@ -91,7 +91,7 @@ def test_a_shape_that_cant_be_is_refused(snapshot, shape, error, message):
     assert snapshot(net) == before
 
 
-def test_what_needs_a_built_net_says_so():
+def test_methods_that_need_a_built_net_say_so():
     net = make()
     for ask in (net.summary, lambda: net.parameter_count, lambda: net.save("net.npz")):
         with pytest.raises(ValueError, match=r"build\(input_shape\)"):
@@ -131,7 +131,7 @@ def test_a_layer_stands_in_one_place():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_everything_stays_of_the_nets_dtype(dtype):
+def test_every_array_keeps_the_nets_dtype(dtype):
     net = make(dtype=dtype)
     for data in (X, X.astype(np.float64), X.tolist(), (X * 9).astype(int), X > 0):
         assert net(data).dtype == net.predict(data).dtype == dtype
@@ -337,7 +337,7 @@ def test_a_copy_trains_on_as_the_net_does_and_apart_from_it(net, twin):
     assert all(np.shares_memory(leaf.w, other.vector) for leaf in other.leaves() if leaf.w.size)
 
 
-def test_history_is_what_train_gives(net):
+def test_train_returns_a_history(net):
     history = net.train(X, Y, epochs=2, verbose=False)
     assert isinstance(history, model.History)
     repeated = pickle.loads(pickle.dumps(history))

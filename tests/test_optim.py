@@ -27,7 +27,7 @@ def by_id(case):
 
 
 @pytest.mark.parametrize("make", [optim.SGD, optim.Adam, lambda: optim.Clip(optim.SGD(), norm=1.0)])
-def test_one_net_until_it_is_reset(make, snapshot):
+def test_an_optimizer_serves_one_net_until_it_is_reset(make, snapshot):
     mine, other, rule = fresh_net(), fresh_net(), make()
     step_by_hand(mine, rule, 1)
     before = snapshot(mine, rule), snapshot(other)
@@ -50,7 +50,7 @@ def test_one_net_until_it_is_reset(make, snapshot):
     assert other.vector.tobytes() == mine.vector.tobytes()
 
 
-def test_arrays_are_told_by_their_shapes():
+def test_a_list_of_other_shapes_or_dtypes_is_refused():
     rule = optim.Adam()
     rule.step([np.ones((2, 3)), np.ones(4)], [np.ones((2, 3)), np.ones(4)])
     rule.step([np.zeros((2, 3)), np.zeros(4)], [np.ones((2, 3)), np.ones(4)])  # by place in the list
@@ -182,7 +182,7 @@ def test_lbfgs_starts_anew_where_a_layer_is_frozen_or_thawed():
         ]  # fmt: skip
 
 
-def test_adamax_without_epsilon_leaves_what_never_had_a_gradient():
+def test_adamax_without_epsilon_never_moves_weights_without_a_gradient():
     w, rule = [np.array([1.0, 2.0])], optim.Adamax(lr=0.1, epsilon=0.0)
     rule.step(w, [np.array([0.0, 4.0])])
     np.testing.assert_allclose(w[0], [1.0, 1.9], rtol=1e-12)
@@ -222,7 +222,7 @@ IN_BLOCKS = [
 
 
 @pytest.mark.parametrize("case", IN_BLOCKS, ids=by_id)
-def test_state_and_blocks_and_no_more(case):
+def test_a_step_takes_memory_for_the_state_and_some_blocks_only(case):
     rule = case.make()
     size = 1_000_000
     net = held([np.ones(size, np.float32)], "float32")
@@ -311,7 +311,7 @@ def test_a_rule_may_give_its_own_ranges_and_flags():
         Own(lr=0)
 
 
-def test_a_held_layer_is_what_the_tests_take_it_for():
+def test_held_makes_a_net_of_the_given_arrays():
     net = held([np.arange(3.0), np.ones((2, 2))])
     assert isinstance(net[0], Held)
     np.testing.assert_array_equal(net.vector, [0, 1, 2, 1, 1, 1, 1])

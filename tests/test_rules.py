@@ -143,7 +143,7 @@ def test_equal_to_the_reference_with_an_optimizer_for_each_parameter(case):
 
 
 @pytest.mark.parametrize("case", SOLVED, ids=by_id)
-def test_what_is_evaluated_equals_the_reference(case):
+def test_the_evaluation_weights_equal_the_reference(case):
     """The value before each step; for LBFGS how often it asked, too."""
     for way in ways(case):
         for _ in getattr(case, way)(case.make()):
@@ -251,18 +251,18 @@ def farthest(name, rule):
 @pytest.mark.parametrize(
     ("name", "right", "wrong"), [pytest.param(n, r, w, id=f"{n}: {what}") for n, what, r, w in MISTAKES]
 )
-def test_a_mistake_is_seen(name, right, wrong):
+def test_a_planted_mistake_is_noticed(name, right, wrong):
     assert farthest(name, planted(name, right, wrong)) > 1e5 * ALLOWED.get(name, 1e-12)
 
 
-def test_a_mistake_in_every_rule_is_planted():
+def test_every_rule_has_a_planted_mistake():
     planted = {name for name, *_ in MISTAKES}
     missing = sorted({*NAMES} - {*COMPOSITE} - planted)
     assert missing == [], "plant a mistake in each that its golden values must notice: a line in MISTAKES"
     assert sorted(planted - {*NAMES}) == [], "no rule is called that"
 
 
-def test_a_step_counted_for_each_parameter_is_seen():
+def test_counting_a_step_for_each_parameter_is_noticed():
     class EachCounts(optim.Adam):
         def _apply(self, net):
             for block in self._blocks:
@@ -276,7 +276,7 @@ def test_a_step_counted_for_each_parameter_is_seen():
 
 
 @pytest.mark.parametrize("case", STREAMED, ids=by_id)
-def test_one_skipped_step_is_seen(case):
+def test_one_skipped_step_is_noticed(case):
     rule = case.make()
     update, at = rule.update, 57 if case.name != "Rprop" else 8
 
@@ -310,7 +310,7 @@ def bits(steps):
 
 
 @pytest.mark.parametrize("case", STREAMED, ids=by_id)
-def test_a_frozen_layer_is_as_if_it_were_not_there(case, monkeypatch):
+def test_a_frozen_layer_does_not_influence_the_others(case, monkeypatch):
     """Not moved, not decayed, in no norm: the others go as they go without it."""
     monkeypatch.setattr("layerwise.core.blocks.BLOCK", 3)
     net, rule = held(case.start), case.make()
@@ -356,7 +356,7 @@ def state_of(rule, net, place):
     return found
 
 
-def test_what_a_frozen_layer_remembers_is_what_it_knew():
+def test_the_state_of_a_frozen_layer_misses_the_frozen_steps():
     """SGD's momentum of a layer that sat out two steps is that of a list of arrays that never saw those."""
     rng = np.random.default_rng(0)
     start, gradients = rng.standard_normal(5), rng.standard_normal((6, 5))
@@ -372,7 +372,7 @@ def test_what_a_frozen_layer_remembers_is_what_it_knew():
 
 
 @pytest.mark.parametrize("make", [lambda: optim.Average(optim.SGD(lr=0.1), 0.9), lambda: optim.ASGD(lr=0.1, t0=1)])
-def test_evaluation_weights_of_a_layer_thawed_late_lie_where_it_was(make):
+def test_evaluation_weights_of_a_layer_thawed_late_start_at_its_weights(make):
     net, rule = held([np.full(3, 5.0), np.full(2, 5.0)]), make()
     net[0].frozen = True
     for t in range(6):
@@ -500,7 +500,7 @@ def case_value(case, x):
     return value, gradients[0]
 
 
-def test_squares_whose_sum_overflows_are_no_reason_to_refuse():
+def test_squares_whose_sum_overflows_are_accepted():
     w = [np.zeros(100, np.float32)]
     optim.SGD(lr=1e-18).step(w, [np.full(100, 1e19, np.float32)])
     np.testing.assert_allclose(w[0], -10.0, rtol=1e-6)
@@ -533,7 +533,7 @@ def after_two_steps(rule):
     [pytest.param(defaults()[name], names, id=name) for name, (_, names) in TABLE.items() if names is not None]
     + [pytest.param(make, names, id=repr(make())) for make, names in MORE],
 )
-def test_the_state_is_the_vectors_of_the_table(make, names):
+def test_the_state_has_the_arrays_that_the_table_names(make, names):
     net, rule = after_two_steps(make())
     state = rule.state_dict()["state"]
     shapes = SHAPES if rule.whole_parameters else [net.vector.shape]
@@ -541,7 +541,7 @@ def test_the_state_is_the_vectors_of_the_table(make, names):
     assert all(a.dtype == np.float32 for each in state for a in each.values())
 
 
-def test_the_state_of_those_that_look_at_shapes():
+def test_the_state_of_rules_that_depend_on_shapes():
     of_shapes = {name for name, (_, names) in TABLE.items() if names is None}
     assert of_shapes == {"Adafactor", "Muon", "LBFGS", *COMPOSITE}
     state = after_two_steps(optim.Adafactor())[1].state_dict()["state"]
@@ -559,7 +559,7 @@ def test_the_state_of_those_that_look_at_shapes():
     }  # fmt: skip
 
 
-def test_arrays_of_two_dtypes_get_the_numbers_each_in_its_own():
+def test_each_array_gets_the_numbers_in_its_own_dtype():
     """A number rounded to float32 for the first array would be felt in the second."""
     both, alone = optim.Adam(), optim.Adam()
     first, second, same = np.ones(3, np.float32), np.ones(3), np.ones(3)

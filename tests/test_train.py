@@ -188,7 +188,7 @@ def test_training_again_goes_on(line):
     ("last", "expected"),
     [(layers.Softmax(), loss.CrossEntropy), (layers.Sigmoid(), loss.BinaryCrossEntropy), (layers.Tanh(), loss.MSE)],
 )
-def test_the_optimizer_and_the_loss_that_are_taken_unless_given(last, expected):
+def test_the_default_optimizer_and_loss(last, expected):
     net = layers.Model([layers.Linear(2), last], seed=0)
     net.train(X, Y, epochs=1, verbose=False)
     assert type(net.optim) is optim.Adam
@@ -196,7 +196,7 @@ def test_the_optimizer_and_the_loss_that_are_taken_unless_given(last, expected):
 
 
 @pytest.mark.parametrize("wrapped", [layers.Residual, lambda parts: layers.Parallel([parts, layers.Linear(2)])])
-def test_a_softmax_that_is_not_the_output_is_not_taken_for_one(wrapped):
+def test_a_softmax_within_a_container_does_not_choose_the_loss(wrapped):
     net = layers.Model([layers.Linear(2), wrapped([layers.Linear(2), layers.Softmax()])], seed=0)
     width = net.output_shape((2,))[0]
     net.train(X, np.ones((4, width)), epochs=1, verbose=False)
@@ -331,7 +331,7 @@ def test_the_loss_is_a_mean_over_samples_also_with_an_uneven_last_batch(line, re
     assert parts["mae"] == pytest.approx(whole["mae"], rel=1e-12)
 
 
-def test_history_draws_itself(line):
+def test_a_history_plots_itself(line):
     from matplotlib.figure import Figure
 
     history = busy_net().train(*line, epochs=3, metrics="mae", validation=0.2, verbose=False)
@@ -352,7 +352,7 @@ def test_validation_as_a_pair_is_evaluated_after_each_epoch(line, snapshot):
     assert {name: history[f"val_{name}"][-1] for name in now} == now
 
 
-def test_where_they_differ_the_evaluation_weights_are_validated_and_left_in_the_net(line):
+def test_validation_sees_the_evaluation_weights_and_the_net_keeps_them(line):
     x, y = line
     net, rule = busy_net(), optim.Average(optim.SGD(lr=0.05), 0.9)
     history = net.train(x[:40], y[:40], optim=rule, epochs=3, validation=(x[40:], y[40:]), verbose=False)
@@ -419,7 +419,7 @@ def test_metrics_of_training_are_running_means_in_training_mode(line):
 
 
 @pytest.mark.parametrize("bad", [[metric, metric], [type("loss", (), {"__call__": metric})()], "f7", [3]])
-def test_metrics_that_cant_be_told_apart_are_refused(line, bad):
+def test_metrics_that_are_unknown_or_share_a_name_are_refused(line, bad):
     with pytest.raises(ValueError, match="metric"):
         busy_net().train(*line, metrics=bad, verbose=False)
 
@@ -481,7 +481,7 @@ def test_one_seed_gives_the_same_bits_everywhere(python):
     assert done[1].stdout == done[0].stdout
 
 
-def test_seeds_and_their_absence():
+def test_a_seed_decides_the_training_and_without_one_a_seed_is_drawn():
     def trained(seed):
         net = busy_net(seed)
         net.train(np.eye(3), np.ones((3, 1)), epochs=2, batch_size=2, verbose=False)
@@ -494,7 +494,7 @@ def test_seeds_and_their_absence():
     assert same(drawn, trained(drawn.seed))
 
 
-def test_the_global_generator_neither_decides_nor_moves(line):
+def test_a_training_neither_uses_nor_moves_the_global_generator(line):
     before = str(np.random.get_state())  # noqa: NPY002
     one, other = busy_net(), busy_net()
     one.train(*line, epochs=2, verbose=False)
@@ -521,7 +521,7 @@ def test_arrays_handed_out_never_change(line):
         np.testing.assert_array_equal(before, after)
 
 
-def test_what_the_user_gave_is_never_written_to(line):
+def test_the_users_data_is_never_written_to(line):
     x, y = line
     weight = np.linspace(1, 2, 50)
     for array in (x, y, weight):
@@ -555,7 +555,7 @@ def test_a_bar_of_an_iterable_without_a_length(line, capfd):
     assert "2step" in capfd.readouterr().err
 
 
-def test_numbers_that_overflow_warn_nobody():
+def test_numbers_that_overflow_give_no_warning():
     net = layers.Model([layers.Linear(4), layers.Sigmoid(), layers.Linear(1)], seed=0)
     with pytest.raises(model.DivergenceError):
         net.train(np.full((4, 2), 1e38), np.full((4, 1), 1e38), optim=optim.SGD(lr=1e30), epochs=50, verbose=False)

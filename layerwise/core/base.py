@@ -21,7 +21,7 @@ from layerwise.core.parameters import ParameterVector, Workspace, parameter
 Array = np.ndarray
 Shape = tuple[int, ...]
 
-# Attributes by the names that earlier pickles have, and attributes that they have no more.
+# Attributes of earlier pickles: their names then -> their names today, and those that are gone.
 FORMERLY = {"_declared": "_specs", "drew_from": "rng_state"}
 GONE = ("_start", "_layout_of", "_laid_out")
 
@@ -35,8 +35,8 @@ class Base:
     threaded = False  # shares its work among threads, each of which needs BLAS in one thread
     min_batch = 1  # rows that a training batch must have
     training_only = False  # in inference y is x
-    probabilities_of = ""  # "classes": the columns of y share one; "labels": each is a yes or no of its own
-    # What others call it, if they have it, with their arguments and where ours have other names: "Elu(alpha=slope)".
+    probabilities_of = ""  # "classes": the columns of y add up to 1; "labels": each is a yes or no of its own
+    # What others call it, if they have it, with their names of the arguments and ours: "Elu(alpha=slope)".
     onnx = torch = keras = ""
 
     name: str | None
@@ -47,7 +47,7 @@ class Base:
     buffers: dict[str, Array]
     spans: dict[str, slice]  # where each parameter lies in the net's vector
     kept: Any  # what backward needs of the last forward
-    empty: Callable[[Shape], Array]  # an array for a result of that shape: while a net trains, that of the step before
+    empty: Callable[[Shape], Array]  # an array for a result of that shape; while a net trains, that of the step before
     input_gradient_needed: bool  # False: nobody reads dL/dx, and backward may return None
     rng_state: dict[str, Any] | None  # the generator's state before the last forward in training
     _frozen: bool
@@ -58,7 +58,7 @@ class Base:
     _owner: Any
     _seeds: list[Any]
     _rngs: list[np.random.Generator] | None
-    _w = _b = _w_gradient = _b_gradient = np.empty(0, np.float32)  # where there is none
+    _w = _b = _w_gradient = _b_gradient = np.empty(0, np.float32)  # of a layer that has none
 
     w, b = parameter("w"), parameter("b")
     w_gradient, b_gradient = parameter("w_gradient"), parameter("b_gradient")
@@ -120,7 +120,7 @@ class Base:
         return self._rngs
 
     def _draws(self, out: Array) -> Iterator[tuple[np.random.Generator, Array]]:
-        """(generator, array to fill with random numbers); in a stack, one of each for every copy."""
+        """(generator, array to fill with random numbers): one pair, or in a stack one for every copy."""
         return zip(self.rngs, [out] if self.copies is None else out, strict=True)
 
     @property
@@ -190,8 +190,8 @@ class Base:
     # The net's arrays.
 
     def _allocate(self, dtype: Any, copies: int | None, rngs: Sequence[np.random.Generator] = ()) -> None:
-        """Make one vector of the parameters of all leaf layers. Values are kept; where there are none yet, they are
-        drawn, by one generator for each copy."""
+        """Make one vector of the parameters of all leaf layers. Parameters that have values keep them. For the others
+        they are drawn, by one generator for each copy."""
         leaves = list(self.leaves())
         flat = ParameterVector(sum(math.prod(s) for leaf in leaves for s, _ in leaf._specs.values()), dtype, copies)
         stop = 0
@@ -203,7 +203,7 @@ class Base:
                 view, gradient = flat.views(span, shape)
                 if name in before:
                     view[...] = before[name]
-                elif initial is not ...:  # else a file that is read gives the values
+                elif initial is not ...:  # with `...`, the file that is being read gives the values
                     fill([view] if copies is None else [view[copy, ...] for copy in range(copies)], initial, rngs)
                 leaf._specs[name] = shape, None  # has values now
                 leaf.parameters[name], leaf.gradients[name] = view, gradient
@@ -218,7 +218,7 @@ class Base:
         self.empty = workspace.empty  # not a method that calls it: there are a dozen calls a step
 
     def _inference_view(self, workspace: Workspace) -> Any:
-        """The same layer and parameters for a pass with arrays of its own, which keeps nothing on this one."""
+        """The same layer and parameters, for a pass that has arrays of its own and keeps nothing on this layer."""
         view = object.__new__(type(self))
         view.__dict__.update(self.__dict__, kept=None)
         children = {id(child): child._inference_view(workspace) for child in self.children().values()}

@@ -171,7 +171,7 @@ class Hyperparameters:
         self._show()
 
     def _check_initialised(self) -> None:
-        if "scalars" not in self.__dict__:  # set by __init__, as t, which a wrapper may have as a property
+        if "scalars" not in self.__dict__:  # __init__ sets it. Not by `t`: a wrapper may have that as a property
             raise TypeError(not_initialised(self))
 
     if TYPE_CHECKING:  # a hyper-parameter reads as its present value
@@ -282,7 +282,7 @@ for _name in habits.OPTIMIZER:
 
 
 def not_initialised(rule: Hyperparameters) -> str:
-    """What to say of a rule whose own constructor leaves out that of its base."""
+    """The message for a rule whose constructor does not call that of its base."""
     return (
         f"{type(rule).__name__}.__init__ does not call super().__init__({rule._takes}), which takes the "
         f"hyper-parameters: call it there."

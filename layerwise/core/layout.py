@@ -39,7 +39,7 @@ class Layout(NamedTuple):
     parameters: list[Parameter]
 
     def arrays(self, whole_parameters: bool) -> list[Array]:
-        """What has state of its own: each parameter, frozen ones too, in its shape; or else each vector."""
+        """The arrays that have state: each parameter in its shape, frozen ones too; or else each vector."""
         if not whole_parameters:
             return [w for w, _ in self.vectors]
         return [self.vectors[p.vector][0][p.span].reshape(p.shape) for p in self.parameters]
@@ -235,7 +235,7 @@ class FunctionAdapter(ArraysAdapter):
         return path
 
     def reevaluate(self, loss: Any) -> float:
-        found = self.function(self.x.copy())  # it may keep what it is given, or write into it
+        found = self.function(self.x.copy())  # a copy: the function may keep it, or write into it
         if not isinstance(found, tuple) or len(found) != 2:
             raise TypeError(f"minimize takes a function of x that returns (value, gradient), this one gives {found!r}.")
         value, gradient = found[0], np.asarray(found[1])

@@ -35,7 +35,7 @@ def cubic(a: Point, b: Point, low: float, high: float) -> float:
     if a.t > b.t:
         a, b = b, a
     above, below = b.slope + d2 - d1, b.slope - a.slope + 2 * d2
-    if below == 0:  # straight: down it goes, as far as it may
+    if below == 0:  # a straight line: go down, as far as allowed
         return high if above < 0 else low if above > 0 else (low + high) / 2
     return min(max(b.t - (b.t - a.t) * (above / below), low), high)
 
@@ -58,7 +58,7 @@ def strong_wolfe(
 
     origin = Point(0.0, value, g, slope)
     before, here = origin, point(t)
-    tried = 0  # beyond the first
+    tried = 0  # points after the first
     bracket: list[Point] = []
     while tried < limit and not bracket:  # go out until a minimum lies between two points
         if too_high(here) or (tried > 1 and here.value >= before.value):

@@ -109,8 +109,8 @@ class Workspace:
         return self.rest_of_step(reusing)
 
     def rest_of_step(self, reusing: bool = True) -> Workspace:
-        """As a context: the same step goes on, with the arrays that it has not used yet; or, not `reusing`, with new
-        ones."""
+        """As a context: the same step goes on. It takes the arrays that it has not used yet, or new ones if it is not
+        `reusing`."""
         self.reusing = reusing
         return self
 
@@ -132,7 +132,7 @@ def parameter(name: str) -> property:
         arrays = layer.gradients if name.endswith("_gradient") else layer.parameters
         array = arrays.get(name.removesuffix("_gradient"))
         if array is None:
-            if np.shape(value) == (0,):  # `layer.w -= ...` in a loop over all layers, of one that has no w
+            if np.shape(value) == (0,):  # `layer.w -= ...` in a loop over all layers: this one has no w
                 return
             raise AttributeError(
                 f"{layer.label} has no {name} yet: its shape follows from the input. Call build(input_shape) first, "

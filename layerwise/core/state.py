@@ -152,7 +152,7 @@ def is_sound(state: dict[str, Any]) -> Any:
     )
 
 
-# Evaluation weights: those to evaluate with, where they differ from the training weights ------------------------------
+# Evaluation weights: those to evaluate with, if they differ from the training weights ---------------------------------
 
 
 def find_evaluation_weights(optimizer: Any) -> list[Array] | None:
@@ -193,7 +193,7 @@ def show_training_weights(optimizer: Any, net: Any) -> None:
     weights = net.layout.weights
     now = [w.copy() for w in weights]
     copy_all(weights, (kept[k][..., span] for k, span in net.layout.segments))
-    shown = weights_to_show(optimizer, net)  # from the training weights; the net showed these, if nobody changed it
+    shown = weights_to_show(optimizer, net)  # the net showed these, unless somebody changed it
     if shown is None or not all(map(np.array_equal, now, shown)):
         copy_all(weights, now)
 
@@ -254,14 +254,14 @@ class Stateful:
         return type(self).shapes is not self._root.shapes  # type: ignore[attr-defined]
 
     def _can_take(self, arrays: Arrays, scalars: dict[str, float]) -> bool:
-        """True if loaded arrays go together. A rule says so whose state has no shapes of its own."""
+        """True if loaded arrays go together. A rule writes this if the shapes of its state are not fixed."""
         return True
 
     def _has_evaluation_weights(self) -> bool:
         return type(self).evaluation is not self._root.evaluation  # type: ignore[attr-defined]
 
     def _evaluation_weights(self) -> list[Array] | None:
-        """The evaluation weights of all segments, or None where they are the training weights."""
+        """The evaluation weights of all segments; None if they are the training weights."""
         built = self.t and self._layout is not None
         return find_evaluation_weights(self) if built and self._has_evaluation_weights() else None
 
@@ -270,7 +270,7 @@ class Stateful:
         return False
 
     def _apply_rest(self, net: Any) -> None:
-        """The step of those gradients."""
+        """Make the step of those gradients."""
 
     def __getstate__(self) -> dict[str, Any]:
         forgotten = ("_model", "_layout", "_step_cache", "_parallel_for", "_numbers")

@@ -80,8 +80,8 @@ class Callbacks:
             raise first
 
     def reasons_to_stay_ended(self, run: Any, by: list[str] | None) -> list[str]:
-        """Why a training that the callbacks `by` had ended does not go on with these: not because of those that are
-        left out, or that don't end it any more. Older files do not name them: by is None."""
+        """Why a training that the callbacks `by` ended does not go on with these. A callback is no reason if it is left
+        out, or would not end the training any more. Older files name no callbacks: then `by` is None."""
         reasons = []
         for adapter in self.adapters:
             why = getattr(adapter.callback, "why_ended", None)
@@ -101,7 +101,7 @@ def rules_within(rule: Any) -> Iterator[Any]:
 
 
 def may_reevaluate(rule: Any) -> bool:
-    """Whether an optimizer evaluates a batch more than once, or may do so: it is of the user's own."""
+    """Whether an optimizer evaluates a batch more than once. One of the user's own may do so."""
     return any(
         not (isinstance(each, _optim.Optimizer) and is_ours(type(each), _optim.Optimizer)) or each.reevaluate
         for each in rules_within(rule)
@@ -109,8 +109,8 @@ def may_reevaluate(rule: Any) -> bool:
 
 
 class FirstSteps:
-    """The first steps of an optimizer that is a plain callable (net, loss): a warning names the layers whose weights
-    it does not change although their gradients are not 0. Then the run calls the optimizer itself."""
+    """The first steps of an optimizer that is a plain callable (net, loss). A warning names the layers whose weights
+    it does not change although their gradients are not 0. After these steps the run calls the optimizer itself."""
 
     def __init__(self, run: Any) -> None:
         self.run, self.optim = run, run.optim
@@ -129,7 +129,7 @@ class FirstSteps:
             if all(map(np.array_equal, leaf.parameters.values(), weights))
             and any(gradient.any() for gradient in leaf.gradients.values())
         ]
-        # One that has moved nothing at all may be adding up gradients.
+        # A callable that has moved nothing at all may be adding up gradients.
         patience = ADDED_UP if len(self.unchanged) == len(self.trained) else 2
         if not self.unchanged or self.steps >= patience:
             self.end()

@@ -1,4 +1,4 @@
-"""Whether a net, its loss, its optimizer and its metrics go together, and what is taken where nothing is given."""
+"""Whether a net, its loss, its optimizer and its metrics go together, and what is taken if nothing is given."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Array = np.ndarray
 
 
 def check_callable(what: str, value: Any, usual: str) -> None:
-    """TypeError for what is no optimizer, or no loss; `usual` is the example where no other suggests itself."""
+    """TypeError for what is no optimizer, or no loss. `usual` is the example if no other suggests itself."""
     home: Any = {"optim": _optim, "loss": _loss}[what]
     if isinstance(value, type):
         known = f"{what}." if getattr(home, value.__name__, None) is value else ""
@@ -48,7 +48,7 @@ def check_smallest(net: Any, x: Array) -> None:
 
 
 def check_first(net: Any, loss: Any, x: Array) -> None:
-    """ValueError for a loss that can't take the predictions for x; some losses can only tell when there are some."""
+    """ValueError if the loss can't take the predictions for x. Some losses can tell only from the predictions."""
     asks = isinstance(loss, _loss.Loss) and type(loss).check_pred is not _loss.Loss.check_pred
     if asks and not ends_in_softmax(net):
         pred = (net if net.input_shape is not None else net.copy()).predict(x)
@@ -57,7 +57,7 @@ def check_first(net: Any, loss: Any, x: Array) -> None:
 
 
 def last_layer(net: Any) -> layers.Layer:
-    """The last layer, of the last Model within where there is one; other containers do more than chain."""
+    """The last layer. If that is a Model, it is the last layer within; other containers do more than chain."""
     last = net.layers[-1]
     while isinstance(last, layers.Model):
         last = last.layers[-1]
@@ -69,7 +69,7 @@ def ends_in_softmax(net: Any) -> bool:
 
 
 def usual_loss(net: Any, y: Any) -> Any:
-    """The loss for targets y where none is given."""
+    """The loss for targets y if none is given."""
     if ends_in_softmax(net):
         return _loss.CrossEntropy()
     if isinstance(last_layer(net), layers.Sigmoid) and y is not None and ((y >= 0) & (y <= 1)).all():
@@ -90,7 +90,7 @@ def named_metrics(net: Any, metrics: Any, loss: Any) -> dict[str, Any]:
 
 
 def doubts(net: Any, loss: Any) -> Iterator[str]:
-    """What a training is warned of: it can be done, and hardly anyone means it."""
+    """What a training warns of: it is possible, but hardly anyone means it."""
     if any(leaf.parameters for leaf in net.leaves()) and not net.trainable:
         yield "every layer with parameters is frozen, so that this training changes none: set layer.frozen = False."
     row = [

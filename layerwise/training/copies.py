@@ -11,7 +11,7 @@ from layerwise import layers
 
 
 def seeds_of(seed: Any, copies: int | None) -> list[int]:
-    """The seed of each copy: those given, or one and those that follow it; drawn where none is given."""
+    """The seed of each copy: the given ones, or a single one and those that follow it. Without any, one is drawn."""
     if seed is None:
         seed = np.random.SeedSequence().entropy % 2**63  # type: ignore[operator]
     several = isinstance(seed, (list, tuple, np.ndarray)) and copies is not None

@@ -34,7 +34,7 @@ def check_lengths(what: str, x: Array, y: Array) -> None:
 def converted(
     what: str, array: Array, dtype: Any, rows: Callable[[Array], Array] | None = None, where: str = ""
 ) -> Array:
-    """The array, C-contiguous and of that dtype. ValueError where a number is not finite, before or after. The message
+    """The array, C-contiguous and of that dtype. ValueError if a number is not finite, before or after. The message
     counts its rows by `rows`, a function of their numbers in this array, and ends with `where`."""
     with np.errstate(all="ignore"):
         result = np.ascontiguousarray(array, dtype)
@@ -120,9 +120,9 @@ class ArrayBatches:
         return len(self.bounds) > 1
 
     def epoch(self, rngs: list[np.random.Generator] | None, skip: int = 0) -> Iterable[Batch]:
-        """The batches of one epoch but the first `skip`, shuffled where generators are given. Several are those of a
-        stack of copies: each copy has an order of its own, and the arrays have one more axis in front; `of_each_copy`
-        is then True."""
+        """The batches of one epoch but the first `skip`, shuffled if generators are given. Several generators are those
+        of a stack of copies: each copy has an order of its own, and the arrays have one more axis in front. Then
+        `of_each_copy` is True."""
         self.of_each_copy = rngs is not None and len(rngs) > 1 and len(self.bounds) > 1
         # One batch that holds every row is the same in any order: it needs no shuffling and no copy.
         if self._whole is not None and self.part is None and all(self._in_memory):
@@ -226,7 +226,7 @@ class IterableBatches:
 
 
 def split(x: Any, y: Any, weight: Any, fraction: float) -> tuple[Any, Any, Any, list[Array | None]]:
-    """The last rows held out: training x, y and weight, and the three of the rest."""
+    """x, y and weight of the rows to train on, and a list of those three of the last rows, which are held out."""
     x, y = arguments.as_array("x", x), arguments.as_array("y", y)
     check_lengths("", x, y)
     n = round(len(x) * fraction) if 0 < fraction < 1 else 0
@@ -246,7 +246,7 @@ def split(x: Any, y: Any, weight: Any, fraction: float) -> tuple[Any, Any, Any, 
 
 
 def class_weights(given: Any, y: Array | None, loss: Any) -> dict[int, float]:
-    """class_weight as a dict, class number -> weight; y is None where rows come in batches."""
+    """class_weight as a dict, class number -> weight; y is None if rows come in batches."""
     if isinstance(given, str) and given == "balanced":
         if y is None:
             raise ValueError(
@@ -330,8 +330,8 @@ class DataAdapter:
             self.loss.check_real(y, classes)
 
     def weights(self, y: Array, weight: Any, steps: tuple[int, ...]) -> Array | None:
-        """What each row weighs, or each of its time steps: the samples' weights, those of arrays scaled to mean 1
-        unless the loss sums its batch, times the classes'."""
+        """What each row weighs, or each of its time steps: the weight of the sample times that of its class. The sample
+        weights of arrays are scaled to mean 1 first, unless the loss sums its batch."""
         if weight is None and self.class_weight is None:
             return None
         what = f"{self.what}sample_weight"

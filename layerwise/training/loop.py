@@ -31,11 +31,11 @@ Array = np.ndarray
 
 
 class Run:
-    """One call of `train`, as callbacks see it: net, optim, loss, history, epochs, epoch and step (both finished)."""
+    """One call of `train`, as callbacks see it: net, optim, loss, history, epochs; epoch and step, those finished."""
 
     means_type = RunningMeans
     pauses = True  # a training that a TimeLimit ends within an epoch goes on from there
-    rng_states_of_ranks: list[Any] | None = None  # where several processes train one net, at a checkpoint
+    rng_states_of_ranks: list[Any] | None = None  # at a checkpoint of several processes
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Run:
         self.resumed: dict[str, Any] | None = None  # the state that it goes on from, and its file
         self.resumed_from: Any = None
         self.epoch_at_first = self.step_at_first = 0
-        self.begun = False  # the callbacks are where they were, too
+        self.begun = False  # the callbacks have begun, and have their states of the file
         self.ctrl_c: Any = interrupts.Held()
         self.callbacks = [adapter.callback for adapter in adapters]
         self.ended_by: list[str] = []  # the names of the callbacks that ended it
@@ -84,15 +84,15 @@ class Run:
         self._callbacks.check_run(self)
 
     def check(self, rows: Any, validation: Any, shuffle: bool) -> None:
-        """Where several processes train one net, ValueError unless all were given the same."""
+        """ValueError if several processes train one net and were not all given the same."""
 
     # From the first step to the last.
 
     def train(
         self, validation: Any, shuffle: bool, verbose: bool, saved: Any, path: Any, before: Rollback | None
     ) -> Any:
-        """The History of the whole training. With `saved`, the state in the file `path`, it goes on from there; where
-        the state turns out not to fit, all is as it was `before`."""
+        """The History of the whole training. `saved` is the state in the file `path`: the training goes on from there.
+        If the state turns out not to fit, all goes back to what it was `before`."""
         with interrupts.Held() as ctrl_c:
             self.ctrl_c = ctrl_c
             try:
@@ -109,7 +109,7 @@ class Run:
                 if before is not None and not self.begun:  # what the file holds has turned out not to fit
                     before.restore()
                 raise
-        # Asked when the handler is put back: until then Ctrl-C is only noted, and what comes later raises.
+        # Asked here, when the handler is put back: until then a Ctrl-C is only noted, and a later one raises.
         history.interrupted = history.interrupted or ctrl_c.asked
         return history
 
@@ -118,7 +118,7 @@ class Run:
         # A thread of BLAS that waits for the next product keeps its core busy: a quarter of a convolutional net's time.
         threaded = any(leaf.threaded for leaf in self.net.leaves())
         blas = threads.single_blas() if threaded else contextlib.nullcontext()
-        # Overflow is met with an error of ours; entered once, since it costs as much as a layer.
+        # Overflow becomes an error of ours. The context is entered once, since that costs as much as a layer.
         with self._trusting(), np.errstate(all="ignore"), blas:
             ctrl_c = self.ctrl_c
             try:
@@ -138,7 +138,7 @@ class Run:
         net, loss = self.net, self.loss
         if net.training:
             raise RuntimeError("this net is being trained already: train was called from within train.")
-        if getattr(loss, "_trusted", False):  # it serves another training now, in a thread or around this one
+        if getattr(loss, "_trusted", False):  # another training uses it now, in a thread or around this one
             loss = self.loss = copy.copy(loss)
         net.training = True
         net._workspace.repeatable = may_reevaluate(self.given)
@@ -170,7 +170,7 @@ class Run:
         except BaseException as error:
             failed = error
             raise
-        finally:  # before `end`, which may put other weights there
+        finally:  # before the callbacks' `end`: it may put other weights into the net
             ctrl_c.raises = False
             try:
                 if hasattr(self.optim, "finish"):
@@ -185,7 +185,7 @@ class Run:
     def _fit_epochs(self, rows: Any, validation: Any, shuffle: bool) -> None:
         self._rows = rows
         order = self.net._order if shuffle else None
-        self._order = order if order and self.callbacks and rows.draws else None  # what a checkpoint has of it
+        self._order = order if order and self.callbacks and rows.draws else None  # what a checkpoint keeps of it
         snapshot = Snapshot(self.net, self.optim, order if order and rows.draws else ())
         means = self.means = self.means_type(self.loss, self.metrics)
         if not hasattr(self.optim, "update"):  # a plain callable: an Optimizer watches its own rule, `blocks.watch`
@@ -225,14 +225,14 @@ class Run:
                 return
 
     def _place(self) -> tuple[int, bool]:
-        """How many batches of the first epoch a training that goes on has had, and whether it stays ended."""
+        """Of a training that goes on: how many batches of its first epoch are done, and whether it stays ended."""
         if self.resumed is None:
             return 0, False
         ended = self.resumed["stopped"]
         return self.resumed["batches"], ended and self._all_reduce(self._stays_ended(self.resumed.get("ended_by")))
 
     def _stays_ended(self, by: list[str] | None) -> bool:
-        """Whether a training that callbacks had ended is at its end still: a warning says why, and how to go on."""
+        """Whether a training that callbacks ended stays ended. A warning says why, and how to go on."""
         reasons = self._callbacks.reasons_to_stay_ended(self, by)
         if self.net.stopped is not None and self.net.stopped.all():
             reasons.append("all its copies have diverged: begin anew")
@@ -250,13 +250,13 @@ class Run:
             self.means.restore(self.resumed["totals"])
 
     def _note_place(self, step: int) -> None:
-        """The epoch began with this step: its batches are found again by the generators of their order."""
+        """Note that the epoch began with this step. The generators of the order find its batches again."""
         self.epoch_began = step
         if self._order is not None:
             self.order_began = [rng.bit_generator.state for rng in self._order]
 
     def _end_epoch(self, logs: dict[str, Any], ended: bool) -> bool:
-        """What is done with the numbers of an epoch; True if the training ends here."""
+        """Do what there is to do with the numbers of an epoch. True if the training ends here."""
         self.epoch += 1
         for name, value in logs.items():
             self.history.setdefault(name, []).append(value)
@@ -293,8 +293,8 @@ class Run:
         return False
 
     def run_batch(self, batch: data.Batch, means: RunningMeans) -> bool:
-        """One step: forward, loss, backward, update. Where several processes train one net, False at the epoch's end,
-        to which all come together."""
+        """One step: forward, loss, backward, update. True; but False at the end of an epoch that several processes
+        train together, where they all come to their end."""
         x, y, weight = batch
         net = self.net
         with net._workspace.step():
@@ -326,7 +326,7 @@ class Run:
     # Where several processes train one net, they agree.
 
     def _all_reduce(self, ends: bool) -> bool:
-        """Whether to end, which the callbacks here say."""
+        """Whether the training ends: what the callbacks of this process say."""
         return ends
 
     def _agreed_after_epoch(self, ends: bool) -> bool:
@@ -340,7 +340,7 @@ class Run:
 
     def save_when_done(self, path: Any, weights_only: bool = False) -> None:
         """Write the net and the state of the training, or the net alone, as soon as all callbacks have done their part
-        of this step or epoch: it goes on from there."""
+        of this step or epoch. A training that is resumed goes on from there."""
         self._to_save.append((path, weights_only))
 
     def _save(self, ended: bool) -> None:
@@ -367,7 +367,7 @@ class Run:
         )
 
     def _failed(self, error: BaseException, snapshot: Snapshot) -> BaseException:
-        """The error to raise, after going back where the training diverged, or had not made a step yet."""
+        """The error to raise. If the training diverged, or had not made a step yet, all goes back first."""
         if isinstance(error, FloatingPointError):  # an optimizer refused the gradients
             error = self.divergence(str(error), self.step + 1)
         if isinstance(error, DivergenceError):
@@ -382,7 +382,7 @@ class Run:
 
 
 class StackRun(Run):
-    """The training of a stack of copies: a copy whose loss or gradient is not finite stops there, the others go on.
+    """The training of a stack of copies. A copy whose loss or gradient is not finite stops there; the others go on.
 
     `history.diverged` marks those that stopped, (S,).
     """

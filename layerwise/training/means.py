@@ -21,15 +21,15 @@ def is_summed(loss: Any) -> bool:
 
 
 def value_of(loss: Any, pred: Array, y: Array, weight: Array | None, copies: int | None) -> Any:
-    """loss(pred, y), with the weights where there are any, and of a stack with the number of its copies."""
+    """loss(pred, y); with the weights, if there are any, and for a stack with the number of its copies."""
     if copies is not None:
         return loss(pred, y, weight, copies=copies)
     return loss(pred, y) if weight is None else loss(pred, y, weight)
 
 
 def shares(loss: Any, n: int, weight: Array | None, copies: int | None = None) -> tuple[Any, Any]:
-    """(sum(c), sum(u c)) of the last batch, of n rows: what they count in a mean over several batches, and what they
-    weigh there. u is the weight; c is 1 but for CrossEntropy(weight=, ignore_index=), whose mean divides by it."""
+    """(sum(c), sum(u c)) of the last batch, of n rows: what the rows count in a mean over several batches, and what
+    they weigh there. u is the weight; c is 1 but for CrossEntropy(weight=, ignore_index=), whose mean divides by it."""
     counts = loss.counts if isinstance(loss, _loss.Loss) else None
     if counts is None and weight is None:
         return n, n
@@ -111,7 +111,7 @@ class RunningMeans:
         vars(self).update({"shares": of_all} | sums)
 
     def add(self, value: float, pred: Array, y: Array, weight: Array | None) -> None:
-        """One batch; the value of a weighted one is that of WeightedLoss."""
+        """Add one batch. If it is weighted, its value is that of WeightedLoss."""
         n = count = share = len(pred)
         if weight is not None or (self.ours and self.of.counts is not None):
             count, share = shares(self.of, n, weight)

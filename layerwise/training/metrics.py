@@ -3,8 +3,8 @@
 A metric of your own is any such callable. One that has an argument `sample_weight` is given the weights, where there
 are any. `evaluate` and validation give a metric all rows at once; what a training shows is the running mean of its
 values over the batches, weighted by their rows (which for "r2", "rmse", "auc" and the like is not the value of all
-rows). All that stand here equal scikit-learn's, with weights too. Shapes: N batch, C classes, `...` any axes. Knows no
-other module.
+rows). All that stand here equal scikit-learn's, with weights too. Shapes: N batch, C classes, `...` any axes. This
+module imports no other of ours.
 
     of one class a row      accuracy, categorical_accuracy, top_5_accuracy, balanced_accuracy, confusion_matrix
     of columns of yes, no   binary_accuracy, subset_accuracy
@@ -25,8 +25,8 @@ Array = np.ndarray
 
 
 def classes(real: Array, shape: tuple[int, ...], threshold: float = 0.5) -> Array:
-    """Class numbers (N, ...) of what has a column or more for each sample, `shape` (N, ..., C), or of class numbers
-    (N, ...) themselves. ValueError for another shape."""
+    """Class numbers (N, ...). `real` has one column or more for each sample, `shape` (N, ..., C), or it holds class
+    numbers (N, ...) already. ValueError for another shape."""
     if real.shape == shape:
         return real.argmax(-1) if shape[-1] > 1 else (real[..., 0] > threshold).astype(np.int64)
     if real.shape != shape[:-1]:
@@ -53,11 +53,11 @@ def class_numbers(y: Array, labels: tuple[float, float] = (0, 1)) -> Array:
 def accuracy(
     pred: Array, real: Array, threshold: float = 0.5, multilabel: bool = False, sample_weight: Array | None = None
 ) -> float:
-    """The share of rows whose largest column is the right one; of one column, those on the right side of
-    `threshold`: 0.5 for probabilities, 0 for raw scores. The targets are class numbers, one-hot or one column.
+    """The share of rows whose largest column is the right one. With one column, it is the share of rows on the right
+    side of `threshold`: 0.5 for probabilities, 0 for raw scores. The targets are class numbers, one-hot or one column.
 
-    With `multilabel` each column is a yes or no of its own: binary_accuracy. By name it is so after a Sigmoid, and with
-    BinaryCrossEntropy or another loss that is `binary`; not after a Softmax.
+    With `multilabel` each column is a yes or no of its own: binary_accuracy. The metric "accuracy" is that after a
+    Sigmoid, and with BinaryCrossEntropy or another loss that is `binary`; it is not after a Softmax.
     """
     if multilabel and real.shape == pred.shape:
         return binary_accuracy(pred, real, threshold, sample_weight)
@@ -107,7 +107,7 @@ def confusion_matrix(pred: Array, real: Array, threshold: float = 0.5, sample_we
 
 
 def balanced_accuracy(pred: Array, real: Array, threshold: float = 0.5, sample_weight: Array | None = None) -> float:
-    """The mean over the classes in the targets of the share of their rows that are predicted right."""
+    """The share of its rows that are predicted right, for each class in the targets; the mean of these shares."""
     matrix = confusion_matrix(pred, real, threshold, sample_weight)
     rows = matrix.sum(1)
     return float(np.mean(np.diag(matrix)[rows > 0] / rows[rows > 0]))
@@ -123,9 +123,9 @@ def precision(
 ) -> float:
     """Of the rows taken for a class, the share that is of it; 0 where there are none.
 
-    Of two classes, in one column or two, that of class 1; of more, or of several labels, or with `macro` (by name:
-    "precision_macro"), the mean over the classes that occur, or over all labels: average="binary" and "macro" in
-    scikit-learn.
+    With two classes, in one column or two, it is that of class 1. With more classes, with several labels, or with
+    `macro` (by name: "precision_macro"), it is the mean over the classes that occur, or over all labels. In
+    scikit-learn the two are average="binary" and "macro".
     """
     return _score("precision", pred, real, threshold, multilabel, sample_weight, macro)
 
@@ -254,7 +254,7 @@ def _columns(name: str, pred: Array, real: Array, weight: Array | None) -> tuple
 def _counts(
     pred: Array, real: Array, threshold: float, multilabel: bool, weight: Array | None
 ) -> tuple[Array, Array, Array]:
-    """Of each class or label: the rows of it that are taken for it, those taken for it, those of it."""
+    """For each class or label: its rows that are taken for it, all rows taken for it, all its rows."""
     if not multilabel or pred.shape[-1] == 1:
         matrix = confusion_matrix(pred, real, threshold, weight)
         return np.diag(matrix), matrix.sum(0), matrix.sum(1)
@@ -287,8 +287,8 @@ NAMED |= {f"{each.__name__}_macro": functools.partial(each, macro=True) for each
 
 
 class Chosen:
-    """A metric as `train` and `evaluate` call it: with the weights, if it takes them; one by name without the rows
-    whose class number is `ignore_index`."""
+    """A metric as `train` and `evaluate` call it: with the weights, if it takes them. A metric by name does not see the
+    rows whose class number is `ignore_index`."""
 
     def __init__(self, name: str, function: Callable[..., float], own: bool, ignore_index: int | None = None) -> None:
         self.name = name

@@ -32,7 +32,7 @@ class ProgressBar:
 
 
 def _median(value: Any) -> float:
-    """A number itself; of a number for each copy, the median of those that are finite."""
+    """The number itself; or of an array with one for each copy, the median of those that are finite."""
     finite = np.asarray(value)[np.isfinite(value)] if np.ndim(value) else np.asarray([value])
     return float(np.median(finite)) if finite.size else math.nan
 

@@ -6,7 +6,7 @@ which are made again; functions and classes of the user's own are named too, and
 
     state_of   the state of a run
     state_in   the state in a file
-    check      whether it is that of this run, and sound: before anything is changed
+    check      refuses a state that is damaged, or not of this run, before anything is changed
     restore    the run, its net and its optimizer, as they were then
 """
 
@@ -83,7 +83,7 @@ def state_of(run: Any, stopped: bool) -> dict[str, Any]:
 
 
 def _as_array(values: list[Any]) -> Any:
-    """One array of a number for each epoch, or for each copy (E, S): a tenth of the time that JSON takes."""
+    """One array with a number for each epoch, or for each copy too, (E, S). JSON would take ten times as long."""
     try:
         array = np.asarray(values)
     except ValueError:  # rows of different lengths
@@ -133,7 +133,7 @@ def _check_settings(state: dict[str, Any], run: Any, path: Any) -> None:
     if kinds != given:
         raise ModelFileError(f"{path} is of a training by {kinds}, this one is by {given}: give the same loss.")
     known = state["loss"]
-    if "own" not in known:  # a file of an earlier version lacks the arguments that came later: they have their defaults
+    if "own" not in known:  # a file of an earlier version lacks later arguments: they have their defaults
         known = serialize.encode_settings(serialize.decode_settings(known, "loss"))
     if known != loss:
         raise ModelFileError(
@@ -208,7 +208,7 @@ def _check_sound(state: dict[str, Any], net: Any, lead: tuple[int, ...], path: A
 
 
 def _rows_of(rows: Any, batches: int) -> int | None:
-    """How many rows the first batches of an epoch have; None where there are not as many, or no place within it."""
+    """How many rows the first batches of an epoch have. None if there are fewer batches, and for an iterable."""
     if not hasattr(rows, "bounds") or batches > rows.steps:
         return None
     sizes = [stop - start for start, stop in rows.bounds]
@@ -232,7 +232,7 @@ def _is_number(value: Any, lead: tuple[int, ...]) -> bool:
 
 
 def restore(state: dict[str, Any], run: Any) -> None:
-    """Put the run, its net and its optimizer where the state was taken; the callbacks' states come after `begin`."""
+    """Put the run, its net and its optimizer back to the moment of the state. Callbacks follow after `begin`."""
     net = run.net
     frozen = state.get("frozen", [leaf.path for leaf in net.leaves() if leaf._frozen])  # as in an older file
     for leaf in net.leaves():

@@ -49,7 +49,7 @@ class Snapshot:
 
 
 class Rollback:
-    """A net, built or not, and its optimizer before a training goes on from a file, which may turn out not to fit."""
+    """A net, built or not, and its optimizer, as they were before a file is read that may turn out not to fit."""
 
     def __init__(self, net: Any, optim: Any) -> None:
         self.optim = optim

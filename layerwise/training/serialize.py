@@ -1,4 +1,4 @@
-"""Objects as what JSON can hold, and objects made from that: one encoder for all that a file says beside its arrays.
+"""Objects turned into what JSON can hold, and back: one encoder for all that a file says beside its arrays.
 
 Numbers, strings, None and lists stand for themselves. Everything else is a dict, whose key says what it is:
 
@@ -57,7 +57,7 @@ class Encoder:
 
 
 class Decoder:
-    """What an Encoder made, as a value again. An error of any type for what none makes: `files.reading` takes it."""
+    """A value again, from what an Encoder made. Anything else is an error of any type: `files.reading` takes it."""
 
     def decode(self, value: Any) -> Any:
         if isinstance(value, list):
@@ -142,7 +142,7 @@ class NetEncoder(Encoder):
 
 
 def _config(layer: layers.Layer) -> dict[str, Any]:
-    """What the layer's class is called with when it is loaded. ValueError where it can't be."""
+    """The arguments with which `load` calls the layer's class. ValueError if it can't."""
     config, init = layer.config(), _signature(type(layer).__init__)
     takes = init.parameters
     if "name" not in takes and not any(each.kind is each.VAR_KEYWORD for each in takes.values()):
@@ -233,7 +233,7 @@ def of_header(header: dict[str, Any]) -> Any:
 
 
 def _of_version_1(description: Any) -> Any:
-    """As it is today: the arguments of a layer stood beside its type."""
+    """A description of version 1 as it is today. In version 1 the arguments of a layer stood beside its type."""
     if not isinstance(description, dict) or "type" not in description:
         return _with_each(description, _of_version_1)
     encoded = {name: value for name, value in description.items() if name in ("type", "own", "frozen")}
@@ -242,8 +242,8 @@ def _of_version_1(description: Any) -> Any:
 
 def seedless(description: Any, models: Collection[str], brought: Collection[str] = ("stopped",)) -> Any:
     """The description of a net without the seeds of the classes `models`, and without what else a checkpoint has
-    `brought`: the copies that stopped, the layers that are frozen. An argument that a layer has got since the file was
-    written has its default."""
+    `brought`: the copies that stopped, the layers that are frozen. An argument that is newer than the file has its
+    default."""
     if not isinstance(description, dict) or "type" not in description:
         return _with_each(description, lambda each: seedless(each, models, brought))
     without = "seed" if description["type"] in models else None
@@ -261,7 +261,7 @@ def _defaults(description: dict[str, Any]) -> dict[str, Any]:
 
 
 def _with_each(description: Any, change: Callable[[Any], Any]) -> Any:
-    """The same, `change` made of all that a list or a dict holds."""
+    """The same, with `change(each)` in place of each thing that a list or a dict holds."""
     if isinstance(description, list):
         return [change(each) for each in description]
     if isinstance(description, dict) and "dict" in description:
@@ -298,8 +298,8 @@ class SettingsEncoder(Encoder):
 
 
 def decode_settings(encoded: Any, what: str) -> Any:
-    """The optimizer ("optim") or loss ("loss") that `encode_settings` was given. ModelFileError where it needs
-    something of the user's own, which is then to be given."""
+    """The optimizer ("optim") or loss ("loss") that `encode_settings` was given. ModelFileError if it needs something
+    of the user's own: the user gives it then."""
     value = SettingsDecoder(what).decode(encoded)
     if not isinstance(value, optim.Optimizer if what == "optim" else loss.Loss):
         raise ModelFileError(f"the file has {value!r}, which is no {what} of ours.")
