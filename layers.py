@@ -188,7 +188,7 @@ class Layer(Base):
         """Declare the parameters and fill them. A stack of copies has a seed for each copy."""
         if self.input_shape is None:
             self.setup(input_shape)
-        for place, leaf in enumerate(self.leaves()):
+        for place, leaf in enumerate(self.leaf_layers()):
             leaf._seeds = [None if seed is None else (seed, 3, place) for seed in seeds]
             leaf._rngs = None
         # Not (seed, 0), which is the stream of default_rng(seed): people make their data with that.

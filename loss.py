@@ -436,19 +436,19 @@ class CrossEntropy(Loss):
         weight = None if self.weight is None else np.array(self.weight, pred.dtype)
         self.counts = None
         if real.ndim < pred.ndim:
-            taken = real != self.ignore_index if self.ignore_index is not None else np.ones(real.shape, bool)
-            numbers = np.where(taken, real, 0)
+            consumed = real != self.ignore_index if self.ignore_index is not None else np.ones(real.shape, bool)
+            numbers = np.where(consumed, real, 0)
             target = np.zeros_like(pred)
             np.put_along_axis(target, numbers[..., None], 1, -1)
             if self._counts_rows:
-                self.counts = taken.astype(pred.dtype) if weight is None else taken * weight[numbers]
+                self.counts = consumed.astype(pred.dtype) if weight is None else consumed * weight[numbers]
         else:
             target = real
         if self.label_smoothing:
             target = target * (1 - self.label_smoothing) + self.label_smoothing / pred.shape[-1]
         if weight is not None:
             target = target * weight
-        return target * taken[..., None] if self.counts is not None else target
+        return target * consumed[..., None] if self.counts is not None else target
 
     def derivative(self, scale: Any) -> Array:
         p, target, numbers = self.kept

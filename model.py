@@ -126,7 +126,7 @@ class Model(_layers.Chain):
                 raise ValueError(
                     f"{self.label} has no parameters yet: call build(input_shape), or pass a batch through."
                 )
-            self._layout, self._laid_out = lay_out(self.leaves(), flat), (flat, flat.version)
+            self._layout, self._laid_out = lay_out(self.leaf_layers(), flat), (flat, flat.version)
         return self._layout
 
     def summary(self) -> display.Text:
@@ -224,8 +224,8 @@ class Model(_layers.Chain):
                 "this batch can't be evaluated again: the random numbers of a training step are repeated only for an "
                 "optimizer whose class has reevaluate = True."
             )
-        drawn = [leaf for leaf in self.leaves() if training and leaf.rng_state is not None]
-        buffers = [(value, value.copy()) for leaf in self.leaves() for value in leaf.buffers.values()]
+        drawn = [leaf for leaf in self.leaf_layers() if training and leaf.rng_state is not None]
+        buffers = [(value, value.copy()) for leaf in self.leaf_layers() for value in leaf.buffers.values()]
         for leaf in drawn:
             leaf.rng.bit_generator.state = leaf.rng_state
         workspace, cursor = self._workspace, self._workspace.cursor

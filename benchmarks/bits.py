@@ -157,9 +157,9 @@ NETS = {
 
 
 def trained(name, epochs, **resume):
-    parts, x, y, optimizer, arguments = NETS[name]()
+    members, x, y, optimizer, arguments = NETS[name]()
     arguments = {"epochs": epochs, "batch_size": 16, "verbose": False} | arguments | resume
-    net = layers.Model(parts, seed=7, **arguments.pop("model", {}))
+    net = layers.Model(members, seed=7, **arguments.pop("model", {}))
     return net, optimizer, net.train(x, y, optim=optimizer, **arguments)
 
 

@@ -165,7 +165,7 @@ def work(library, connection):
         return
     connection.send("ready")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    made = {}
+    created = {}
     while (request := connection.recv()) is not None:
         name, way = request
         if name == "limit":
@@ -173,14 +173,14 @@ def work(library, connection):
         elif name == "memory":
             connection.send((before / 1024, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
         elif name == STEP:
-            if name not in made:
-                made = {name: library.net()}
-            connection.send(min(made[name](5)))
+            if name not in created:
+                created = {name: library.net()}
+            connection.send(min(created[name](5)))
         else:
-            if name not in made:
-                made = {name: library.layer(*LAYERS[name])}
-                made[name]["forward"]()
-            connection.send(timed(made[name][way], 3))
+            if name not in created:
+                created = {name: library.layer(*LAYERS[name])}
+                created[name]["forward"]()
+            connection.send(timed(created[name][way], 3))
 
 
 class Process:

@@ -112,9 +112,9 @@ def divided(net, rule, error, x, y, batch, epochs):
     split.leave()
     steps = -(-len(x) // batch)
     step = statistics.median(plain[1:]) / steps
-    slower, *parts = (np.median(watched, axis=0) / steps).tolist()
-    found = {"step": step, **dict(zip(PARTS, parts, strict=True))}
-    return found | {"rest": step - sum(parts), "wrapping": slower - step}
+    slower, *members = (np.median(watched, axis=0) / steps).tolist()
+    found = {"step": step, **dict(zip(PARTS, members, strict=True))}
+    return found | {"rest": step - sum(members), "wrapping": slower - step}
 
 
 def where(name, o):
@@ -134,10 +134,10 @@ def limit(name, o):
     size, length = o["limit_size"], o["limit_size"] ** 2 * 8
     a, b = (np.full((size, size), value, np.float32) for value in (0.5, 2.0))
     source, target = np.ones(length, np.float32), np.empty(length, np.float32)
-    parts = list(zip(np.array_split(target, o["threads"]), np.array_split(source, o["threads"]), strict=True))
+    members = list(zip(np.array_split(target, o["threads"]), np.array_split(source, o["threads"]), strict=True))
     with ThreadPoolExecutor(o["threads"]) as pool:
         product = peers.timed(lambda: a.dot(b), o)["seconds"]
-        copied = peers.timed(lambda: list(pool.map(lambda pair: np.copyto(*pair), parts)), o)["seconds"]
+        copied = peers.timed(lambda: list(pool.map(lambda pair: np.copyto(*pair), members)), o)["seconds"]
     return {"flops": 2 * size**3 / product, "bandwidth": 2 * source.nbytes / copied, "blas": blas()}
 
 

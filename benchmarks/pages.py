@@ -170,7 +170,7 @@ def draw(result, path):
     except ImportError:
         raise SystemExit("--chart needs a package: pip install matplotlib") from None
     path.parent.mkdir(parents=True, exist_ok=True)
-    made = {}
+    created = {}
     named = {}
     for name, each in result["workloads"].items():
         shown = {peer: ratio for peer, ratio in each["ratios"].items() if peer in COLOURS}
@@ -178,12 +178,12 @@ def draw(result, path):
             named[name] = shown
     if named:
         ratios(Figure, named).savefig(path, dpi=160)
-        made["Ratios, ours over theirs, for each piece of work"] = path
+        created["Ratios, ours over theirs, for each piece of work"] = path
     if "growth" in result:
         beside = path.with_stem(f"{path.stem}_growth")
         growth(Figure, result).savefig(beside, dpi=160)
-        made["The time of a step against width, depth and batch"] = beside
-    return made
+        created["The time of a step against width, depth and batch"] = beside
+    return created
 
 
 def ratios(figure_class, named):

@@ -153,15 +153,15 @@ def prepare(folder, o):
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "layerwise" / "mnist.npz"
     real = bool(os.environ.get("LAYERWISE_DATA")) or cache.exists()
     if real:
-        parts = dict(zip(("train", "test"), datasets.mnist(flat=True), strict=True))
+        members = dict(zip(("train", "test"), datasets.mnist(flat=True), strict=True))
     else:
         rng = np.random.default_rng(0)
         teacher = rng.standard_normal((784, 10), np.float32)
-        parts = {}
+        members = {}
         for part in ("train", "test"):
             x = rng.random((o[f"{part}_rows"], 784), np.float32)
-            parts[part] = x, ((x - 0.5) @ teacher).argmax(1)
-    for part, arrays in parts.items():
+            members[part] = x, ((x - 0.5) @ teacher).argmax(1)
+    for part, arrays in members.items():
         for name, array in zip("xy", arrays, strict=True):
             np.save(Path(folder) / f"{name}_{part}.npy", array[: o[f"{part}_rows"]])
     return "MNIST" if real else "random numbers of MNIST's shapes"

@@ -122,18 +122,18 @@ def on_digits(make, budget):
     x, y = datasets.digits()
     order = np.random.default_rng(0).permutation(len(x))
     x, y = x[order], y[order]
-    held = len(x) // 4
+    stored = len(x) // 4
     right, value = [], []
     for seed in range(3):
         net = layers.Model([layers.Linear(32), layers.ReLU(), layers.Linear(10), layers.Softmax()], seed=seed)
         rule = make()
         if type(rule).__name__ in FULL_BATCH:
-            good = full_batches(net, rule, loss.CrossEntropy(), x[held:], y[held:], FULL_BATCH_BUDGET)
+            good = full_batches(net, rule, loss.CrossEntropy(), x[stored:], y[stored:], FULL_BATCH_BUDGET)
         else:
-            good = batches(net, rule, loss.CrossEntropy(), x[held:], y[held:], 32, budget)
+            good = batches(net, rule, loss.CrossEntropy(), x[stored:], y[stored:], 32, budget)
         if not good:
             return False, (0.0, -math.inf), "diverges"
-        told = net.evaluate(x[:held], y[:held], metrics="accuracy")
+        told = net.evaluate(x[:stored], y[:stored], metrics="accuracy")
         right.append(told["accuracy"])
         value.append(told["loss"])
     accuracy = statistics.median(right)
@@ -206,11 +206,11 @@ RACE_SEEDS = 9
 
 def race(name, make, target=None, budget=RACE_BUDGET):
     """How many evaluations it takes from each seed; infinite where the budget does not do."""
-    data, parts, usual = RACES[name]
+    data, sections, usual = RACES[name]
     x, y = data()
     reached = []
     for seed in range(RACE_SEEDS):
-        net, rule, value = layers.Model(parts(), seed=seed, dtype="float64"), make(), Watched(target or usual)
+        net, rule, value = layers.Model(sections(), seed=seed, dtype="float64"), make(), Watched(target or usual)
         while value.calls < budget and value.reached == math.inf:
             if not full_batches(net, rule, value, x, y, 200):
                 break

@@ -500,15 +500,15 @@ class UpdateStats:
             raise ValueError(
                 f"UpdateStats tells how one net moves, and this is a stack of {run.net.copies}: leave it out."
             )
-        for leaf in run.net.leaves():  # before the net is built, those that will have no weights are named too
+        for leaf in run.net.leaf_layers():  # before the net is built, those that will have no weights are named too
             names = ["gradient norm", "update norm", "update ratio"] * (not leaf.frozen)
             run.quantities += [f"{leaf.path} {name}" for name in [*names, "dead units"]]
         run.quantities.append("clipped steps")
 
     def begin(self, run: Any) -> None:
-        self.leaves = leaves = list(run.net.leaves())
-        self.moving = [leaf for leaf in leaves if leaf.parameters and not leaf.frozen]
-        self.gated = [leaf for leaf in leaves if getattr(leaf, "dead_below", None) is not None]
+        self.leaf_layers = leaf_layers = list(run.net.leaf_layers())
+        self.moving = [leaf for leaf in leaf_layers if leaf.parameters and not leaf.frozen]
+        self.gated = [leaf for leaf in leaf_layers if getattr(leaf, "dead_below", None) is not None]
         self.clips = [rule for rule in rules_within(run.optim) if isinstance(rule, optim.Clip)]
         self._restart(run)
 
@@ -568,10 +568,10 @@ class UpdateStats:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         (seen,) = _numbers(state, "seen")
-        leaves = {leaf.path: leaf for leaf in self.leaves}
-        moving = [leaves[path] for path in state["moving"]]
+        leaf_layers = {leaf.path: leaf for leaf in self.leaf_layers}
+        moving = [leaf_layers[path] for path in state["moving"]]
         rows = {name: values.astype(float).tolist() for name, values in state["rows"].items()}
-        alive = {leaves[path].path: flags.astype(bool) for path, flags in state["alive"].items()}
+        alive = {leaf_layers[path].path: flags.astype(bool) for path, flags in state["alive"].items()}
         np.copyto(self.before, state["before"])
         self.seen, self.moving, self.rows, self.alive = seen, moving, rows, alive
 
@@ -687,7 +687,7 @@ def _numbers(state: dict[str, Any], *names: str) -> list[Any]:
 
 def _arrays(net: Any) -> list[Any]:
     """The arrays that decide what a net predicts: the parameters, as one vector, and the running statistics."""
-    return [net.vector, *(value for leaf in net.leaves() for value in leaf.buffers.values())]
+    return [net.vector, *(value for leaf in net.leaf_layers() for value in leaf.buffers.values())]
 
 
 def _evaluation_weights(run: Any) -> Any:

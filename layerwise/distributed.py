@@ -129,7 +129,7 @@ class DistributedRun(Run):
                 rng.bit_generator.state = state
         of_ranks = (self.resumed or {}).get("draws_of_ranks") or []
         if len(of_ranks) == self.group.size:  # else they are parts of those of rank 0, as at a beginning
-            for leaf in self.net.leaves():
+            for leaf in self.net.leaf_layers():
                 for rng, state in (
                     zip(leaf.rngs, of_ranks[self.group.rank][leaf.path], strict=True) if leaf.random else ()
                 ):
@@ -209,8 +209,8 @@ class DistributedRun(Run):
         group = self.group
         ends, saves = group.comm.bcast((bool(ends), bool(self._to_save)))
         if saves and group.size > 1:  # ranks with more rows have drawn more numbers
-            leaves = [leaf for leaf in self.net.leaves() if leaf.random]
-            draws = {leaf.path: [rng.bit_generator.state for rng in leaf.rngs] for leaf in leaves}
+            leaf_layers = [leaf for leaf in self.net.leaf_layers() if leaf.random]
+            draws = {leaf.path: [rng.bit_generator.state for rng in leaf.rngs] for leaf in leaf_layers}
             self.rng_states_of_ranks = group.comm.gather(draws)
             for callback in self.callbacks:
                 if hasattr(callback, "join_ranks"):
@@ -372,8 +372,8 @@ class Distributed(optim.Wrapper):
         if not self.compared:
             self.compare(net)
         self.compared = False
-        leaves = list(net.leaves())
-        for leaf, frozen in zip(leaves, self.comm.bcast([leaf._frozen for leaf in leaves]), strict=True):
+        leaf_layers = list(net.leaf_layers())
+        for leaf, frozen in zip(leaf_layers, self.comm.bcast([leaf._frozen for leaf in leaf_layers]), strict=True):
             if leaf._frozen != frozen:  # by the file that rank 0 goes on from
                 leaf.frozen = frozen
         self._build(net)
@@ -383,7 +383,7 @@ class Distributed(optim.Wrapper):
         comm, rank = self.comm, self.rank
         comm.Bcast(net.vector)
         random: list[np.random.Generator] = []
-        for leaf in net.leaves():
+        for leaf in net.leaf_layers():
             for array in leaf.buffers.values():
                 comm.Bcast(array)
             random += leaf.rngs if leaf.random else []
@@ -420,13 +420,13 @@ class _Sums:
     """
 
     def __init__(self, group: Distributed, net: Any, metrics: dict[str, Any]) -> None:
-        moving = (leaf for leaf in net.leaves() if group.size > 1 and not leaf._frozen)
+        moving = (leaf for leaf in net.leaf_layers() if group.size > 1 and not leaf._frozen)
         arrays = [array for leaf in moving for array in leaf.buffers.values()]
         stops = list(itertools.accumulate([6 + 2 * len(metrics), *(array.size for array in arrays)]))
         self.numbers = np.zeros(stops[-1])
         self.metrics = self.numbers[6 : stops[0]].reshape(-1, 2)
-        parts = (self.numbers[start:stop] for start, stop in itertools.pairwise(stops))
-        self.statistics = list(zip(parts, arrays, strict=True))
+        members = (self.numbers[start:stop] for start, stop in itertools.pairwise(stops))
+        self.statistics = list(zip(members, arrays, strict=True))
 
     def share_statistics(self, rows: float) -> None:
         for part, array in self.statistics:
@@ -441,8 +441,8 @@ class _Agreed:
 
 def _part(group: Distributed, smallest: int, n: int) -> slice:
     """Which of n rows are this rank's: so many ranks take part that each has at least `smallest`."""
-    parts = min(group.size, max(1, n // smallest))
-    return slice(group.rank, None, parts) if group.rank < parts else slice(0, 0)
+    members = min(group.size, max(1, n // smallest))
+    return slice(group.rank, None, members) if group.rank < members else slice(0, 0)
 
 
 def _checksum(rows: Any) -> int:

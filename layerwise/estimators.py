@@ -299,14 +299,14 @@ class _Net(BaseEstimator):
         sizes = (sizes,) if isinstance(sizes, (int, np.integer)) else sizes
         if not isinstance(sizes, (list, tuple, np.ndarray)):
             raise TypeError(f"hidden_layer_sizes is a tuple of integers, got {sizes!r}.")
-        made: list[_layers.Layer] = []
+        created: list[_layers.Layer] = []
         activations = _each("activation", self.activation, len(sizes))
         rates = _each("dropout", self.dropout, len(sizes))
         for units, activation, rate in zip(sizes, activations, rates, strict=True):
-            made += [_linear(arguments.count("hidden_layer_sizes", units)), *_activation(activation)]
+            created += [_linear(arguments.count("hidden_layer_sizes", units)), *_activation(activation)]
             if rate != 0:
-                made.append(_layers.Dropout(rate))
-        return made
+                created.append(_layers.Dropout(rate))
+        return created
 
     def _x_dtype(self, hidden: Sequence[_layers.Layer]) -> Any:
         return np.int64 if hidden and getattr(hidden[0], "integer_input", False) else np.dtype(self.dtype)
@@ -611,8 +611,8 @@ def _activation(value: Any) -> list[_layers.Layer]:
         return [value.copy()]
     if not isinstance(value, str) or value.lower() not in ACTIVATIONS:
         raise ValueError(f"activation is a layer or one of {', '.join(sorted(ACTIVATIONS))}, got {value!r}.")
-    made = ACTIVATIONS[value.lower()]
-    return [] if made is None else [made()]
+    created = ACTIVATIONS[value.lower()]
+    return [] if created is None else [created()]
 
 
 def _hyper(rule: Any) -> dict[str, Any]:

@@ -431,15 +431,15 @@ def to_onnx(
         helper.make_tensor_value_info(name, kind, ["batch", *sizes])
         for name, kind, sizes in zip(("input", "output"), kinds, (shape, y.shape), strict=True)
     ]
-    made = helper.make_model(
+    created = helper.make_model(
         helper.make_graph(graph.nodes, net.name or "net", ends[:1], ends[1:], list(graph.constants.values())),
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
         producer_name="layerwise",
     )
-    graph.onnx.checker.check_model(made, full_check=True)
+    graph.onnx.checker.check_model(created, full_check=True)
     with files.replaced(path) as file:
-        file.write(made.SerializeToString())
+        file.write(created.SerializeToString())
 
 
 __all__ = ["EXPORTERS", "IR_VERSION", "OPSET", "Graph", "Value", "to_onnx"]

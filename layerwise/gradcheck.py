@@ -77,7 +77,7 @@ def gradcheck(
 
     checks = [
         (f"{leaf.path}.{name}".lstrip("."), parameter, leaf.gradients[name])
-        for leaf in net.leaves()
+        for leaf in net.leaf_layers()
         for name, parameter in leaf.parameters.items()
     ]
     for _, _, gradient in checks:
@@ -95,11 +95,11 @@ class _Forward:
 
     def __init__(self, net: Any, x: Array, training: bool, seed: int) -> None:
         self.net, self.x, self.training = net, x, training
-        leaves = list(net.leaves())
-        for place, leaf in enumerate(leaves):
+        leaf_layers = list(net.leaf_layers())
+        for place, leaf in enumerate(leaf_layers):
             leaf.rng = np.random.default_rng((seed, 2, place))
-        self.draws = [(leaf.rng.bit_generator, leaf.rng.bit_generator.state) for leaf in leaves]
-        self.buffers = [(buffer, buffer.copy()) for leaf in leaves for buffer in leaf.buffers.values()]
+        self.draws = [(leaf.rng.bit_generator, leaf.rng.bit_generator.state) for leaf in leaf_layers]
+        self.buffers = [(buffer, buffer.copy()) for leaf in leaf_layers for buffer in leaf.buffers.values()]
 
     def __call__(self) -> Array:
         for generator, state in self.draws:
@@ -116,7 +116,7 @@ def _backward(net: Any, forward: _Forward, grad: Array) -> Array | None:
     x_gradient = net.backward(grad)
     if not np.array_equal(grad, given):
         raise ValueError(f"backward of {net.label} writes into the gradient that it was given: work on a copy.")
-    for leaf in net.leaves():
+    for leaf in net.leaf_layers():
         for name, gradient in leaf.gradients.items():
             _finite(f"{leaf.label}.{name}_gradient", gradient)
     if net.integer_input:

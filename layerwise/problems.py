@@ -175,9 +175,9 @@ class Problem:
         return f"Problem({self.name!r})"
 
 
-def _code(*parts: Fingerprint) -> dict[str, Any]:
+def _code(*members: Fingerprint) -> dict[str, Any]:
     """{"code": place -> digest} of the parts in which something is one's own, where there are any."""
-    code = {place: each for part in parts if part.own for place, each in part.digests().items()}
+    code = {place: each for part in members if part.own for place, each in part.digests().items()}
     return {"code": code} if code else {}
 
 
@@ -438,13 +438,13 @@ NETS: dict[str, Callable[[], Problem]] = {
 
 def named(name: str) -> Problem | Surface:
     """The problem of that name, with its own settings. ValueError, with all the names, for another."""
-    made: Any = {**SURFACES, **NETS}.get(name) if isinstance(name, str) else None
-    if made is None:
+    created: Any = {**SURFACES, **NETS}.get(name) if isinstance(name, str) else None
+    if created is None:
         raise ValueError(
             f"there is no problem {name!r}; there are the nets {', '.join(NETS)}, and the surfaces "
             f"{', '.join(SURFACES)}. One of your own is problems.Problem(make_net, x, y, loss, batch_size)."
         )
-    return made()
+    return created()
 
 
 __all__ = [

@@ -46,7 +46,7 @@ def snapshot(net=None, optimizer=None):
     if net is not None:
         state |= {"input_shape": net.input_shape, "shuffle": [_generator(rng) for rng in net._shuffle or ()]}
         state |= {"optim": net.optim, "loss": net.loss, "training": net.training}
-        for place, leaf in enumerate(net.leaves()):
+        for place, leaf in enumerate(net.leaf_layers()):
             arrays = leaf.parameters | leaf.buffers
             state |= {f"{place}.{name}": _bits(array) for name, array in arrays.items()}
             state |= {

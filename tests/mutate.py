@@ -274,9 +274,9 @@ def main():
     names = list(every)
     if arguments.sample:
         names = random.Random(arguments.seed).sample(names, min(arguments.sample, len(names)))
-    part, parts = map(int, arguments.shard.split("/"))
+    part, members = map(int, arguments.shard.split("/"))
     done = {name for name in outcomes if outcomes[name] or not arguments.repeated}
-    names = [name for name in names[part - 1 :: parts] if name not in done]
+    names = [name for name in names[part - 1 :: members] if name not in done]
 
     tqdm.monitor_interval = 0  # its thread does not go well with forks
 

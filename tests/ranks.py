@@ -110,8 +110,8 @@ def validation(rank, folder):
     """Its metrics see all rows at once, those of a single row too, which other ranks have nothing of."""
     found = {}
     for rows in (1, 37):
-        held = X[:rows], Y[:rows], np.linspace(1, 2, rows)
-        settings = dict(epochs=2, validation=held, metrics=[by_place, "f1"], sample_weight=np.linspace(1, 2, 130))
+        stored = X[:rows], Y[:rows], np.linspace(1, 2, rows)
+        settings = dict(epochs=2, validation=stored, metrics=[by_place, "f1"], sample_weight=np.linspace(1, 2, 130))
         histories = [fit(classifier(), rule, **settings) for rule in (optim.SGD(0.1), Distributed(optim.SGD(0.1)))]
         found[rows] = [[history[f"val_{name}"] for name in ("by_place", "f1")] for history in histories]
     return found
@@ -149,7 +149,7 @@ def rank_0_gives(rank, folder):
     net.build((6,))
     group = Distributed(rule)
     group.prepare(net)
-    buffers = [float(each.sum()) for leaf in net.leaves() for each in leaf.buffers.values()]
+    buffers = [float(each.sum()) for leaf in net.leaf_layers() for each in leaf.buffers.values()]
     before = [bits(net), buffers, net.seed, group.t, group.lr]
     net, rule = classifier(1 + rank), optim.Momentum(0.05)
     fit(net, Distributed(rule))
@@ -168,9 +168,9 @@ def statistics(rank, folder):
     for k in range(size):
         part = classifier(1, "float64", layers.BatchNorm())
         part(X[k:33:size], training=True)
-        buffers = np.concatenate([each for leaf in part.leaves() for each in leaf.buffers.values()])
+        buffers = np.concatenate([each for leaf in part.leaf_layers() for each in leaf.buffers.values()])
         sums = sums + buffers * len(X[k:33:size]) / 33
-    found = np.concatenate([each for leaf in net.leaves() for each in leaf.buffers.values()])
+    found = np.concatenate([each for leaf in net.leaf_layers() for each in leaf.buffers.values()])
     # A batch of 5 rows: two of them at least for each rank that takes part.
     fit(net, net.optim, x=X[:5], y=Y[:5], batch_size=5, epochs=2)
     return {

@@ -24,8 +24,8 @@ COLUMN = X @ [[1.0], [-2.0], [0.5]]
 
 
 def classifier(*last):
-    parts = [layers.Linear(4), layers.BatchNorm(), layers.Dropout(0.2), layers.Linear(3)]
-    return layers.Model([*parts, *(last or (layers.Softmax(),))], seed=0)
+    members = [layers.Linear(4), layers.BatchNorm(), layers.Dropout(0.2), layers.Linear(3)]
+    return layers.Model([*members, *(last or (layers.Softmax(),))], seed=0)
 
 
 def scores():

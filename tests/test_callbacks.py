@@ -273,7 +273,7 @@ def test_early_stopping_puts_all_of_the_best_back_when_a_ctrl_c_cuts_in(net, mon
             ending.pop()
             for _ in range(2):
                 signal.raise_signal(signal.SIGINT)
-        yield from (value for leaf in of.leaves() for value in leaf.buffers.values())
+        yield from (value for leaf in of.leaf_layers() for value in leaf.buffers.values())
 
     class Ending:
         def end(self, run):

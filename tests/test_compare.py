@@ -100,8 +100,8 @@ def test_a_stack_of_runs_is_those_runs(name, monkeypatch):
 
     def exact(seed):  # with dropout, in float64
         *body, linear, softmax = make(seed).copy().layers
-        parts = [layer.copy() for layer in (*body, layers.Dropout(0.2), linear, softmax)]
-        return layers.Model(parts, seed=seed, dtype="float64")
+        members = [layer.copy() for layer in (*body, layers.Dropout(0.2), linear, softmax)]
+        return layers.Model(members, seed=seed, dtype="float64")
 
     problem.make_net = exact
     rates, seeds = [1e-3, 1e-2, 3e-2, 1e30], [3, 4, 5]
@@ -571,9 +571,9 @@ def test_a_line_under_another_name_or_rate_is_run_again(tmp_path, counted, other
     path = tmp_path / "runs.jsonl"
     found = short(SWEEP, path=path)
     header, *lines = map(json.loads, path.read_text().splitlines())
-    taken = next(line for line in lines if (line["optimizer"], line["lr"]) == ("SGD", 0.01))
+    consumed = next(line for line in lines if (line["optimizer"], line["lr"]) == ("SGD", 0.01))
     key = {"optimizer": "SGD", "lr": 0.01} | other
-    lines = [taken | other if {name: line[name] for name in key} == key else line for line in lines]
+    lines = [consumed | other if {name: line[name] for name in key} == key else line for line in lines]
     path.write_text("".join(json.dumps(line) + "\n" for line in [header, *lines]))
     counted.ran = 0
     assert same(found, short(SWEEP, path=path))
@@ -726,7 +726,7 @@ def step(lr, power, net, loss):
     grad = loss.backward()
     for layer in net.layers[::-1]:
         grad = layer.backward(grad)
-    for leaf in net.leaves():
+    for leaf in net.leaf_layers():
         for name, w in leaf.parameters.items():
             w -= lr * halved(leaf.gradients[name]) ** power
 

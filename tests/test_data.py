@@ -12,8 +12,8 @@ import optim
 
 def busy_net():
     """A net with random numbers and running statistics, so that another order or number of steps shows."""
-    parts = [layers.Linear(6), layers.BatchNorm(), layers.Tanh(), layers.Dropout(0.2), layers.Linear(1)]
-    return layers.Model(parts, seed=0)
+    members = [layers.Linear(6), layers.BatchNorm(), layers.Tanh(), layers.Dropout(0.2), layers.Linear(1)]
+    return layers.Model(members, seed=0)
 
 
 @pytest.fixture

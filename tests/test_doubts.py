@@ -52,9 +52,9 @@ def test_the_usual_loss_of_a_net(make, y, taken):
 def test_the_usual_loss_goes_by_all_targets_and_by_the_first_batch():
     y = YES.copy()
     y[-1] = 3.0
-    held, streamed = net(), net()
-    train(held, y, validation=0.25)
-    assert isinstance(held.loss, loss.MSE)
+    stored, streamed = net(), net()
+    train(stored, y, validation=0.25)
+    assert isinstance(stored.loss, loss.MSE)
     train(streamed, None, [(X[:20], YES[:20]), (X[20:], YES[20:])])
     assert isinstance(streamed.loss, loss.BinaryCrossEntropy)
     by_itself, told = (find_lr(net(), [(X, YES)] * 25, None, None, given, steps=20) for given in (None, streamed.loss))

@@ -343,10 +343,10 @@ def test_a_warm_start_does_not_go_on_with_another_net():
 
 def test_layers_that_have_learned_go_on():
     first = NetRegressor(**ONCE).fit(X, Y)
-    taken = first.net_[0]
-    second = NetRegressor(layers=[taken, layers.ReLU()], max_iter=1, optim=optim.SGD(lr=1e-9)).fit(X, Y)
-    assert np.allclose(second.net_[0].w, taken.w, atol=1e-6)
-    assert second.net_[0] is not taken
+    consumed = first.net_[0]
+    second = NetRegressor(layers=[consumed, layers.ReLU()], max_iter=1, optim=optim.SGD(lr=1e-9)).fit(X, Y)
+    assert np.allclose(second.net_[0].w, consumed.w, atol=1e-6)
+    assert second.net_[0] is not consumed
 
 
 def test_words_by_number():
@@ -499,12 +499,12 @@ def test_random_state_decides_everything():
 
 @pytest.mark.parametrize(("make", "y"), [(NetClassifier, LABELS), (NetRegressor, Y)])
 def test_epochs_one_by_one_are_the_same_training(make, y):
-    whole, parts = make(**ONCE, dropout=0.2).fit(X, y), make(**ONCE, dropout=0.2)
+    whole, members = make(**ONCE, dropout=0.2).fit(X, y), make(**ONCE, dropout=0.2)
     for _ in range(3):
-        parts.partial_fit(X, y)
-    assert bits(whole) == bits(parts)
-    assert whole.loss_curve_ == parts.loss_curve_
-    assert (whole.n_iter_, parts.n_iter_) == (3, 1)
+        members.partial_fit(X, y)
+    assert bits(whole) == bits(members)
+    assert whole.loss_curve_ == members.loss_curve_
+    assert (whole.n_iter_, members.n_iter_) == (3, 1)
 
 
 def test_partial_fit_is_told_the_classes():
@@ -580,10 +580,10 @@ def test_an_adaptive_rate_goes_by_the_rows_held_out():
     clf = NetClassifier(**told, early_stopping=True, optim=optim.Average(optim.SGD(lr=0.1), 0.5)).fit(X, LABELS)
     assert clf.net_.optim.lr == pytest.approx(0.1 / 5**8)  # below 1e-6
     assert clf.n_iter_ == 1 + 9 * 4
-    held = clf.history_["val_loss"]
+    stored = clf.history_["val_loss"]
     repeated = train_test_split(np.arange(120), test_size=0.1, random_state=clf.net_.seed % 2**32, stratify=LABELS)[1]
     p = clf.predict_proba(X[repeated])[np.arange(len(repeated)), NUMBERS[repeated]]
-    assert -np.log(p).mean() == pytest.approx(min(held), rel=1e-5)  # the best weights are back
+    assert -np.log(p).mean() == pytest.approx(min(stored), rel=1e-5)  # the best weights are back
 
 
 def test_few_rows_are_held_out_without_a_share_of_each_class():
@@ -609,11 +609,11 @@ def test_early_stopping_looks_at_rows_held_out():
         def begin(self, run):
             self.rows = len(run.rows.arrays[0])
 
-    held = Held()
-    told = {**QUICK, "max_iter": 500, "early_stopping": True, "callbacks": held}
+    stored = Held()
+    told = {**QUICK, "max_iter": 500, "early_stopping": True, "callbacks": stored}
     noise = RNG.permutation(LABELS)
     clf = NetClassifier(**told, validation_fraction=0.25, n_iter_no_change=3).fit(X, noise)
-    assert held.rows == 90
+    assert stored.rows == 90
     assert len(clf.history_["val_loss"]) == clf.n_iter_ < 500
     assert np.argmin(clf.history_["val_loss"]) == clf.n_iter_ - 4
 
@@ -621,9 +621,9 @@ def test_early_stopping_looks_at_rows_held_out():
 def test_a_history_has_a_number_for_each_epoch():
     clf = NetClassifier(**{**ONCE, "early_stopping": True}).fit(X, LABELS)
     clf.set_params(early_stopping=False).partial_fit(X, LABELS)
-    held = clf.history_["val_loss"]
-    assert len(held) == 4
-    assert np.isnan(held).tolist() == [False] * 3 + [True]
+    stored = clf.history_["val_loss"]
+    assert len(stored) == 4
+    assert np.isnan(stored).tolist() == [False] * 3 + [True]
 
 
 def test_weights_of_classes_are_weights_of_rows():

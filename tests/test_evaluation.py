@@ -21,8 +21,8 @@ START = [np.random.default_rng(1).standard_normal(shape) for shape in ((2, 3), (
 
 
 def tanh_net(seed=0, dtype="float32", **options):
-    parts = [layers.Linear(4, name="first"), layers.Tanh(), layers.Linear(3)]
-    return layers.Model(parts, seed=seed, dtype=dtype, **options).build((3,))
+    members = [layers.Linear(4, name="first"), layers.Tanh(), layers.Linear(3)]
+    return layers.Model(members, seed=seed, dtype=dtype, **options).build((3,))
 
 
 def train(net, rule, epochs=1, **options):

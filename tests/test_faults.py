@@ -402,8 +402,8 @@ def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path, name):
     (tmp_path / f".{name}.bak.part").touch()
     net.save(path)
     assert (model.load(path)[0].w == 1).all()
-    parts = [each.name for each in tmp_path.iterdir() if each != path]
-    assert len(parts) == 2  # of the one that is writing, and what is nobody's
+    members = [each.name for each in tmp_path.iterdir() if each != path]
+    assert len(members) == 2  # of the one that is writing, and what is nobody's
     assert running.communicate("go on\n", timeout=60)[1] == ""
     assert (model.load(path)[0].w == 2).all()
     assert sorted(each.name for each in tmp_path.iterdir()) == sorted([f".{name}.bak.part", name])
@@ -457,19 +457,19 @@ WRITERS = {
 
 def specials(folder, suffix):
     """What may stand where a file is expected, and links to it."""
-    made = [folder / f"{kind}{suffix}" for kind in ("pipe", "socket", "device")]
-    os.mkfifo(made[0])
+    created = [folder / f"{kind}{suffix}" for kind in ("pipe", "socket", "device")]
+    os.mkfifo(created[0])
     with contextlib.closing(socket.socket(socket.AF_UNIX)) as there, contextlib.chdir(folder):
-        there.bind(made[1].name)
+        there.bind(created[1].name)
     try:
-        os.mknod(made[2], stat.S_IFCHR | 0o666, os.makedev(1, 3))  # as /dev/null
+        os.mknod(created[2], stat.S_IFCHR | 0o666, os.makedev(1, 3))  # as /dev/null
     except PermissionError:
-        made.pop()
-    for place in list(made):
+        created.pop()
+    for place in list(created):
         link = folder / f"link to {place.name}"
         link.symlink_to(place)
-        made.append(link)
-    return made
+        created.append(link)
+    return created
 
 
 @pytest.mark.parametrize("name", WRITERS)

@@ -50,7 +50,7 @@ def double_gradient(x, grad):
 
 
 def make(dtype="float32"):
-    parts = [
+    sections = [
         layers.Linear(4, name="first", init="he"),
         layers.BatchNorm(momentum=0.2),
         layers.Residual([layers.Linear(4, bias=False), layers.Parallel([layers.Tanh(), layers.ReLU()], join="add")]),
@@ -60,14 +60,14 @@ def make(dtype="float32"):
         layers.Linear(2),
         layers.Softmax(),
     ]
-    net = layers.Model(parts, seed=7, dtype=dtype)
+    net = layers.Model(sections, seed=7, dtype=dtype)
     net.train(X, np.arange(30) % 2, epochs=2, verbose=False)
     net[0].frozen = True
     return net
 
 
 def same(one, other):
-    pairs = zip(one.leaves(), other.leaves(), strict=True)
+    pairs = zip(one.leaf_layers(), other.leaf_layers(), strict=True)
     for ours, theirs in pairs:
         for arrays, others in ((ours.parameters, theirs.parameters), (ours.buffers, theirs.buffers)):
             assert arrays.keys() == others.keys()
@@ -97,8 +97,8 @@ def test_layers_and_functions_of_ones_own_are_given_again(tmp_path, suffix):
     def ones(shape, rng):
         return np.ones(shape)
 
-    parts = [Scale(3.0), layers.Lambda(double, double_gradient), layers.Linear(2, init=ones)]
-    net, path = layers.Model(parts, seed=0), tmp_path / f"net{suffix}"
+    sections = [Scale(3.0), layers.Lambda(double, double_gradient), layers.Linear(2, init=ones)]
+    net, path = layers.Model(sections, seed=0), tmp_path / f"net{suffix}"
     net.train(X, X[:, :2], epochs=1, optim=optim.SGD(), verbose=False)
     net.save(path)
     own = {"Scale": Scale, "double": double, "double_gradient": double_gradient}

@@ -63,9 +63,9 @@ def test_a_constructor_takes_true_or_false_only(make, flag):
 
 
 def net():
-    made = layers.Model([layers.Linear(3), layers.Softmax()], seed=0)
-    made.build((4,))
-    return made
+    created = layers.Model([layers.Linear(3), layers.Softmax()], seed=0)
+    created.build((4,))
+    return created
 
 
 def surface(noisy):

@@ -44,7 +44,7 @@ FLAT = X.reshape(20, -1)[:, :3]
 
 def pictures(seed=3):
     inner = layers.Model([layers.Linear(4), layers.Tanh()], name="within")
-    parts = [
+    sections = [
         layers.Conv2D(3, 2, padding="same"),
         layers.BatchNorm(),
         layers.MaxPool2D(),
@@ -55,7 +55,7 @@ def pictures(seed=3):
         layers.Linear(3),
         layers.Softmax(),
     ]
-    return layers.Model(parts, seed=seed)
+    return layers.Model(sections, seed=seed)
 
 
 def averaged():
@@ -185,18 +185,18 @@ def another_npy(rng, whole, suffix):
 def tensors(rng, whole):
     """The same of safetensors: offsets, shapes and dtypes that lie, deep and broken JSON."""
     size = struct.unpack("<Q", whole[:8])[0]
-    described, body = json.loads(whole[8 : 8 + size]), whole[8 + size :]
-    name = rng.choice([name for name in described if name != "__metadata__"])
+    description, body = json.loads(whole[8 : 8 + size]), whole[8 + size :]
+    name = rng.choice([name for name in description if name != "__metadata__"])
     what = {
         "shape": [[10**10], [-1], [2**62, 4], "x", []],
         "dtype": ["BF16", "F8_E4M3", "OBJECT", 5, "I64", "BOOL"],
         "data_offsets": [[0, 10**12], [-4, 0], [8, 4], [0, 4], "ab"],
     }
     key = str(rng.choice(list(what)))
-    described[name][key] = what[key][rng.integers(len(what[key]))]
+    description[name][key] = what[key][rng.integers(len(what[key]))]
     if rng.random() < 0.2:
-        described["__metadata__"] = [{}, 5, {"header": 5}, {"header": "[" * 100000, "check": "0"}][rng.integers(4)]
-    text = json.dumps(described).encode()
+        description["__metadata__"] = [{}, 5, {"header": 5}, {"header": "[" * 100000, "check": "0"}][rng.integers(4)]
+    text = json.dumps(description).encode()
     return struct.pack("<Q", len(text)) + text + body
 
 
@@ -219,7 +219,7 @@ def bomb(rng, whole, suffix):
 
 
 def foreign(rng, whole, suffix):
-    made = [
+    created = [
         pickle.dumps(Planted()),
         b"",
         b"\x93NUMPY",
@@ -231,7 +231,7 @@ def foreign(rng, whole, suffix):
         in_zip([("header.npy", pickle.dumps(Planted()))]),
         struct.pack("<Q", 2) + b"{}",
     ]
-    return made[rng.integers(len(made))]
+    return created[rng.integers(len(created))]
 
 
 BYTES = [*ANY, of_the_other_format, wrong_size, another_npy, another_npy, foreign]
@@ -306,7 +306,7 @@ def other_array(rng, arrays):
         return
     name = names[rng.integers(len(names))]
     array = arrays[name]
-    made = [
+    created = [
         lambda: array.astype(np.float64),
         lambda: array.astype(np.int8),
         lambda: array.astype(bool),
@@ -321,13 +321,13 @@ def other_array(rng, arrays):
         lambda: np.array(5),
         lambda: np.zeros(array.shape, np.uint64),
     ]
-    what = rng.integers(len(made) + 2)
-    if what == len(made):
+    what = rng.integers(len(created) + 2)
+    if what == len(created):
         del arrays[name]
-    elif what == len(made) + 1:
+    elif what == len(created) + 1:
         arrays[str(rng.choice(["more", "layers.0.w.w", "training.x", "training.weights", "header2"]))] = array
     else:
-        arrays[name] = made[what]()
+        arrays[name] = created[what]()
 
 
 # What comes of it ------------------------------------------------------------------------------------------------

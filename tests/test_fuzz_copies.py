@@ -96,46 +96,46 @@ class Draw:
     # The net: a list of functions that make its layers.
 
     def net(self):
-        made, (*before, width) = [], self.shape
+        created, (*before, width) = [], self.shape
         for _ in range(self.whole(0, 4)):
-            width = self.block(made, width)
+            width = self.block(created, width)
         if before and self.chance(0.6):
-            made.append(self.one(layers.Flatten, lambda n=width * before[0]: layers.Reshape((n,))))
+            created.append(self.one(layers.Flatten, lambda n=width * before[0]: layers.Reshape((n,))))
             before, width = [], width * before[0]
         self.error = self.loss()
         columns = self.whole(2 if self.classes else 1, 4)
         units, arguments = columns * self.error[0].outputs, self.linear()
-        made.append(lambda: layers.Linear(units, **arguments))
+        created.append(lambda: layers.Linear(units, **arguments))
         if self.last is not None:
-            made.append(self.last)
+            created.append(self.last)
         self.columns = (*before, columns)
-        return made
+        return created
 
     def linear(self):
         return self.one({}, {}, {"bias": False}, {"init": "he"}, {"init": "orthogonal"})
 
-    def block(self, made, width):
+    def block(self, created, width):
         kind = self.one("linear", "linear", "plain", "plain", "random", "residual", "parallel", "net")
         units, plain, arguments = self.whole(2, 6), self.one(*PLAIN), self.linear()
         if plain in (layers.Softmax, layers.LogSoftmax) and width < 2:
             plain = layers.Tanh
         if kind == "linear":
-            made.append(lambda: layers.Linear(units, **arguments))
+            created.append(lambda: layers.Linear(units, **arguments))
             return units
         if kind == "plain":
-            made.append(plain)
+            created.append(plain)
         elif kind == "random":
             rate = float(self.rng.uniform(0, 0.6))
-            made.append(self.one(lambda: layers.Dropout(rate), lambda: layers.GaussianNoise(rate)))
+            created.append(self.one(lambda: layers.Dropout(rate), lambda: layers.GaussianNoise(rate)))
         elif kind == "residual":
-            made.append(lambda: layers.Residual([layers.Linear(width), plain(), layers.Dropout(0.3)]))
+            created.append(lambda: layers.Residual([layers.Linear(width), plain(), layers.Dropout(0.3)]))
         elif kind == "net":
             seed = self.one(None, 7)
-            made.append(lambda: layers.Model([layers.Linear(units), layers.Tanh()], seed=seed, dtype=self.dtype))
+            created.append(lambda: layers.Model([layers.Linear(units), layers.Tanh()], seed=seed, dtype=self.dtype))
             return units
         else:
             join = self.one("concatenate", "add")
-            made.append(lambda: layers.Parallel([[layers.Linear(2), layers.ReLU()], layers.Linear(2)], join=join))
+            created.append(lambda: layers.Parallel([[layers.Linear(2), layers.ReLU()], layers.Linear(2)], join=join))
             return 4 if join == "concatenate" else 2
         return width
 
@@ -218,7 +218,7 @@ class Draw:
         seeds = self.seeds if isinstance(self.seeds, list) else [self.seeds + k for k in range(self.copies)]
         told = {"seed": self.seeds, "copies": self.copies} if s is None else {"seed": seeds[s]}
         net = layers.Model([each() for each in self.layers], dtype=self.dtype, **told).build(self.shape)
-        owners = [leaf for leaf in net.leaves() if leaf.parameters]
+        owners = [leaf for leaf in net.leaf_layers() if leaf.parameters]
         if self.frozen and len(owners) > 1:
             owners[0].frozen = True
         hyper = {n: v[s] if s is not None and isinstance(v, np.ndarray) else v for n, v in self.hyper.items()}

@@ -38,8 +38,8 @@ EPOCHS, STEPS = 2, 4
 
 
 def net(*within, copies=None):
-    parts = [layers.Linear(4), *within, layers.Tanh(), layers.Dropout(0.2), layers.Linear(2)]
-    return layers.Model(parts, seed=5, copies=copies)
+    members = [layers.Linear(4), *within, layers.Tanh(), layers.Dropout(0.2), layers.Linear(2)]
+    return layers.Model(members, seed=5, copies=copies)
 
 
 def averaged():

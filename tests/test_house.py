@@ -60,10 +60,10 @@ def test_what_the_architecture_names_is_there():
     assert len(names) > 15
     assert all((ROOT / name).is_file() for name in files)
     for name in {*names} - {*files}:
-        parts = name.split(".")
-        last = next(k for k in range(len(parts), 0, -1) if known(".".join(parts[:k])))
-        thing = importlib.import_module(".".join(parts[:last]))
-        for each in parts[last:]:
+        members = name.split(".")
+        last = next(k for k in range(len(members), 0, -1) if known(".".join(members[:k])))
+        thing = importlib.import_module(".".join(members[:last]))
+        for each in members[last:]:
             thing = getattr(thing, each)
 
 

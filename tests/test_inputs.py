@@ -237,8 +237,8 @@ IMAGES = RNG.normal(size=(64, 3, 8, 8)).astype(np.float32)
 
 
 def convolution(size=3, padding="valid"):
-    parts = [layers.Conv2D(5, size, padding=padding), layers.MaxPool2D(2), layers.Flatten(), layers.Linear(3)]
-    return layers.Model([*parts, layers.Softmax()], seed=0)
+    members = [layers.Conv2D(5, size, padding=padding), layers.MaxPool2D(2), layers.Flatten(), layers.Linear(3)]
+    return layers.Model([*members, layers.Softmax()], seed=0)
 
 
 def built(net, *shape):

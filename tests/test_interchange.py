@@ -176,8 +176,8 @@ def function_named(name):
 def stand_in(about, prefix, side):
     """A layer of the other library, of which only the class's name, the arguments and the weights are real."""
     if "layers" in about:
-        parts = [stand_in(each, f"{prefix}.{place}", side) for place, each in enumerate(about["layers"])]
-        members = {"layers": parts, "__iter__": lambda self: iter(self.layers)}
+        sections = [stand_in(each, f"{prefix}.{place}", side) for place, each in enumerate(about["layers"])]
+        members = {"layers": sections, "__iter__": lambda self: iter(self.layers)}
         return type("Sequential", (), members)()
     arrays = {name: GOLDEN[f"{prefix}/{name}"].copy() for name in about["arrays"]}
     layer = type(about["class"], (), {})()
@@ -194,15 +194,15 @@ def stand_in(about, prefix, side):
     return layer
 
 
-def leaves(sequential):
+def leaf_layers(sequential):
     for layer in sequential.layers:
-        yield from leaves(layer) if type(layer).__name__ == "Sequential" else [layer]
+        yield from leaf_layers(layer) if type(layer).__name__ == "Sequential" else [layer]
 
 
 def weights_of(sequential, side):
     if side == "torch":
-        return [t.array for layer in leaves(sequential) for k, t in layer.state_dict().items() if "num" not in k]
-    return [array for layer in leaves(sequential) for array in layer.get_weights()]
+        return [t.array for layer in leaf_layers(sequential) for k, t in layer.state_dict().items() if "num" not in k]
+    return [array for layer in leaf_layers(sequential) for array in layer.get_weights()]
 
 
 class Case:
@@ -232,7 +232,7 @@ def test_what_goes_there_is_what_came_from_there(name):
     before = [array.copy() for array in weights_of(case.theirs, case.side)]
     case.come(case.net, case.theirs)
     blank = Case(name)
-    for layer in leaves(blank.theirs):  # other weights, to see that all are written
+    for layer in leaf_layers(blank.theirs):  # other weights, to see that all are written
         if case.side == "keras":
             layer.set_weights([array + 1 for array in layer.get_weights()])
         else:
@@ -245,7 +245,7 @@ def test_what_goes_there_is_what_came_from_there(name):
 
 def test_every_layer_with_a_counterpart_is_in_a_net():
     """But for activations without parameters: tests/test_duties.py compares the names and arguments of all layers."""
-    tried = {type(leaf).__name__ for make in NETS.values() for leaf in layers.Model(make()).leaves()}
+    tried = {type(leaf).__name__ for make in NETS.values() for leaf in layers.Model(make()).leaf_layers()}
     alike = {"AveragePool1D", "GlobalAveragePool1D", "GlobalMaxPool2D"}  # to those of the other number of axes
     kinds = {name: getattr(layers, name) for name in layers.__all__}
     declared = {name for name, kind in kinds.items() if {"torch", "keras"} & vars(kind).keys() and name != "Layer"}
@@ -286,8 +286,8 @@ def test_an_activation_may_be_a_function_or_a_layer_of_keras(given):
 
 
 def replaced(place, *new):
-    def change(parts):
-        parts[place : place + 1] = new
+    def change(sections):
+        sections[place : place + 1] = new
 
     return change
 
@@ -325,9 +325,9 @@ DIFFERENT = [
 @pytest.mark.parametrize(("name", "change", "message"), DIFFERENT)
 def test_what_differs_is_refused_and_nothing_is_copied(snapshot, name, change, message):
     case = Case(name)
-    parts = NETS[name]()
-    change(parts)
-    net = layers.Model(parts, seed=0, dtype="float64").build(case.x.shape[1:])
+    sections = NETS[name]()
+    change(sections)
+    net = layers.Model(sections, seed=0, dtype="float64").build(case.x.shape[1:])
     ours, theirs = snapshot(net), [array.copy() for array in weights_of(case.theirs, case.side)]
     for copy in (case.come, case.go):
         with pytest.raises(ValueError, match=message):
@@ -356,29 +356,29 @@ THERE = [
 @pytest.mark.parametrize(("name", "place", "told", "message"), THERE)
 def test_an_argument_that_is_only_there_is_refused(name, place, told, message):
     case = Case(name)
-    vars(list(leaves(case.theirs))[place]).update(told)
+    vars(list(leaf_layers(case.theirs))[place]).update(told)
     with pytest.raises(ValueError, match=message):
         case.come(case.net, case.theirs)
 
 
-def sequential(parts, **members):
+def sequential(sections, **members):
     """A class of one's own, derived from Sequential."""
     base = type("Sequential", (), {"forward": None, "call": None, "__iter__": lambda self: iter(self.layers)})
-    made = type("Net", (base,), members)()
-    made.layers = parts
-    return made
+    created = type("Net", (base,), members)()
+    created.layers = sections
+    return created
 
 
 @pytest.mark.parametrize("name", ["torch windows", "keras words"])
 def test_one_sequential_within_another(name):
     """Features and head, and something idle between a pooling and the Flatten after it."""
     case = Case(name)
-    parts = case.theirs.layers
-    theirs = sequential([sequential(parts[:-2]), sequential([type("Identity", (), {})(), *parts[-2:]])])
+    sections = case.theirs.layers
+    theirs = sequential([sequential(sections[:-2]), sequential([type("Identity", (), {})(), *sections[-2:]])])
     case.come(case.net, theirs)
     np.testing.assert_allclose(case.net.predict(case.x), case.y, rtol=1e-10, atol=1e-10)
     with pytest.raises(TypeError, match=r"second argument is an? .*Sequential.*got Net"):
-        case.come(case.net, sequential(parts, forward=lambda self: None, call=lambda self: None))
+        case.come(case.net, sequential(sections, forward=lambda self: None, call=lambda self: None))
 
 
 def test_bfloat16_which_numpy_does_not_have():
@@ -387,7 +387,7 @@ def test_bfloat16_which_numpy_does_not_have():
             raise TypeError("Got unsupported ScalarType BFloat16")
 
     case = Case("torch dense")
-    for layer in leaves(case.theirs):
+    for layer in leaf_layers(case.theirs):
         layer.state_dict = {name: BFloat16(tensor.array) for name, tensor in layer.state_dict().items()}.copy
     case.come(case.net, case.theirs)
     np.testing.assert_allclose(case.net.predict(case.x), case.y, rtol=1e-10, atol=1e-10)
@@ -423,10 +423,10 @@ def test_a_linear_on_channels_that_are_first_in_pytorch_is_refused():
         *case.theirs.layers[:3],
         stand_in(ABOUT["torch words"]["layers"][1], "torch words.1", "torch"),
     ]
-    parts = [layers.Conv1D(4, 3, padding="same"), layers.BatchNorm(), layers.Tanh(), layers.Linear(3)]
+    sections = [layers.Conv1D(4, 3, padding="same"), layers.BatchNorm(), layers.Tanh(), layers.Linear(3)]
     case.theirs.layers[:2] = []
     with pytest.raises(ValueError, match="on another axis"):
-        case.come(layers.Model([layers.MaxPool1D(3), parts[3]]).build((9, 4)), tail(case.theirs, "MaxPool1d"))
+        case.come(layers.Model([layers.MaxPool1D(3), sections[3]]).build((9, 4)), tail(case.theirs, "MaxPool1d"))
 
 
 def tail(sequential, name):

@@ -174,7 +174,7 @@ def randomised(layer, shape, seed=5):
     rng = np.random.default_rng(seed)
     if layer.input_shape is None:
         layer.build(shape[1:])
-    for leaf in layer.leaves():
+    for leaf in layer.leaf_layers():
         for array in leaf.parameters.values():
             array[...] = 0.7 * rng.standard_normal(array.shape)
         for array in leaf.buffers.values():
@@ -186,19 +186,19 @@ def state(layer):
     """Every parameter and buffer by path and name, as copies."""
     return {
         f"{leaf.path}.{name}": array.copy()
-        for leaf in layer.leaves()
+        for leaf in layer.leaf_layers()
         for name, array in (leaf.parameters | leaf.buffers).items()
     }
 
 
 def gradients_of(layer):
     """Every gradient by path and name, as copies."""
-    return {f"{leaf.path}.{name}": g.copy() for leaf in layer.leaves() for name, g in leaf.gradients.items()}
+    return {f"{leaf.path}.{name}": g.copy() for leaf in layer.leaf_layers() for name, g in leaf.gradients.items()}
 
 
 def in_one_piece(net):
     """Whether the parameters lie one after the other, as views of one vector do."""
-    arrays = [array for leaf in net.leaves() for array in leaf.parameters.values()]
+    arrays = [array for leaf in net.leaf_layers() for array in leaf.parameters.values()]
     ends = [array.ctypes.data + array.nbytes for array in arrays]
     return [array.ctypes.data for array in arrays[1:]] == ends[:-1]
 
@@ -275,8 +275,8 @@ class Drawn:
 def from_spec(spec):
     if isinstance(spec, list):
         return [from_spec(each) for each in spec]
-    parts = [from_spec(spec["layers"])] if "layers" in spec else []
-    return getattr(layers, spec["layer"])(*parts, **spec["arguments"])
+    members = [from_spec(spec["layers"])] if "layers" in spec else []
+    return getattr(layers, spec["layer"])(*members, **spec["arguments"])
 
 
 def compared_with_golden(case, dtype):
@@ -286,7 +286,7 @@ def compared_with_golden(case, dtype):
     layer.build(stored["x"].shape[1:])
     draws = {name: stored.pop(name) for name in ("mask", "noise") if name in stored}
     ours = {}
-    for leaf in layer.leaves():
+    for leaf in layer.leaf_layers():
         path = f"{leaf.path}." if leaf.path else ""
         for name, array in (leaf.parameters | leaf.buffers).items():
             array[...] = stored.pop(path + name)
@@ -348,7 +348,7 @@ def test_no_rows_give_no_rows(make, shape):
 def test_the_output_shape_is_known_before_anything_is_made(make, shape):
     layer = make()
     told = layer.output_shape(shape[1:])
-    assert all(not leaf.parameters and not leaf.buffers for leaf in layer.leaves())
+    assert all(not leaf.parameters and not leaf.buffers for leaf in layer.leaf_layers())
     assert layer(draw(shape, integers=layer.integer_input)).shape == (N, *told)
 
 
@@ -359,8 +359,10 @@ def test_float32_stays_float32(make, shape, training):
     x = draw(shape, integers=layer.integer_input)
     y = layer(x, training=training)
     x_gradient = layer.backward(draw(y.shape, 1).astype(np.float32))
-    held = [array for leaf in layer.leaves() for array in (leaf.parameters | leaf.gradients | leaf.buffers).values()]
-    assert {array.dtype for array in (y, *held)} == {np.dtype(np.float32)}
+    present = [
+        array for leaf in layer.leaf_layers() for array in (leaf.parameters | leaf.gradients | leaf.buffers).values()
+    ]
+    assert {array.dtype for array in (y, *present)} == {np.dtype(np.float32)}
     assert x_gradient is None if layer.integer_input else x_gradient.dtype == np.float32
 
 
@@ -480,7 +482,7 @@ def test_a_copy_trains_as_the_original_does(make, shape, copied):
     x, y = draw(shape, integers=net.integer_input), draw((N, 2), 1)
     net.train(x, y, epochs=2, batch_size=2, verbose=False)
     twin = copied(net)
-    assert all(leaf.kept is None for leaf in twin.leaves())
+    assert all(leaf.kept is None for leaf in twin.leaf_layers())
     assert_same_bits(state(twin), state(net))
     losses = [each.train(x, y, epochs=2, batch_size=2, verbose=False)["loss"] for each in (net, twin)]
     assert losses[0] == losses[1]
@@ -971,11 +973,11 @@ class Spy(Tanh):
         return super().backward(grad)
 
 
-@pytest.mark.parametrize("wrap", [Chain, Residual, lambda parts: Parallel([parts, Swap(1.0)], join="add"), Model])
+@pytest.mark.parametrize("wrap", [Chain, Residual, lambda members: Parallel([members, Swap(1.0)], join="add"), Model])
 def test_a_layer_that_slips_into_float64_does_not_spoil_the_net(wrap):
     size = T  # T by T: what Swap swaps, Residual can add
-    parts = wrap([Spy(), Swap(0.5), Spy(), Swap(2.0), Swap(1.0), Spy()])
-    net = Model([Linear(size), Swap(0.5), parts, Spy(), Flatten(), Linear(2)], seed=0)
+    members = wrap([Spy(), Swap(0.5), Spy(), Swap(2.0), Swap(1.0), Spy()])
+    net = Model([Linear(size), Swap(0.5), members, Spy(), Flatten(), Linear(2)], seed=0)
     x = draw((N, size, C))
     net.train(x, draw((N, 2)), epochs=2, verbose=False)
     y = net(x, training=True)
@@ -1108,7 +1110,7 @@ def test_a_pickle_carries_no_plan_of_the_backward_pass(monkeypatch):
 def test_freezing_a_container_freezes_all_within_and_one_layer_can_be_thawed():
     net = Model([Chain([Linear(3), BatchNorm()]), Linear(2)], seed=0).build((C,))
     net.frozen = True
-    assert [leaf.frozen for leaf in net.leaves()] == [True] * 3
+    assert [leaf.frozen for leaf in net.leaf_layers()] == [True] * 3
     assert not net.trainable
     net[1].frozen = False
     assert not net.frozen

@@ -307,8 +307,8 @@ def test_location_scale_is_declared_where_it_holds(make, arguments, draw_pred, d
 
     assert value
     assert way.any()
-    held = holds()
-    assert make.location_scale == held, f"write location_scale = {held} into {make.__name__}"
+    present = holds()
+    assert make.location_scale == present, f"write location_scale = {present} into {make.__name__}"
 
 
 # ---- Reductions and weights ----

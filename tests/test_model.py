@@ -136,8 +136,8 @@ def test_every_array_keeps_the_nets_dtype(dtype):
     for data in (X, X.astype(np.float64), X.tolist(), (X * 9).astype(int), X > 0):
         assert net(data).dtype == net.predict(data).dtype == dtype
     net.train(X, Y, epochs=1, sample_weight=np.ones(60), verbose=False)
-    held = [array for leaf in net.leaves() for array in (leaf.parameters | leaf.buffers).values()]
-    assert {array.dtype.name for array in held} == {dtype}
+    stored = [array for leaf in net.leaf_layers() for array in (leaf.parameters | leaf.buffers).values()]
+    assert {array.dtype.name for array in stored} == {dtype}
 
 
 # predict -----------------------------------------------------------------------------------------------------
@@ -167,19 +167,19 @@ def test_predict_builds_an_unbuilt_net():
 
 def arrays_held(net):
     """Every array that hangs on a layer or the net, by where it hangs."""
-    held = {}
+    stored = {}
     stack = [("", net)]
     while stack:
         where, value = stack.pop()
         if isinstance(value, np.ndarray):
-            held[where] = value
+            stored[where] = value
         elif isinstance(value, dict):
             stack += [(f"{where}[{key!r}]", each) for key, each in value.items()]
         elif isinstance(value, (list, tuple)):
             stack += [(f"{where}[{key}]", each) for key, each in enumerate(value)]
         elif isinstance(value, (layers.Layer, parameters.ParameterVector, parameters.Workspace)):
             stack += [(f"{where}.{key}", each) for key, each in vars(value).items()]
-    return held
+    return stored
 
 
 @pytest.mark.parametrize("ask", [lambda net: net.predict(X), lambda net: net.evaluate(X, Y, metrics="mae")])
@@ -281,10 +281,10 @@ def test_evaluate_gives_the_loss_and_the_metrics_in_inference_mode(net):
 @pytest.mark.parametrize("weight", [None, np.linspace(0, 2, 60)])
 def test_evaluate_is_a_mean_over_samples_in_any_batches(net, reduction, weight):
     value = loss.MSE(reduction=reduction)
-    whole, parts = (
+    whole, members = (
         net.evaluate(X, Y, loss=value, metrics="mae", batch_size=size, sample_weight=weight) for size in (60, 7)
     )
-    assert parts == {name: pytest.approx(number, rel=1e-5) for name, number in whole.items()}
+    assert members == {name: pytest.approx(number, rel=1e-5) for name, number in whole.items()}
     errors = ((net.predict(X) - Y) ** 2).sum(1)
     weight = np.ones(60) if weight is None else weight
     assert whole["loss"] == pytest.approx(errors @ weight / (weight.sum() if reduction == "mean" else 60), rel=1e-5)
@@ -334,7 +334,7 @@ def test_a_copy_trains_on_as_the_net_does_and_apart_from_it(net, twin):
     np.testing.assert_array_equal(net.vector, before)
     net.train(X, Y, epochs=2, verbose=False)
     assert net.vector.tobytes() == other.vector.tobytes()
-    assert all(np.shares_memory(leaf.w, other.vector) for leaf in other.leaves() if leaf.w.size)
+    assert all(np.shares_memory(leaf.w, other.vector) for leaf in other.leaf_layers() if leaf.w.size)
 
 
 def test_train_returns_a_history(net):

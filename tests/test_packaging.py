@@ -56,5 +56,5 @@ def test_the_wheel_holds_the_four_modules_and_the_package(built, repository):
 
 
 def test_the_sdist_holds_the_repository(built, repository):
-    made = {name for name in built[1] if name in OF_THE_BUILD or name.startswith("layerwise.egg-info/")}
-    assert built[1] - made == repository - ONLY_HERE
+    created = {name for name in built[1] if name in OF_THE_BUILD or name.startswith("layerwise.egg-info/")}
+    assert built[1] - created == repository - ONLY_HERE

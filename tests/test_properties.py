@@ -124,14 +124,14 @@ def within(draw, shape):
 
 def stack(draw, shape, depth, containers=True):
     """Layers that go one after the other, for inputs of this shape."""
-    parts = []
+    members = []
     for _ in range(depth):
         kinds = [anywhere] + [within] * containers + {3: [over_images] * 4, 2: [over_time] * 4}.get(len(shape), [])
         part = draw(st.sampled_from(kinds))(draw, shape)
         if math.prod(part.copy().output_shape(shape)) <= 300:
-            parts.append(part)
+            members.append(part)
             shape = part.output_shape(shape)
-    return parts or [layers.Tanh()]
+    return members or [layers.Tanh()]
 
 
 @st.composite
@@ -141,24 +141,24 @@ def nets(draw, dtype="float32"):
     n = numbers(draw, 2, 7)
     rng = np.random.default_rng(draw(seeds))
     if draw(st.integers(0, 7)) == 0:
-        parts, x = [layers.Embedding(9, 3), *stack(draw, (4, 3), 2)], rng.integers(0, 9, (n, 4))
+        members, x = [layers.Embedding(9, 3), *stack(draw, (4, 3), 2)], rng.integers(0, 9, (n, 4))
     else:
-        parts, x = stack(draw, shape, numbers(draw, 1, 4)), rng.standard_normal((n, *shape))
-    return layers.Model(parts, seed=numbers(draw, 0, 99), dtype=dtype), x
+        members, x = stack(draw, shape, numbers(draw, 1, 4)), rng.standard_normal((n, *shape))
+    return layers.Model(members, seed=numbers(draw, 0, 99), dtype=dtype), x
 
 
 def step(net, x, seed=1):
     """One epoch of one batch, towards random numbers."""
     net.build(x.shape[1:])
     y = np.random.default_rng(seed).standard_normal((len(x), *net.output_shape(x.shape[1:])))
-    if any(leaf.parameters for leaf in net.leaves()):
+    if any(leaf.parameters for leaf in net.leaf_layers()):
         net.train(x, y, optim=optim.Adam(0.01), loss=loss.MSE(), epochs=2, batch_size=len(x), verbose=False)
 
 
 def bits(net):
     return [
         (leaf.path, name, array.dtype, array.shape, array.tobytes())
-        for leaf in net.leaves()
+        for leaf in net.leaf_layers()
         for name, array in (leaf.parameters | leaf.buffers).items()
     ]
 
@@ -170,7 +170,7 @@ def test_any_net_trains_and_comes_back_the_same(drawn, suffix, dtype):
     net, x = drawn
     net = net.copy(dtype=dtype)
     step(net, x)
-    assert all(np.isfinite(array).all() for leaf in net.leaves() for array in leaf.parameters.values())
+    assert all(np.isfinite(array).all() for leaf in net.leaf_layers() for array in leaf.parameters.values())
     functions = {"negative": negative, "negative_gradient": negative_gradient}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"net{suffix}"
@@ -309,19 +309,19 @@ def test_an_elementwise_rule_does_not_see_how_the_parameters_are_split(name, siz
     cuts = sorted(data.draw(st.sets(st.integers(1, size), max_size=4)))
     block = data.draw(st.integers(1, 50))
     w = rng.standard_normal(size).astype(np.float32)
-    whole, parts, blocks = [w.copy()], [part.copy() for part in np.split(w, cuts)], [w.copy()]
+    whole, members, blocks = [w.copy()], [part.copy() for part in np.split(w, cuts)], [w.copy()]
     rules = [getattr(optim, name)() for _ in range(3)]
     before = core_blocks.BLOCK
     for _ in range(4):
         g = rng.standard_normal(size).astype(np.float32)
         rules[0].step(whole, [g])
-        rules[1].step(parts, np.split(g, cuts))
+        rules[1].step(members, np.split(g, cuts))
         core_blocks.BLOCK = block
         try:
             rules[2].step(blocks, [g])
         finally:
             core_blocks.BLOCK = before
-    np.testing.assert_array_equal(np.concatenate(parts), whole[0])
+    np.testing.assert_array_equal(np.concatenate(members), whole[0])
     np.testing.assert_array_equal(blocks[0], whole[0])
 
 
@@ -331,12 +331,12 @@ def test_the_rules_of_that_test_are_many():
 
 @few
 @given(st.integers(1, 4), st.integers(2, 12), seeds)
-def test_a_batch_in_parts_is_the_batch(parts, rows, seed):
+def test_a_batch_in_parts_is_the_batch(members, rows, seed):
     """Gradients of equal parts, gathered by Accumulate, are the gradient of the whole."""
     rng = np.random.default_rng(seed)
-    x, y = rng.standard_normal((parts * rows, 3)), rng.standard_normal((parts * rows, 2))
+    x, y = rng.standard_normal((members * rows, 3)), rng.standard_normal((members * rows, 2))
     net = layers.Model([layers.Linear(4), layers.Tanh(), layers.Linear(2)], seed=0, dtype="float64").build((3,))
     twin, options = net.copy(), {"loss": loss.MSE(), "epochs": 1, "shuffle": False, "verbose": False}
     net.train(x, y, optim=optim.Adam(0.1), batch_size=len(x), **options)
-    twin.train(x, y, optim=optim.Accumulate(optim.Adam(0.1), parts), batch_size=rows, **options)
+    twin.train(x, y, optim=optim.Accumulate(optim.Adam(0.1), members), batch_size=rows, **options)
     np.testing.assert_allclose(twin.vector, net.vector, rtol=1e-7, atol=1e-9)

@@ -25,11 +25,15 @@ def test_the_first_version_is_there_in_both_formats():
 def test_a_released_file_loads_bit_by_bit_and_predicts_the_same(path):
     told = told_of(path)
     net = model.load(path)
-    arrays = {f"{leaf.path}.{name}": a for leaf in net.leaves() for name, a in (leaf.parameters | leaf.buffers).items()}
+    arrays = {
+        f"{leaf.path}.{name}": a for leaf in net.leaf_layers() for name, a in (leaf.parameters | leaf.buffers).items()
+    }
     assert arrays.keys() == told.keys() - {"x", "y", "predicted", "losses"}
     for name, array in arrays.items():
         np.testing.assert_array_equal(array, told[name], strict=True, err_msg=name)
-    assert [type(leaf).__name__ for leaf in net.leaves()] == [type(leaf).__name__ for leaf in made.net().leaves()]
+    assert [type(leaf).__name__ for leaf in net.leaf_layers()] == [
+        type(leaf).__name__ for leaf in made.net().leaf_layers()
+    ]
     np.testing.assert_allclose(net.predict(told["x"]), told["predicted"], rtol=1e-5, atol=1e-6)
 
 

@@ -45,7 +45,7 @@ def train(net, rule, path, epochs=EPOCHS, callbacks=(), **kwargs):
 
 def same(net, history, other, others_history):
     np.testing.assert_array_equal(net.vector, other.vector)
-    for leaf, twin in zip(net.leaves(), other.leaves(), strict=True):
+    for leaf, twin in zip(net.leaf_layers(), other.leaf_layers(), strict=True):
         for name, value in leaf.buffers.items():
             np.testing.assert_array_equal(value, twin.buffers[name])
     assert history.keys() == others_history.keys()

@@ -400,12 +400,12 @@ CREEPING = ("ASGD", "Yogi")  # move without a gradient, by lambd or by what m st
 @functools.cache
 def defaults():
     """Name -> a maker of the class as it comes, the wrappers around Adam."""
-    made = {"Clip": {"norm": 1.0}, "Accumulate": {"steps": 2}, "Average": {"decay": 0.9}}
+    created = {"Clip": {"norm": 1.0}, "Accumulate": {"steps": 2}, "Average": {"decay": 0.9}}
     return {
         name: functools.partial(
             lambda kind, more: kind(optim.Adam(), **more) if issubclass(kind, optim.Wrapper) else kind(),
             getattr(optim, name),
-            made.get(name, {}),
+            created.get(name, {}),
         )
         for name in NAMES
         if name not in COMPOSITE

@@ -68,11 +68,11 @@ def attributes(value, path="", found=None, seen=None):
         elif isinstance(value, (list, tuple)):
             items = enumerate(value)
         else:
-            slots = [name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ())]
-            held = {name: getattr(value, name) for name in slots if hasattr(value, name)} | getattr(
+            slot_names = [name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ())]
+            stored = {name: getattr(value, name) for name in slot_names if hasattr(value, name)} | getattr(
                 value, "__dict__", {}
             )
-            items = held.items() if held or type(value).__module__ != "builtins" else ()
+            items = stored.items() if stored or type(value).__module__ != "builtins" else ()
             found[path] = type(value).__name__
         for name, each in items:
             if name not in SCRATCH:

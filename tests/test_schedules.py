@@ -65,11 +65,11 @@ def test_every_schedule_is_in_the_table_and_has_golden_values():
     assert {case["schedule"] for case in ABOUT["cases"]} == public
 
 
-def made(described):
-    if isinstance(described, dict):
-        arguments = {name: made(value) for name, value in described["arguments"].items()}
-        return getattr(schedules, described["schedule"])(**arguments)
-    return [made(each) for each in described] if isinstance(described, list) else described
+def made(description):
+    if isinstance(description, dict):
+        arguments = {name: made(value) for name, value in description["arguments"].items()}
+        return getattr(schedules, description["schedule"])(**arguments)
+    return [made(each) for each in description] if isinstance(description, list) else description
 
 
 @pytest.mark.parametrize("case", ABOUT["cases"], ids=lambda case: case["id"])

@@ -110,12 +110,12 @@ def test_a_parameter_may_not_have_the_name_of_an_attribute():
 
 
 def test_a_refused_model_leaves_its_layers_free():
-    parts = [layers.Linear(2), layers.Tanh()]
+    members = [layers.Linear(2), layers.Tanh()]
     for wrong in ({"dtype": "float16"}, {"seed": -1}, {"copies": 0}):
         with pytest.raises(ValueError, match=next(iter(wrong))) as kept:
-            layers.Model(parts, **wrong)
+            layers.Model(members, **wrong)
         assert kept.value  # held, as an interactive session does
-    layers.Model(parts)
+    layers.Model(members)
     with pytest.raises(TypeError, match="one list"):
         layers.Model(layers.Linear(2), layers.Tanh())
 
@@ -167,9 +167,9 @@ def test_copies_that_stopped_are_not_in_the_mean_and_stay_stopped():
     assert train(stack, rule).diverged.tolist() == [False, True, False]
     found = np.stack([stack.copy(s).predict(X) for s in (0, 2)])
     np.testing.assert_allclose(stack.predict(X), found.mean(0), rtol=1e-6)
-    held = stack.vector[1].copy()
+    stored = stack.vector[1].copy()
     train(stack, rule)
-    np.testing.assert_array_equal(stack.vector[1], held)
+    np.testing.assert_array_equal(stack.vector[1], stored)
     with pytest.raises(ValueError, match="each copy in the stack"):
         train(small(copies=2), optim.SGD(0.01), callbacks=callbacks.EarlyStopping("loss", patience=1))
 

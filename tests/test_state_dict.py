@@ -10,13 +10,13 @@ from layerwise.core import files
 
 
 def make(seed=0, dtype="float32", units=3):
-    parts = [
+    members = [
         layers.Linear(4),
         layers.BatchNorm(),
         layers.Parallel([layers.Linear(2), [layers.Tanh(), layers.PReLU()]]),
         layers.Model([layers.Linear(units, bias=False)]),
     ]
-    return layers.Model(parts, seed, dtype).build((5,))
+    return layers.Model(members, seed, dtype).build((5,))
 
 
 def test_the_names_are_those_of_the_file(tmp_path):

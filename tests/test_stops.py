@@ -161,10 +161,10 @@ def faulty_rule(at):
 def with_fault(fault, at):
     """A net, its optimizer and loss, of which one fails at step `at`."""
     between = [Faulty(at, back=fault == "gradient")] if fault in ("output", "gradient") else []
-    parts = [layers.Linear(4), *between, layers.BatchNorm(), layers.Dropout(0.2), layers.Linear(1)]
+    sections = [layers.Linear(4), *between, layers.BatchNorm(), layers.Dropout(0.2), layers.Linear(1)]
     value = FaultyLoss(at) if fault == "loss" else loss.MSE()
     rule = faulty_rule(at) if fault == "parameter" else optim.Adam()
-    return layers.Model(parts, seed=0), rule, value
+    return layers.Model(sections, seed=0), rule, value
 
 
 FAULTS = [  # what fails, at which step, the epoch and step that the message names, and where it says it was
@@ -187,7 +187,7 @@ def test_a_divergence_is_named_and_taken_back(snapshot, fault, at, epoch, step, 
 
     class Keep:
         def begin(self, run):
-            assert all([net._order, *(leaf.rngs for leaf in net.leaves() if leaf.random)])  # made when asked for
+            assert all([net._order, *(leaf.rngs for leaf in net.leaf_layers() if leaf.random)])  # made when asked for
             good.append(snapshot(net, ours))
 
         def epoch(self, run, logs):

@@ -148,13 +148,13 @@ class ByHand:
         self.rule, self.steps = rule, []
 
     def __call__(self, net, value):
-        before = [leaf.vector for leaf in self.leaves(net)]
+        before = [leaf.vector for leaf in self.leaf_layers(net)]
         self.rule(net, value)
-        after = [leaf.vector for leaf in self.leaves(net)]
-        gradient = [leaf.gradient for leaf in self.leaves(net)]
+        after = [leaf.vector for leaf in self.leaf_layers(net)]
+        gradient = [leaf.gradient for leaf in self.leaf_layers(net)]
         self.steps.append((before, gradient, after))
 
-    def leaves(self, net):
+    def leaf_layers(self, net):
         for place in (0, 2):
             yield Flat(net[place])
 

@@ -25,8 +25,8 @@ def xor_net(**options):
 def busy_net(seed=0, dtype="float32"):
     """A net with everything that has a state of its own: random numbers, running statistics, a Model within."""
     within = layers.Model([layers.Linear(6), layers.ReLU(), layers.GaussianNoise(0.1)])
-    parts = [layers.Linear(6), layers.BatchNorm(), layers.Tanh(), layers.Dropout(0.2), within, layers.Linear(1)]
-    return layers.Model(parts, seed=seed, dtype=dtype)
+    members = [layers.Linear(6), layers.BatchNorm(), layers.Tanh(), layers.Dropout(0.2), within, layers.Linear(1)]
+    return layers.Model(members, seed=seed, dtype=dtype)
 
 
 @pytest.fixture
@@ -136,11 +136,11 @@ def test_the_five_rows_are_fitted(lr):
 def test_digits_are_learned(seed):
     """Of eight seeds, the worst was 97.3 % right, the mean 97.9 %."""
     x, y = datasets.digits()
-    held, rest = np.split(np.random.default_rng(0).permutation(len(x)), [len(x) // 4])
-    parts = [layers.Linear(128), layers.BatchNorm(), layers.ReLU(), layers.Dropout(0.3), layers.Linear(10)]
-    net = layers.Model([*parts, layers.Softmax()], seed=seed)
+    stored, rest = np.split(np.random.default_rng(0).permutation(len(x)), [len(x) // 4])
+    members = [layers.Linear(128), layers.BatchNorm(), layers.ReLU(), layers.Dropout(0.3), layers.Linear(10)]
+    net = layers.Model([*members, layers.Softmax()], seed=seed)
     net.train(x[rest], y[rest], optim=optim.Adam(lr=3e-3), epochs=30, verbose=False)
-    assert net.evaluate(x[held], y[held], metrics="accuracy")["accuracy"] >= 0.97
+    assert net.evaluate(x[stored], y[stored], metrics="accuracy")["accuracy"] >= 0.97
 
 
 # What a training is ------------------------------------------------------------------------------------------
@@ -196,7 +196,7 @@ def test_the_default_optimizer_and_loss(last, expected):
     assert type(net.loss) is expected
 
 
-@pytest.mark.parametrize("wrapped", [layers.Residual, lambda parts: layers.Parallel([parts, layers.Linear(2)])])
+@pytest.mark.parametrize("wrapped", [layers.Residual, lambda members: layers.Parallel([members, layers.Linear(2)])])
 def test_a_softmax_within_a_container_does_not_choose_the_loss(wrapped):
     net = layers.Model([layers.Linear(2), wrapped([layers.Linear(2), layers.Softmax()])], seed=0)
     width = net.output_shape((2,))[0]
@@ -321,15 +321,15 @@ def test_history_has_an_entry_for_each_epoch(line):
 @pytest.mark.parametrize("weight", [None, np.arange(1, 51)])
 def test_the_loss_is_a_mean_over_samples_also_with_an_uneven_last_batch(line, reduction, weight):
     """Rate 0: all batches of 16, 16, 16 and 2 see the same net, as one batch of 50 does."""
-    whole, parts = (
+    whole, members = (
         layers.Model([layers.Linear(1)], seed=0, dtype="float64").train(
             *line, optim=optim.SGD(lr=0.0), loss=loss.MSE(reduction=reduction), epochs=1, batch_size=size,
             sample_weight=weight, metrics="mae", verbose=False,
         )
         for size in (50, 16)
     )  # fmt: skip
-    assert parts["loss"] == pytest.approx(whole["loss"], rel=1e-12)
-    assert parts["mae"] == pytest.approx(whole["mae"], rel=1e-12)
+    assert members["loss"] == pytest.approx(whole["loss"], rel=1e-12)
+    assert members["mae"] == pytest.approx(whole["mae"], rel=1e-12)
 
 
 def test_a_history_plots_itself(line):
@@ -368,8 +368,8 @@ def test_validation_as_a_fraction_takes_the_last_rows(line):
     x, y = line
     fraction, pair = busy_net(), busy_net()
     one = fraction.train(x, y, epochs=2, validation=0.2, sample_weight=np.arange(1, 51), verbose=False)
-    held = (x[40:], y[40:], np.arange(41, 51))
-    other = pair.train(x[:40], y[:40], epochs=2, validation=held, sample_weight=np.arange(1, 41), verbose=False)
+    stored = (x[40:], y[40:], np.arange(41, 51))
+    other = pair.train(x[:40], y[:40], epochs=2, validation=stored, sample_weight=np.arange(1, 41), verbose=False)
     assert same(fraction, pair)
     assert one["val_loss"] == other["val_loss"]
 

@@ -38,13 +38,13 @@ class Case:
     def net(self):
         net = layers.Model(made(self.recipe["layers"]), seed=0, dtype="float64")
         net.build(tuple(self.recipe["input"]))
-        leaves, place = list(net.leaves()), 0
-        for leaf in leaves:
+        leaf_layers, place = list(net.leaf_layers()), 0
+        for leaf in leaf_layers:
             for name, array in leaf.parameters.items():
                 array[...] = start_of(self.recipe["seed"], place, name, array.shape)
                 place += 1
         if self.recipe["frozen"] is not None:
-            leaves[self.recipe["frozen"]].frozen = True
+            leaf_layers[self.recipe["frozen"]].frozen = True
         return net
 
     def rule(self, times=1.0):
@@ -70,8 +70,8 @@ class Case:
             "sample_weight": weight,
         }
         history = net.train(x, y, shuffle=False, verbose=False, **settings | changed)
-        held = [array for leaf in net.leaves() for array in (leaf.parameters | leaf.buffers).values()]
-        return np.array(history["loss"]), np.concatenate([array.ravel() for array in held])
+        present = [array for leaf in net.leaf_layers() for array in (leaf.parameters | leaf.buffers).values()]
+        return np.array(history["loss"]), np.concatenate([array.ravel() for array in present])
 
     def difference(self, losses, final):
         """How far a training is from PyTorch's: the largest difference, over the largest number of its kind."""

@@ -244,8 +244,8 @@ TARGETS = {  # the same three classes, or two, in each form that says the class 
 
 @pytest.mark.parametrize("form", TARGETS)
 def test_class_weights_are_those_of_the_class_that_a_row_has(form):
-    y, value, parts, classes = TARGETS[form]
-    nets = [layers.Model([part.copy() for part in parts], seed=2) for _ in "abc"]
+    y, value, members, classes = TARGETS[form]
+    nets = [layers.Model([part.copy() for part in members], seed=2) for _ in "abc"]
     by_class = np.array([0.5, 2.0, 4.0])
     options = {"loss": value, "epochs": 2, "shuffle": False, "batch_size": 10, "verbose": False}
     nets[0].train(X, y, optim.SGD(0.1), class_weight=by_class.tolist(), **options)

@@ -18,13 +18,13 @@ START = [np.random.default_rng(1).standard_normal(shape) for shape in ((2, 3), (
 
 
 def tanh_net(seed=0, dtype="float32", **options):
-    parts = [layers.Linear(4, name="first"), layers.Tanh(), layers.Linear(3)]
-    return layers.Model(parts, seed=seed, dtype=dtype, **options).build((3,))
+    members = [layers.Linear(4, name="first"), layers.Tanh(), layers.Linear(3)]
+    return layers.Model(members, seed=seed, dtype=dtype, **options).build((3,))
 
 
 def busy_net(seed=0):
-    parts = [layers.Linear(6), layers.BatchNorm(), layers.Tanh(), layers.Dropout(0.5), layers.Linear(3)]
-    return layers.Model(parts, seed=seed, dtype="float64").build((3,))
+    members = [layers.Linear(6), layers.BatchNorm(), layers.Tanh(), layers.Dropout(0.5), layers.Linear(3)]
+    return layers.Model(members, seed=seed, dtype="float64").build((3,))
 
 
 def train(net, rule, epochs=1, **options):
@@ -310,8 +310,8 @@ class Masks(layers.Layer):
 @pytest.mark.parametrize("make", [lambda: optim.SAM(optim.SGD(lr=0.3)), lambda: optim.LBFGS(steps=4)])
 def test_the_same_draws_in_every_evaluation_of_a_step(make):
     masks = Masks()
-    parts = [layers.Linear(6), layers.BatchNorm(), layers.Dropout(0.5), masks, layers.Linear(3)]
-    net, rule, error = layers.Model(parts, seed=0, dtype="float64").build((3,)), make(), loss.MSE()
+    members = [layers.Linear(6), layers.BatchNorm(), layers.Dropout(0.5), masks, layers.Linear(3)]
+    net, rule, error = layers.Model(members, seed=0, dtype="float64").build((3,)), make(), loss.MSE()
     steps = []
     for _ in range(4):
         masks.seen.clear()
@@ -324,7 +324,9 @@ def test_the_same_draws_in_every_evaluation_of_a_step(make):
 
 
 def state_beside(net):
-    return [b.tobytes() for leaf in net.leaves() for b in leaf.buffers.values()], str(net[3].rng.bit_generator.state)
+    return [b.tobytes() for leaf in net.leaf_layers() for b in leaf.buffers.values()], str(
+        net[3].rng.bit_generator.state
+    )
 
 
 @pytest.mark.parametrize(
@@ -437,18 +439,18 @@ def test_parts_follow_a_layer_that_is_frozen_and_thawed():
 
 def test_nothing_moves_where_one_part_is_refused(snapshot):
     net = tanh_net()
-    parts = {"*.w": optim.Adam(), "*.b": optim.Lookahead(optim.NAdam(lr=Scheduled([0.1, 0.1, np.nan])))}
-    rule = optim.PerLayer(parts)
+    members = {"*.w": optim.Adam(), "*.b": optim.Lookahead(optim.NAdam(lr=Scheduled([0.1, 0.1, np.nan])))}
+    rule = optim.PerLayer(members)
     train(net, rule, batch_size=6)
     before = snapshot(net, rule)
     net.gradient.fill(1.0)
     with pytest.raises(ValueError, match="NAdam: lr"):
         rule.update(net)
-    parts["*.b"].lr = 0.1
+    members["*.b"].lr = 0.1
     net[2].b_gradient = np.full(3, np.inf)
     with pytest.raises(FloatingPointError, match="not finite"):
         rule.update(net)
     assert {k: v for k, v in snapshot(net, rule).items() if k != "optimizer"} == {
         k: v for k, v in before.items() if k != "optimizer"
     }
-    assert (rule.t, *(each.t for each in parts.values())) == (2, 2, 2)
+    assert (rule.t, *(each.t for each in members.values())) == (2, 2, 2)

@@ -187,9 +187,9 @@ class _Contest:
     def _code(self, entrant: Entrant) -> dict[str, str]:
         """Place -> digest, of what makes a rule and of what is made, where something in it is one's own."""
         rule = entrant.make(_sample(entrant))
-        made_by, made = (fingerprint(each, name, range(self.steps))
+        made_by, created = (fingerprint(each, name, range(self.steps))
                          for name, each in (("make", entrant.make), ("rule", rule)))  # fmt: skip
-        return {**made_by.digests(), **made.digests()} if made_by.own or made.own else {}
+        return {**made_by.digests(), **created.digests()} if made_by.own or created.own else {}
 
     def rates(self, entrant: Entrant, grid: Sequence[float]) -> list[Rate]:
         """At which rates it is run: the grid, and its default."""
@@ -321,32 +321,32 @@ def rule_named(name: str) -> type[_optim.Optimizer]:
     raise ValueError(f"there is no optimizer {name!r}; there are {', '.join(rules)}.")
 
 
-def _entrant(name: str, made: Any, clip: float | None) -> Entrant:
-    if isinstance(made, _optim.Optimizer):
+def _entrant(name: str, created: Any, clip: float | None) -> Entrant:
+    if isinstance(created, _optim.Optimizer):
         raise TypeError(
-            f"{name} is an instance, and each run needs a new one: give the class {type(made).__name__}, or a function "
-            f"of the rate, lambda lr: {type(made).__name__}(lr)."
+            f"{name} is an instance, and each run needs a new one: give the class {type(created).__name__}, or a "
+            f"function of the rate, lambda lr: {type(created).__name__}(lr)."
         )
-    if isinstance(made, type) and issubclass(made, (_optim.Wrapper, _optim.PerLayer)):
+    if isinstance(created, type) and issubclass(created, (_optim.Wrapper, _optim.PerLayer)):
         raise TypeError(
-            f"{name} goes around another optimizer: give a function, lambda lr: {made.__name__}(SGD(lr), ...)."
+            f"{name} goes around another optimizer: give a function, lambda lr: {created.__name__}(SGD(lr), ...)."
         )
-    if not callable(made):
-        raise TypeError(f"{name} is a class or a function of the rate, got {made!r}.")
-    if isinstance(made, type):
-        has_rate = not issubclass(made, WITHOUT_RATE) and _takes_argument(made)
+    if not callable(created):
+        raise TypeError(f"{name} is a class or a function of the rate, got {created!r}.")
+    if isinstance(created, type):
+        has_rate = not issubclass(created, WITHOUT_RATE) and _takes_argument(created)
     else:
-        has_rate = _takes_argument(made)
+        has_rate = _takes_argument(created)
 
     def make(lr: Rate) -> Any:
-        rule = made(lr) if has_rate else made()
+        rule = created(lr) if has_rate else created()
         return rule if clip is None else _optim.Clip(rule, norm=clip)
 
     default: Any = None
     try:
         sample, another = make(0.01), make(0.01)
-        if isinstance(made, type) and has_rate:
-            default = getattr(made(), "lr", None)
+        if isinstance(created, type) and has_rate:
+            default = getattr(created(), "lr", None)
     except TypeError as error:
         raise TypeError(f"{name} can't be made from a learning rate alone: {error}") from error
     if not callable(sample) or isinstance(sample, type):

@@ -203,8 +203,8 @@ def _cross(axes: Any, line: Any) -> bool:
     last = inside[-1] if inside.size else 0
     if last == len(steps) - 1:
         return False
-    leaves = np.isfinite(losses[last + 1])
-    x, y = (steps[last + 1], top) if leaves else (steps[last], losses[last])
+    leaf_layers = np.isfinite(losses[last + 1])
+    x, y = (steps[last + 1], top) if leaf_layers else (steps[last], losses[last])
     axes.plot(x, y, **CROSS, color=line.get_color(), zorder=5)
     return True
 

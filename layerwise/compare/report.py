@@ -243,12 +243,12 @@ def _again(comparison: Comparison) -> str:
 def _by_name(comparison: Comparison) -> bool:
     """Whether the problem and the optimizers are ours, as they are, and the seeds the first ones."""
     question = comparison.settings.get("question", {})
-    made: Any = problems.NETS.get(comparison.problem) or problems.SURFACES.get(comparison.problem)
-    if made is None or not question.get("widen") or "over" in comparison.settings:
+    created: Any = problems.NETS.get(comparison.problem) or problems.SURFACES.get(comparison.problem)
+    if created is None or not question.get("widen") or "over" in comparison.settings:
         return False
     if comparison.seeds != tuple(range(len(comparison.seeds))):
         return False
-    if json.loads(json.dumps(made().describe())) != question.get("problem"):
+    if json.loads(json.dumps(created().describe())) != question.get("problem"):
         return False
     return all(question["optimizers"].get(name) in _ours(name, question) for name in comparison.optimizers)
 
@@ -261,10 +261,10 @@ def _ours(name: str, question: Mapping[str, Any]) -> list[str]:
     shown = []
     for rates in ((), (0.01,)):
         try:
-            made = rule(*rates)
+            created = rule(*rates)
         except TypeError:
             continue
-        shown.append(repr(made if question.get("clip") is None else optim.Clip(made, norm=question["clip"])))
+        shown.append(repr(created if question.get("clip") is None else optim.Clip(created, norm=question["clip"])))
     return shown
 
 

@@ -434,15 +434,15 @@ class Comparison:
         if not common.size:
             raise ValueError(f"these comparisons have no rate in common: {self.lrs.tolist()} and {other.lrs.tolist()}.")
         sides = ((self, other, labels[0]), (other, self, labels[1]))
-        parts = [_Share(one, common, _renamed(one, another, label)) for one, another, label in sides]
-        names = [name for part in parts for name in part.names.values()]
+        members = [_Share(one, common, _renamed(one, another, label)) for one, another, label in sides]
+        names = [name for part in members for name in part.names.values()]
         if len(set(names)) < len(names):
             raise ValueError(f"both have the same names, {names}: give labels that tell them apart.")
         every: dict[str, Any] = {
-            field: {new: value for part in parts for new, value in part.of(field)}
+            field: {new: value for part in members for new, value in part.of(field)}
             for field in ("curves", "status", "seconds", "default_lr", "default_curves", "state_arrays")
         }
-        without = [part.names[name] for part in parts for name in part.comparison.settings.get("without_rate", ())]
+        without = [part.names[name] for part in members for name in part.comparison.settings.get("without_rate", ())]
         settings = {**self.settings, "without_rate": without, "over": [self.settings, other.settings]}
         return dataclasses.replace(
             self, optimizers=tuple(names), lrs=common, asked=common, widened=(0.0, 0.0), settings=settings, **every

@@ -135,9 +135,9 @@ class Results:
 
 def code_of(question: dict[str, Any]) -> dict[str, str]:
     """Place -> digest of all code of one's own in a question: "optimizers own: make.made"."""
-    parts = {"problem": question["problem"].get("code", {})}
-    parts |= {f"optimizers {name}": each for name, each in question.get("code", {}).items()}
-    return {f"{part}: {place}": each for part, code in parts.items() for place, each in code.items()}
+    members = {"problem": question["problem"].get("code", {})}
+    members |= {f"optimizers {name}": each for name, each in question.get("code", {}).items()}
+    return {f"{part}: {place}": each for part, code in members.items() for place, each in code.items()}
 
 
 def _without_code(question: dict[str, Any]) -> dict[str, Any]:

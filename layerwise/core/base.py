@@ -138,30 +138,30 @@ class Base:
         """Path -> layer, of the layers directly within."""
         return {}
 
-    def leaves(self) -> Iterator[Any]:
+    def leaf_layers(self) -> Iterator[Any]:
         """The leaf layers, which hold the parameters, in order; a leaf gives itself."""
         children = self.children()
         if not children:
             yield self
         for child in children.values():
-            yield from child.leaves()
+            yield from child.leaf_layers()
 
     @property
     def frozen(self) -> bool:
         """True: the parameters stay as they are. Setting it on a container sets it on all within."""
-        return all(leaf._frozen for leaf in self.leaves())
+        return all(leaf._frozen for leaf in self.leaf_layers())
 
     @frozen.setter
     def frozen(self, value: bool) -> None:
         value = arguments.flag("frozen", value)
-        for leaf in self.leaves():
+        for leaf in self.leaf_layers():
             leaf._frozen = value
             leaf._flat.version = next(parameters.versions)
 
     @property
     def trainable(self) -> bool:
         """Whether an optimizer may move anything within."""
-        return any(leaf.parameters and not leaf._frozen for leaf in self.leaves())
+        return any(leaf.parameters and not leaf._frozen for leaf in self.leaf_layers())
 
     # What a message, a file and `repr` tell.
 
@@ -192,10 +192,12 @@ class Base:
     def _allocate(self, dtype: Any, copies: int | None, rngs: Sequence[np.random.Generator] = ()) -> None:
         """Make one vector of the parameters of all leaf layers. Parameters that have values keep them. For the others
         they are drawn, by one generator for each copy."""
-        leaves = list(self.leaves())
-        flat = ParameterVector(sum(math.prod(s) for leaf in leaves for s, _ in leaf._specs.values()), dtype, copies)
+        leaf_layers = list(self.leaf_layers())
+        flat = ParameterVector(
+            sum(math.prod(s) for leaf in leaf_layers for s, _ in leaf._specs.values()), dtype, copies
+        )
         stop = 0
-        for leaf in leaves:
+        for leaf in leaf_layers:
             before, leaf.parameters = leaf.parameters, {}
             for name, (shape, initial) in leaf._specs.items():
                 span = leaf.spans[name] = slice(stop, stop + math.prod(shape))

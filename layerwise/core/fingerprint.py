@@ -245,23 +245,26 @@ class _Reader:
                 self.found[f"{place}.{name}"] = "0" if is_structural and not np.any(each) else "a number"
             else:
                 self.read(f"{place}.{name}", each)
-        held = dict(getattr(value, "__dict__", {}))
+        present = dict(getattr(value, "__dict__", {}))
         for each in kind.__mro__:
-            slots = vars(each).get("__slots__", ())
-            held |= {name: getattr(value, name, None) for name in ([slots] if isinstance(slots, str) else slots)}
-        parameters = held.get("parameters", {}) if ours else {}
-        beside = held.keys() - set(arguments) - {"__dict__", "__weakref__"}
+            slot_names = vars(each).get("__slots__", ())
+            present |= {
+                name: getattr(value, name, None)
+                for name in ([slot_names] if isinstance(slot_names, str) else slot_names)
+            }
+        parameters = present.get("parameters", {}) if ours else {}
+        beside = present.keys() - set(arguments) - {"__dict__", "__weakref__"}
         beside -= {f"_{name}{end}" for name in parameters for end in ("", "_gradient")}
         if ours and hasattr(value, "config"):  # it tells all that the library's own classes are made of
             bases: list[Any] = [each for each in kind.__mro__ if _whose_class(each) == "ours"]
             beside = set() if kind in bases else beside.difference(*map(_attributes_of, bases))
         for name in sorted(beside):
             if self.state or name in _settings(kind):
-                self.read(f"{place}.{name}", held[name])
-        if "_frozen" in held and ours:
-            self.found[f"{place}.frozen"] = repr(held["_frozen"])
+                self.read(f"{place}.{name}", present[name])
+        if "_frozen" in present and ours:
+            self.found[f"{place}.frozen"] = repr(present["_frozen"])
         if self.state and ours:
-            for name, array in (parameters | held.get("buffers", {})).items():
+            for name, array in (parameters | present.get("buffers", {})).items():
                 self.read(f"{place}.{name}", array)
 
     def _reduced(self, place: str, value: Any) -> None:

@@ -107,7 +107,7 @@ class Signature:
             return written.replace(parameters=list(written.parameters.values())[1:])
         kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
         before = [each for name, each in written.parameters.items() if name != "self" and each.kind not in kinds]
-        made = [
+        created = [
             inspect.Parameter(
                 name,
                 inspect.Parameter.POSITIONAL_OR_KEYWORD,
@@ -116,7 +116,7 @@ class Signature:
             )
             for name, default in kind.fields.items()
         ]
-        return inspect.Signature([*before, *made], return_annotation="None")
+        return inspect.Signature([*before, *created], return_annotation="None")
 
 
 class Hyperparameters:
@@ -149,9 +149,9 @@ class Hyperparameters:
     def __new__(cls, *args: Any, **given: Any) -> Any:
         if given and not given.keys() <= cls.fields.keys():
             habits.check_arguments("optimizer", cls.__name__, cls.__init__, given, cls.fields)
-        made: Any = super().__new__(cls)
-        made.__dict__["hyper"] = {}
-        return made
+        created: Any = super().__new__(cls)
+        created.__dict__["hyper"] = {}
+        return created
 
     def __post_init__(self) -> None:
         """Called when the hyper-parameters are there: for a `state` that depends on them."""

@@ -56,9 +56,9 @@ class ParameterVector:
         return tuple(each[..., span].reshape(*self.lead, *shape) for each in (self.vector, self.gradient))  # type: ignore[return-value]
 
 
-def layout(leaves: Iterable[Any], flat: ParameterVector) -> Layout:
+def layout(leaf_layers: Iterable[Any], flat: ParameterVector) -> Layout:
     """The parameters of these neighbouring layers, and their gradients, as an optimizer sees them."""
-    spans = [(leaf, name, span) for leaf in leaves for name, span in leaf.spans.items()]
+    spans = [(leaf, name, span) for leaf in leaf_layers for name, span in leaf.spans.items()]
     first, last = (spans[0][2].start, spans[-1][2].stop) if spans else (0, 0)
     parameters = []
     for leaf, name, span in spans:

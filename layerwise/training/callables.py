@@ -115,7 +115,7 @@ class FirstSteps:
     def __init__(self, run: Any) -> None:
         self.run, self.optim = run, run.optim
         self.steps = 0
-        self.trained = self.unchanged = [leaf for leaf in run.net.leaves() if leaf.trainable]
+        self.trained = self.unchanged = [leaf for leaf in run.net.leaf_layers() if leaf.trainable]
 
     def __call__(self, net: Any, loss: Any) -> None:
         before = [[w.copy() for w in leaf.parameters.values()] for leaf in self.unchanged]

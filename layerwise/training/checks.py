@@ -91,7 +91,7 @@ def named_metrics(net: Any, metrics: Any, loss: Any) -> dict[str, Any]:
 
 def doubts(net: Any, loss: Any) -> Iterator[str]:
     """What a training warns of: it is possible, but hardly anyone means it."""
-    if any(leaf.parameters for leaf in net.leaves()) and not net.trainable:
+    if any(leaf.parameters for leaf in net.leaf_layers()) and not net.trainable:
         yield "every layer with parameters is frozen, so that this training changes none: set layer.frozen = False."
     row = [
         each

@@ -27,7 +27,7 @@ def seeds_of(seed: Any, copies: int | None) -> list[int]:
 def check_stackable(given: Sequence[Any]) -> None:
     """ValueError where one of these layers can't stand in a stack of nets."""
     places = [(place, layer) for place, layer in enumerate(given) if isinstance(layer, layers.Layer)]
-    never = [f"{leaf.label} (layers.{p})" for p, each in places for leaf in each.leaves() if not leaf.stackable]
+    never = [f"{leaf.label} (layers.{p})" for p, each in places for leaf in each.leaf_layers() if not leaf.stackable]
     if never:
         raise ValueError(f"copies: these layers can't stand in a stack of nets: {', '.join(never)}.")
 
@@ -36,7 +36,7 @@ def single(stacked: Any, copy: Any) -> Any:
     """Copy number `copy` of a stack as a net of its own; `stacked` is a copy of the stack, which becomes that net."""
     stacked.seeds = [stacked.seeds[copy]]
     stacked._shuffle = stacked._shuffle and [stacked._shuffle[copy]]
-    for leaf in stacked.leaves():
+    for leaf in stacked.leaf_layers():
         leaf._seeds = [leaf._seeds[copy]]
         leaf._rngs = leaf._rngs and [leaf._rngs[copy]]
         leaf.parameters = {name: value[copy] for name, value in leaf.parameters.items()}
@@ -57,8 +57,8 @@ def stacked(nets: Sequence[Any]) -> Any:
     first = nets[0]
     if not first.stackable:
         raise ValueError(f"{first.label} has layers that can't stand in a stack of nets.")
-    leaves = [list(net.leaves()) for net in nets]
-    shapes = [[(repr(leaf), leaf._specs) for leaf in each] for each in leaves]
+    leaf_layers = [list(net.leaf_layers()) for net in nets]
+    shapes = [[(repr(leaf), leaf._specs) for leaf in each] for each in leaf_layers]
     dtypes = {net.dtype.name for net in nets}
     if any(each != shapes[0] for each in shapes) or len(dtypes) > 1 or any(net.copies is not None for net in nets):
         raise ValueError(
@@ -68,7 +68,7 @@ def stacked(nets: Sequence[Any]) -> Any:
     whole = first.copy()
     whole.seeds = [net.seed for net in nets]
     whole._shuffle = whole.optim = whole._layout = None
-    for leaf, *each in zip(whole.leaves(), *leaves, strict=True):
+    for leaf, *each in zip(whole.leaf_layers(), *leaf_layers, strict=True):
         leaf._seeds = [one._seeds[0] for one in each]
         leaf._rngs = None
         leaf.parameters = {name: np.stack([one.parameters[name] for one in each]) for name in leaf.parameters}

@@ -130,16 +130,16 @@ class ArrayBatches:
         return self._batches(rngs if self.draws else None, skip)
 
     def _batches(self, rngs: list[np.random.Generator] | None, skip: int) -> Iterator[Batch]:
-        taken = 0
-        while taken < self.steps:
+        used = 0
+        while used < self.steps:
             order = None
             if rngs:
                 order = rngs[0].permutation(self.n)
                 if len(rngs) > 1:
                     order = np.stack([order, *(rng.permutation(self.n) for rng in rngs[1:])])
-            for start, stop in self.bounds[: self.steps - taken]:
-                taken += 1
-                if taken > skip:
+            for start, stop in self.bounds[: self.steps - used]:
+                used += 1
+                if used > skip:
                     yield self._batch(order, start, stop)
 
     def _batch(self, order: Array | None, start: int, stop: int) -> Batch:

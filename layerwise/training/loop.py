@@ -116,7 +116,7 @@ class Run:
     def fit(self, rows: Any, validation: Any, shuffle: bool, verbose: bool) -> Any:
         self._bar = ProgressBar(rows.steps, self.epochs) if verbose else None
         # A thread of BLAS that waits for the next product keeps its core busy: a quarter of a convolutional net's time.
-        threaded = any(leaf.threaded for leaf in self.net.leaves())
+        threaded = any(leaf.threaded for leaf in self.net.leaf_layers())
         blas = threads.single_blas() if threaded else contextlib.nullcontext()
         # Overflow becomes an error of ours. The context is entered once, since that costs as much as a layer.
         with self._trusting(), np.errstate(all="ignore"), blas:

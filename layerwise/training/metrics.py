@@ -260,20 +260,20 @@ def _counts(
         return np.diag(matrix), matrix.sum(0), matrix.sum(1)
     _check_same_shape("precision, recall, f1", pred, real)
     each = np.ones(pred.shape) if weight is None else _spread(weight, pred.shape)
-    taken, there = pred > threshold, real > 0.5
-    of = [(each * part).reshape(-1, pred.shape[-1]).sum(0) for part in (taken & there, taken, there)]
+    used, there = pred > threshold, real > 0.5
+    of = [(each * part).reshape(-1, pred.shape[-1]).sum(0) for part in (used & there, used, there)]
     return of[0], of[1], of[2]
 
 
 def _score(
     kind: str, pred: Array, real: Array, threshold: float, multilabel: bool, weight: Array | None, macro: bool
 ) -> float:
-    hits, taken, there = _counts(pred, real, threshold, multilabel, weight)
-    part, whole = {"precision": (hits, taken), "recall": (hits, there), "f1": (2 * hits, taken + there)}[kind]
+    hits, used, there = _counts(pred, real, threshold, multilabel, weight)
+    part, whole = {"precision": (hits, used), "recall": (hits, there), "f1": (2 * hits, used + there)}[kind]
     shares = part / np.where(whole > 0, whole, 1)
     if multilabel and pred.shape[-1] > 1:
         return float(shares.mean())
-    return float(shares[1] if len(shares) == 2 and not macro else shares[taken + there > 0].mean())
+    return float(shares[1] if len(shares) == 2 and not macro else shares[used + there > 0].mean())
 
 
 NAMED: dict[str, Callable[..., float]] = {
@@ -319,8 +319,8 @@ class Chosen:
     def _taken(self, pred: Array, real: Array, weight: Array | None) -> tuple[Array, Array, Array | None]:
         if real.shape != pred.shape[:-1]:
             return pred, real, weight
-        taken = real != self.ignore_index
-        return pred[taken], real[taken], None if weight is None else _spread(weight, real.shape)[taken]
+        used = real != self.ignore_index
+        return pred[used], real[used], None if weight is None else _spread(weight, real.shape)[used]
 
     def _value(self, pred: Array, real: Array, weight: Array | None) -> float:
         try:
@@ -363,7 +363,7 @@ def named(
             raise ValueError(f"the name {name!r} of a metric is taken already: give it a __name__ of its own.")
         own = metric not in NAMED.values()
         if isinstance(metric, str):
-            taken = {key: value for key, value in options.items() if key in inspect.signature(known).parameters}
-            known, own = functools.partial(known, **taken) if taken else known, False
+            used = {key: value for key, value in options.items() if key in inspect.signature(known).parameters}
+            known, own = functools.partial(known, **used) if used else known, False
         chosen[name] = Chosen(name, known, own, ignore_index)
     return chosen

@@ -28,7 +28,7 @@ def arrays_of(net: Any) -> dict[str, Array]:
     """Every array that a file holds, by its name there, "layers.0.w": the parameters, then the buffers."""
     named: dict[str, Array] = {}
     for kind in ("parameters", "buffers"):
-        for leaf in net.leaves():
+        for leaf in net.leaf_layers():
             place = leaf.path.removeprefix(f"{net.path}.")  # this net may stand in another
             named |= {f"{place}.{name}": value for name, value in getattr(leaf, kind).items()}
     return named
@@ -40,7 +40,7 @@ def check_arrays(net: Any, arrays: dict[str, Any], path: Any) -> None:
     lead = () if net.copies is None else (net.copies,)
     expected = {
         f"{leaf.path}.{name}": shape
-        for leaf in net.leaves()
+        for leaf in net.leaf_layers()
         for name, shape in (
             *((name, (*lead, *shape)) for name, (shape, _) in leaf._specs.items()),
             *((name, value.shape) for name, value in leaf.buffers.items()),
@@ -117,7 +117,7 @@ def load(path: Any, custom: Any) -> Any:
                     raise ModelFileError(f"{path} is damaged: it says of {len(stopped)} copies whether they stopped.")
             # Before memory is taken: a small file may describe a net that is too large for it.
             check_arrays(net, stored, path)
-            for leaf in net.leaves():
+            for leaf in net.leaf_layers():
                 leaf._specs = {name: (shape, ...) for name, (shape, _) in leaf._specs.items()}  # nothing is drawn
             net._build(input_shape)
         for name, array in arrays_of(net).items():

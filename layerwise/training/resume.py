@@ -39,7 +39,7 @@ def state_in(path: Any, net: Any) -> dict[str, Any] | None:
         files.check_place(path)
         return None
     models = {type(each).__name__ for each in within(net) if isinstance(each, layers.Model)}
-    described = json.loads(json.dumps(serialize.encode_net(net)))
+    description = json.loads(json.dumps(serialize.encode_net(net)))
     with files.reading(path):
         if "training" not in header:
             raise ModelFileError(
@@ -49,7 +49,7 @@ def state_in(path: Any, net: Any) -> dict[str, Any] | None:
         found = serialize.of_header(header)
         saved = serialize.decode_state(header["training"], arrays)
         brought = ("stopped", "frozen") if "frozen" in saved else ("stopped",)
-        here, there = (serialize.seedless(each, models, brought) for each in (described, found))
+        here, there = (serialize.seedless(each, models, brought) for each in (description, found))
         if here != there:
             frozen = "" if "frozen" in saved else ", frozen as they were"
             raise ModelFileError(f"{path} is of another net than this one: make the same layers{frozen}.")
@@ -75,10 +75,12 @@ def state_of(run: Any, stopped: bool) -> dict[str, Any]:
         "callbacks": [[type(each).__name__, _own_state(each)] for each in run.callbacks],
         "order": run.order_began,
         "data": _own_state(getattr(run.rows, "data", None)),
-        "draws": {leaf.path: [rng.bit_generator.state for rng in leaf.rngs] for leaf in net.leaves() if leaf.random},
+        "draws": {
+            leaf.path: [rng.bit_generator.state for rng in leaf.rngs] for leaf in net.leaf_layers() if leaf.random
+        },
         "draws_of_ranks": run.rng_states_of_ranks,
         "weights": net.vector.copy(),
-        "frozen": [leaf.path for leaf in net.leaves() if leaf._frozen],
+        "frozen": [leaf.path for leaf in net.leaf_layers() if leaf._frozen],
     }
 
 
@@ -112,7 +114,7 @@ def check(state: dict[str, Any], run: Any, rows: Any, has_validation: bool, net:
     _check_settings(state, run, path)
     netfile.check_arrays(net, state["arrays"], path)
     lead = () if net.copies is None else (net.copies,)
-    whole = (*lead, sum(math.prod(shape) for leaf in net.leaves() for shape, _ in leaf._specs.values()))
+    whole = (*lead, sum(math.prod(shape) for leaf in net.leaf_layers() for shape, _ in leaf._specs.values()))
     weights = state["weights"]
     if not _is_array(weights, whole, net.dtype):
         raise ModelFileError(f"{path} has weights of shape {np.shape(weights)}, this net {whole}: build the same net.")
@@ -193,7 +195,7 @@ def _check_sound(state: dict[str, Any], net: Any, lead: tuple[int, ...], path: A
         and all(isinstance(each, list) and all(_is_number(n, lead) for n in each) for each in history.values())
         and all(isinstance(name, str) for name in history),
         "its copies": diverged is None or _is_array(diverged, lead, np.dtype(bool)),
-        "its random numbers": all(len(state["draws"][leaf.path]) == nets for leaf in net.leaves() if leaf.random)
+        "its random numbers": all(len(state["draws"][leaf.path]) == nets for leaf in net.leaf_layers() if leaf.random)
         and (state["order"] is None or len(state["order"]) == nets),
     }
     for name, holds in sound.items():
@@ -234,14 +236,14 @@ def _is_number(value: Any, lead: tuple[int, ...]) -> bool:
 def restore(state: dict[str, Any], run: Any) -> None:
     """Put the run, its net and its optimizer back to the moment of the state. Callbacks follow after `begin`."""
     net = run.net
-    frozen = state.get("frozen", [leaf.path for leaf in net.leaves() if leaf._frozen])  # as in an older file
-    for leaf in net.leaves():
+    frozen = state.get("frozen", [leaf.path for leaf in net.leaf_layers() if leaf._frozen])  # as in an older file
+    for leaf in net.leaf_layers():
         if leaf._frozen != (leaf.path in frozen):
             leaf.frozen = not leaf._frozen
     if state["optim_state"] is not None:
         run.optim.load_state_dict(state["optim_state"])  # refuses what does not fit, and nothing has changed
     net.vector[...] = state["weights"]
-    for leaf in net.leaves():
+    for leaf in net.leaf_layers():
         if leaf.path in state["draws"]:
             for rng, drawn in zip(leaf.rngs, state["draws"][leaf.path], strict=True):
                 rng.bit_generator.state = drawn

@@ -24,9 +24,9 @@ class Snapshot:
 
     def __init__(self, net: Any, optim: Any, order: Iterable[np.random.Generator]) -> None:
         self.optim = optim if hasattr(optim, "restore") else None
-        live = [net.vector, *(value for leaf in net.leaves() for value in leaf.buffers.values())]
+        live = [net.vector, *(value for leaf in net.leaf_layers() for value in leaf.buffers.values())]
         self.pairs = [(np.empty_like(array), array) for array in live]
-        self.rngs = [*order, *(rng for leaf in net.leaves() if leaf.random for rng in leaf.rngs)]
+        self.rngs = [*order, *(rng for leaf in net.leaf_layers() if leaf.random for rng in leaf.rngs)]
         self.rng_states: list[Any] = []
         self.state: Any = None
         self.take()
@@ -54,7 +54,7 @@ class Rollback:
     def __init__(self, net: Any, optim: Any) -> None:
         self.optim = optim
         self.layers = Attributes(net)
-        buffers = (value for leaf in net.leaves() for value in leaf.buffers.values())
+        buffers = (value for leaf in net.leaf_layers() for value in leaf.buffers.values())
         live = [net.vector, *buffers] if net.input_shape is not None else []
         self.arrays = [(array, array.copy()) for array in live]
         self.state = optim.state_dict() if hasattr(optim, "state_dict") else None
@@ -69,7 +69,7 @@ class Rollback:
 
 def first_not_finite(net: Any, x: Array | None) -> str:
     """The first layer whose parameters, output for the batch x, or gradients are not finite."""
-    for leaf in net.leaves():
+    for leaf in net.leaf_layers():
         for name, value in leaf.parameters.items():
             if not np.isfinite(value).all():
                 return f"{leaf.label}.{name}"
@@ -79,7 +79,7 @@ def first_not_finite(net: Any, x: Array | None) -> str:
                 x = layer.forward(x, True)
                 if not np.isfinite(x).all():
                     return f"the output of {layer.label}"
-    for leaf in reversed(list(net.leaves())):
+    for leaf in reversed(list(net.leaf_layers())):
         for name, value in leaf.gradients.items():
             if not (leaf.frozen or np.isfinite(np.square(value)).all()):
                 return f"the gradient of {leaf.label}.{name}"

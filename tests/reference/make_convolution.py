@@ -73,12 +73,12 @@ def conv(axes):
 
 
 def causal(x, w, b, filters, kernel_size, stride=1, dilation=1, groups=1):
-    made = keras.layers.Conv1D(
+    created = keras.layers.Conv1D(
         filters, kernel_size, strides=stride, padding="causal", dilation_rate=dilation, groups=groups,
         use_bias=b is not None, dtype="float64",
     )  # fmt: skip
-    made.build(tuple(x.shape))
-    return made.stateless_call([w] if b is None else [w, b], [], x)[0]
+    created.build(tuple(x.shape))
+    return created.stateless_call([w] if b is None else [w, b], [], x)[0]
 
 
 @channels_first

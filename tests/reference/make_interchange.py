@@ -144,8 +144,8 @@ def drawn(rng, shape, positive):
 
 def torch_about(module, arrays, prefix):
     if isinstance(module, nn.Sequential):
-        parts = [torch_about(each, arrays, f"{prefix}.{k}") for k, each in enumerate(module)]
-        return {"class": "Sequential", "layers": parts}
+        members = [torch_about(each, arrays, f"{prefix}.{k}") for k, each in enumerate(module)]
+        return {"class": "Sequential", "layers": members}
     told = {name: value for name, value in vars(module).items() if not name.startswith("_") and name != "training"}
     names = list(module.state_dict())
     arrays |= {f"{prefix}/{name}": tensor.numpy() for name, tensor in module.state_dict().items()}
@@ -154,8 +154,8 @@ def torch_about(module, arrays, prefix):
 
 def keras_about(layer, arrays, prefix):
     if isinstance(layer, keras.Sequential):
-        parts = [keras_about(each, arrays, f"{prefix}.{k}") for k, each in enumerate(layer.layers)]
-        return {"class": "Sequential", "layers": parts}
+        members = [keras_about(each, arrays, f"{prefix}.{k}") for k, each in enumerate(layer.layers)]
+        return {"class": "Sequential", "layers": members}
     plain = (str, int, float, tuple, list, type(None))
     told = {name: getattr(layer, name) for name in ASKED if isinstance(getattr(layer, name, ...), plain)}
     activation = getattr(getattr(layer, "activation", None), "__name__", None)
@@ -166,9 +166,9 @@ def keras_about(layer, arrays, prefix):
 
 
 def make_torch(name):
-    shape, parts = TORCH[name]
+    shape, members = TORCH[name]
     rng = np.random.default_rng(len(name))
-    net = nn.Sequential(*parts()).double().eval()
+    net = nn.Sequential(*members()).double().eval()
     for key, tensor in net.state_dict().items():
         if tensor.is_floating_point():
             tensor.copy_(torch.from_numpy(drawn(rng, tuple(tensor.shape), "running_var" in key)))
@@ -176,9 +176,9 @@ def make_torch(name):
 
 
 def make_keras(name):
-    shape, parts = KERAS[name]
+    shape, members = KERAS[name]
     rng = np.random.default_rng(len(name))
-    net = keras.Sequential([keras.Input(shape, dtype="int32" if "words" in name else None), *parts()])
+    net = keras.Sequential([keras.Input(shape, dtype="int32" if "words" in name else None), *members()])
     for weight in net.weights:
         if "seed" not in weight.path:
             weight.assign(drawn(rng, weight.shape, "variance" in weight.path))

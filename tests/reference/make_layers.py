@@ -160,8 +160,8 @@ def scale_and_shift(x, case, scale=True, bias=True, axes=1):
     return w, case.parameter("b", shape) if bias else None
 
 
-def batch_norm(x, case, momentum=0.1, epsilon=1e-5, **parts):
-    w, b = scale_and_shift(x, case, **parts)
+def batch_norm(x, case, momentum=0.1, epsilon=1e-5, **members):
+    w, b = scale_and_shift(x, case, **members)
     mean = case.keep("running_mean", draw(case.rng, x.shape[-1:]))
     variance = case.keep("running_variance", positive(case.rng, x.shape[-1:]))
     mean, variance = mean.clone(), variance.clone()  # batch_norm writes into the two
@@ -171,13 +171,13 @@ def batch_norm(x, case, momentum=0.1, epsilon=1e-5, **parts):
     return y.movedim(1, -1)
 
 
-def layer_norm(x, case, epsilon=1e-5, axes=1, **parts):
-    w, b = scale_and_shift(x, case, axes=axes, **parts)
+def layer_norm(x, case, epsilon=1e-5, axes=1, **members):
+    w, b = scale_and_shift(x, case, axes=axes, **members)
     return F.layer_norm(x, x.shape[-axes:], w, b, epsilon)
 
 
-def group_norm(x, case, groups, epsilon=1e-5, **parts):
-    w, b = scale_and_shift(x, case, **parts)
+def group_norm(x, case, groups, epsilon=1e-5, **members):
+    w, b = scale_and_shift(x, case, **members)
     return F.group_norm(x.movedim(-1, 1), groups, w, b, epsilon).movedim(1, -1)
 
 
@@ -206,8 +206,8 @@ def parallel(x, case, layers, join):
 
 def forward(spec, x, case):
     _, function = LAYERS[spec["layer"]]
-    parts = {"layers": spec["layers"]} if "layers" in spec else {}
-    return function(x, case, **parts, **spec.get("arguments", {}))
+    members = {"layers": spec["layers"]} if "layers" in spec else {}
+    return function(x, case, **members, **spec.get("arguments", {}))
 
 
 LAYERS = {  # our name: (where the values come from, the layer in torch)
@@ -323,9 +323,9 @@ TRAINING = [  # id, layer, shape of x
     ("RMSNorm-3d", layer("RMSNorm"), (N, T, C)),
     ("RMSNorm-epsilon", layer("RMSNorm", epsilon=1e-2), (N, C)),
     *(
-        (f"{name}-{told}", layer(name, **arguments, **parts), (N, H, W, C))
+        (f"{name}-{told}", layer(name, **arguments, **members), (N, H, W, C))
         for name, arguments in (("BatchNorm", {}), ("LayerNorm", {}), ("GroupNorm", {"groups": 2}))
-        for told, parts in (
+        for told, members in (
             ("nobias", {"bias": False}),
             ("noscale", {"scale": False}),
             ("plain", {"scale": False, "bias": False}),

@@ -133,9 +133,9 @@ class Problem:
         return torch.mean((torch.tanh(arrays["x"] @ w1 + b1) @ w2 + b2 - arrays["y"]) ** 2)
 
     def __call__(self, parameters):
-        leaves = [torch.tensor(np.array(p), requires_grad=True) for p in parameters]
-        value = self.loss(leaves)
-        return float(value.detach()), [g.numpy() for g in torch.autograd.grad(value, leaves)]
+        leaf_layers = [torch.tensor(np.array(p), requires_grad=True) for p in parameters]
+        value = self.loss(leaf_layers)
+        return float(value.detach()), [g.numpy() for g in torch.autograd.grad(value, leaf_layers)]
 
     def minimum(self):
         return float(-0.5 * self.arrays["b"] @ np.linalg.solve(self.arrays["A"], self.arrays["b"]))
@@ -218,7 +218,7 @@ def run_optax(reference, arguments, start, problem):
             updates, state = fast_update(*now, value=value)
         else:
             updates, state = fast_update(*now)
-        assert all(leaf.dtype != jnp.float32 for leaf in jax.tree.leaves((updates, state))), reference
+        assert all(leaf.dtype != jnp.float32 for leaf in jax.tree.leaf_layers((updates, state))), reference
         parameters = optax.apply_updates(parameters, updates)
         shown, evaluation = parameters, None
         if reference == "optax.lookahead":

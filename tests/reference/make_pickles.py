@@ -42,14 +42,14 @@ def train(net, epochs=2, **rest):
 
 
 def main(name):
-    held = {}
+    stored = {}
     for rule, make in RULES.items():
         each = net()
         history = train(each, optim=make())
-        held[rule] = pickle.dumps(each), dict(history)
+        stored[rule] = pickle.dumps(each), dict(history)
     found = compare.compare("sgd,adam", "xor", [0.1, 0.01], seeds=2, steps=20, verbose=False, widen=False)
     FOLDER.mkdir(exist_ok=True)
-    (FOLDER / f"{name}.pickle").write_bytes(pickle.dumps((held, pickle.dumps(found), found.to_markdown())))
+    (FOLDER / f"{name}.pickle").write_bytes(pickle.dumps((stored, pickle.dumps(found), found.to_markdown())))
 
 
 if __name__ == "__main__":

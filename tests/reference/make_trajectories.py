@@ -128,52 +128,52 @@ def norm(name, shape, scale=True, bias=True, epsilon=1e-5, momentum=0.1, groups=
 
 def module(spec, shape):
     """The layer of PyTorch for inputs of this shape, the channels last, and the shape of what it gives."""
-    name, arguments, *parts = spec
+    name, arguments, *members = spec
     if name == "Residual":
-        made = Residual(*chain(parts[0], shape)[0])
+        created = Residual(*chain(members[0], shape)[0])
     elif name == "Parallel":
-        made = Parallel([chain(branch, shape)[0] for branch in parts[0]], arguments["join"])
+        created = Parallel([chain(branch, shape)[0] for branch in members[0]], arguments["join"])
     elif name == "Embedding":
-        made = nn.Embedding(arguments["vocabulary"], arguments["units"])
-        return made, (*shape, arguments["units"])
+        created = nn.Embedding(arguments["vocabulary"], arguments["units"])
+        return created, (*shape, arguments["units"])
     elif name == "Linear":
-        made = nn.Linear(shape[-1], arguments["units"], bias=arguments.get("bias", True))
+        created = nn.Linear(shape[-1], arguments["units"], bias=arguments.get("bias", True))
     elif "Conv" in name:
-        made = convolution(name, shape[-1], **arguments)
+        created = convolution(name, shape[-1], **arguments)
     elif name in ("MaxPool1D", "MaxPool2D", "AveragePool1D", "AveragePool2D"):
-        made = pooling(name, **arguments)
+        created = pooling(name, **arguments)
     elif name.endswith("Norm"):
-        made = norm(name, shape, **arguments)
+        created = norm(name, shape, **arguments)
     elif name == "PReLU":
-        made = Last(nn.PReLU(shape[-1] if arguments.get("per_channel") else 1))
+        created = Last(nn.PReLU(shape[-1] if arguments.get("per_channel") else 1))
     elif name == "UpSample2D":
-        made = Last(nn.Upsample(scale_factor=arguments["factor"]))
+        created = Last(nn.Upsample(scale_factor=arguments["factor"]))
     elif name == "ZeroPad2D":
         (top, bottom), (left, right) = arguments["padding"]
-        made = Last(nn.ZeroPad2d((left, right, top, bottom)))
+        created = Last(nn.ZeroPad2d((left, right, top, bottom)))
     else:
-        made = Apply(ACTIVATIONS[name](**arguments))
+        created = Apply(ACTIVATIONS[name](**arguments))
     with torch.no_grad():
-        return made, tuple(made(torch.rand(2, *shape)).shape[1:])
+        return created, tuple(created(torch.rand(2, *shape)).shape[1:])
 
 
 def chain(specs, shape):
-    made = nn.Sequential()
+    created = nn.Sequential()
     for spec in specs:
         each, shape = module(spec, shape)
-        made.append(each)
-    return made, shape
+        created.append(each)
+    return created, shape
 
 
 # ---- Our layout of what a layer of PyTorch holds
 
 
-def leaves(net):
+def leaf_layers(net):
     """Its layers without layers within, as ours are counted: `Last` is no layer here."""
     for each in net:
         each = each.inner if isinstance(each, Last) else each
         if isinstance(each, (nn.Sequential, nn.ModuleList)):
-            yield from leaves(each)
+            yield from leaf_layers(each)
         else:
             yield each
 
@@ -288,7 +288,7 @@ def optimizer(recipe, parameters):
 def trained(recipe, nudge=0.0):
     """(losses of the epochs, parameters and buffers, how far it went)."""
     net, _ = chain(recipe["layers"], tuple(recipe["input"]))
-    every = list(leaves(net))
+    every = list(leaf_layers(net))
     for leaf, spec in zip(every, flat(recipe["layers"]), strict=True):
         leaf.depthwise = spec[0] == "DepthwiseConv2D"
     place, begun = 0, []
@@ -346,11 +346,11 @@ def views(every):
 def flat(specs):
     """The specs of the layers without layers within, in order."""
     for spec in specs:
-        name, _, *parts = spec
+        name, _, *members = spec
         if name == "Residual":
-            yield from flat(parts[0])
+            yield from flat(members[0])
         elif name == "Parallel":
-            for branch in parts[0]:
+            for branch in members[0]:
                 yield from flat(branch)
         else:
             yield spec
@@ -597,8 +597,8 @@ def main(count, path, first):
     found, seed = [], first
     while len(found) < count:
         recipe = Draw(seed).recipe()
-        made = told(recipe) if recipe else None
-        found += [made] if made and len(made[2]) < 250 else []
+        created = told(recipe) if recipe else None
+        found += [created] if created and len(created[2]) < 250 else []
         seed += 1
     about = {"library": "torch", "version": torch.__version__.split("+")[0], "script": Path(__file__).name}
     text = json.dumps(about | {"cases": [recipe for recipe, _, _ in found]})
