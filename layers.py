@@ -304,8 +304,9 @@ class Elementwise(Layer):
 class Nonlinearity(Elementwise):
     """A function of each number by itself. An estimator offers it by its name in lower case."""
 
-    kinks: tuple[float, ...] = ()  # where its slope, or the slope of its slope, jumps; with the default arguments
-    dead_below: float | None = None  # a unit whose `kept` is never above this passes no gradient on
+    kinks: tuple[float, ...] = ()  # where y, its slope, or the slope of its slope jumps, with the default arguments
+    # A unit whose `kept` is never above this passes no gradient on: 0 of a ReLU. None where no unit can die so.
+    dead_below: float | None = None
 
 
 class Sigmoid(Nonlinearity):

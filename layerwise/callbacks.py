@@ -17,7 +17,9 @@ epoch and step, the numbers of those finished, and quantities, the names that th
 and `load_state_dict(state)` a callback goes on where it was when a training is resumed; `load_state_dict` is called
 after `begin`, which resets it. Where several processes train one net, one that `writes` files is called in the first
 process alone. A training that a callback has ended stays ended when it is resumed with that callback, unless its
-`why_ended(run)` returns "": else it returns how to go on.
+`why_ended(run)` returns "": else it returns how to go on. With `pauses = True`, a training that it ends within an
+epoch goes on from there. One of ours that keeps state and only watches is named in training/resume.py, OBSERVERS: a
+training may go on without it.
 """
 
 from __future__ import annotations

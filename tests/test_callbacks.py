@@ -1,4 +1,4 @@
-"""Callbacks of both forms, and the five of layerwise.callbacks."""
+"""Callbacks of both forms, and those of layerwise.callbacks."""
 
 import csv
 import inspect

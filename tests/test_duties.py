@@ -100,7 +100,7 @@ def test_every_class_is_in_all(module):
     bases = {"Elementwise", "Nonlinearity", "Norm"}
     kinds = {name: each for name, each in vars(module).items() if inspect.isclass(each) and name[0] != "_"}
     ours = {name for name, each in kinds.items() if issubclass(each, BASES)}
-    assert sorted(ours - bases - set(module.__all__)) == []
+    assert sorted(ours - bases - set(module.__all__)) == [], f"write it into __all__ of {module.__name__}.py"
 
 
 @MODULES
@@ -118,7 +118,8 @@ def test_the_head_of_a_module_lists_its_classes(module):
 
 def test_every_loss_serves_a_stack_of_nets():
     """`stackable = True` on its class, once `forward` and `derivative` act on the last axes only."""
-    assert [name for name in loss.__all__ if name != "Loss" and not getattr(loss, name).stackable] == []
+    alone = [name for name in loss.__all__ if name != "Loss" and not getattr(loss, name).stackable]
+    assert alone == [], "write stackable = True into its class"
 
 
 @MODULES
