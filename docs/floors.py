@@ -114,7 +114,7 @@ def lines(words: list[str], width: int) -> list[str]:
 
 def svg() -> str:
     """The highest floor on top; below its name what stands there, and how many imports lead to each floor below."""
-    parts, y = [], 0
+    boxes, y = [], 0
     counts = needs()
     for number, (title, _) in reversed(list(enumerate(FLOORS))):
         texts = []
@@ -125,14 +125,14 @@ def svg() -> str:
         below = [f"{counts[number, k]} to {FLOORS[k][0].split(':')[0]}" for k in range(number) if (number, k) in counts]
         told = f"imports: {', '.join(below)}" if below else "imports none of ours"
         height = ROW * (len(texts) + 1) + 14
-        parts += [
+        boxes += [
             f'<rect x="1" y="{y + 1}" width="{WIDTH - 2}" height="{height - 4}" rx="4" {COLOURS}/>',
             f'<text x="14" y="{y + 24}" font-weight="bold">{number}. {title}</text>',
             f'<text x="{WIDTH - 14}" y="{y + 24}" text-anchor="end" fill="#555">{told}</text>',
             *(f'<text x="14" y="{y + 24 + ROW * (k + 1)}">{text}</text>' for k, text in enumerate(texts)),
         ]
         y += height + 6
-    body = "\n".join(parts)
+    body = "\n".join(boxes)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {y}" font-family="sans-serif" font-size="14">\n'
         f"<title>The floors of layerwise and their modules</title>\n{body}\n</svg>\n"

@@ -531,9 +531,9 @@ class UpdateStats:
     def _measure(self, run: Any) -> None:
         spans = {p.names[0]: p.span for p in run.net.layout.parameters}
         for leaf in self.moving:
-            parts = [spans[f"{leaf.path}.{name}"] for name in leaf.parameters]
+            chosen = [spans[f"{leaf.path}.{name}"] for name in leaf.parameters]
             gradient, weight, update = (
-                _norm(array[span] for span in parts)
+                _norm(array[span] for span in chosen)
                 for array in (run.net.gradient, self.before, run.net.vector - self.before)
             )
             self._note(f"{leaf.path} gradient norm", gradient)

@@ -111,7 +111,7 @@ class Graph:
         if ours and name in EXPORTERS:
             return EXPORTERS[name], False
         if vars(type(layer)).get("onnx"):  # a layer of one's own that declares it; a class derived from it may differ
-            return _declared(layer.onnx), False
+            return _one_operation(layer.onnx), False
         raise ValueError(
             f"{layer.label} can't be exported: give a function that does, to_onnx(..., custom={{{key!r}: function}}), "
             f"function(graph, layer, x) -> value; the docstring of to_onnx shows one."
@@ -163,7 +163,7 @@ def _same(graph: Graph, layer: Any, x: Value) -> Value:
     return x
 
 
-def _declared(declaration: str) -> Exporter:
+def _one_operation(declaration: str) -> Exporter:
     """An operation of ONNX's that is the whole layer, as its class declares it: "Elu(alpha=alpha)"."""
     op, given = habits.counterpart(declaration)
 
@@ -372,7 +372,7 @@ for _name in layers.__all__:
     if getattr(layers, _name).training_only:
         EXPORTERS[_name] = _same
     elif vars(getattr(layers, _name)).get("onnx"):
-        EXPORTERS[_name] = _declared(getattr(layers, _name).onnx)
+        EXPORTERS[_name] = _one_operation(getattr(layers, _name).onnx)
 
 
 # The file ----------------------------------------------------------------------------------------------------

@@ -145,17 +145,19 @@ def _compared(value: Callable[[], float], name: str, array: Array, gradient: Arr
 
     scale = max(np.abs(slopes).max(), SMALLEST_SCALE)
     if not np.isfinite(scale):
-        raise ValueError(f"forward is not finite within {STEP:g} of {_at(name, ~np.isfinite(slopes))}: move it away.")
+        raise ValueError(
+            f"forward is not finite within {STEP:g} of {_place(name, ~np.isfinite(slopes))}: move it away."
+        )
     if bends.max() > KINK * scale:
         raise ValueError(
-            f"a kink at {_at(name, bends)}, or a bend too sharp for a step of {STEP:g}: the slopes on its two sides do "
-            f"not agree, so there is no derivative to compare with. Move x (or that parameter) away, as by x + 0.01."
+            f"a kink at {_place(name, bends)}, or a bend too sharp for a step of {STEP:g}: the slopes on its two sides "
+            f"do not agree, so there is no derivative to compare with. Move x (or that parameter) away, as by x + 0.01."
         )
     errors = np.abs(gradient - slopes) / max(scale, np.abs(gradient).max())
-    return Worst(float(errors.max()), _at(name, errors))
+    return Worst(float(errors.max()), _place(name, errors))
 
 
-def _at(name: str, values: Array) -> str:
+def _place(name: str, values: Array) -> str:
     """The place of the largest value, as one writes it."""
     place = np.unravel_index(values.argmax(), values.shape)
     return f"{name}[{', '.join(str(index) for index in place)}]"

@@ -62,7 +62,7 @@ def accuracy(
     if multilabel and real.shape == pred.shape:
         return binary_accuracy(pred, real, threshold, sample_weight)
     # The threshold is the predictions': targets of one column are 0 and 1, or -1 and 1.
-    return _share(classes(pred, pred.shape, threshold) == classes(real, pred.shape), sample_weight)
+    return _weighted_fraction(classes(pred, pred.shape, threshold) == classes(real, pred.shape), sample_weight)
 
 
 def categorical_accuracy(pred: Array, real: Array, sample_weight: Array | None = None) -> float:
@@ -73,14 +73,14 @@ def categorical_accuracy(pred: Array, real: Array, sample_weight: Array | None =
 def binary_accuracy(pred: Array, real: Array, threshold: float = 0.5, sample_weight: Array | None = None) -> float:
     """The share of all elements that are on the right side of the threshold, as Keras's BinaryAccuracy."""
     _check_same_shape("binary_accuracy", pred, real)
-    return _share((pred > threshold) == (real > 0.5), sample_weight)
+    return _weighted_fraction((pred > threshold) == (real > 0.5), sample_weight)
 
 
 def subset_accuracy(pred: Array, real: Array, threshold: float = 0.5, sample_weight: Array | None = None) -> float:
     """The share of rows all of whose columns are on the right side of the threshold: scikit-learn's accuracy_score of
     several labels."""
     _check_same_shape("subset_accuracy", pred, real)
-    return _share(((pred > threshold) == (real > 0.5)).all(-1), sample_weight)
+    return _weighted_fraction(((pred > threshold) == (real > 0.5)).all(-1), sample_weight)
 
 
 def top_5_accuracy(pred: Array, real: Array, sample_weight: Array | None = None) -> float:
@@ -89,7 +89,7 @@ def top_5_accuracy(pred: Array, real: Array, sample_weight: Array | None = None)
     if pred.shape[-1] <= 5:
         return 1.0
     best = np.argpartition(pred, -5, axis=-1)[..., -5:]
-    return _share((best == right[..., None]).any(-1), sample_weight)
+    return _weighted_fraction((best == right[..., None]).any(-1), sample_weight)
 
 
 def confusion_matrix(pred: Array, real: Array, threshold: float = 0.5, sample_weight: Array | None = None) -> Array:
@@ -238,7 +238,7 @@ def _mean(values: Array, weight: Array | None) -> float:
     return float(np.average(values, weights=_spread(weight, values.shape)))
 
 
-def _share(right: Array, weight: Array | None) -> float:
+def _weighted_fraction(right: Array, weight: Array | None) -> float:
     """How much of a bool array is True."""
     return float(np.count_nonzero(right)) / right.size if weight is None else _mean(right, weight)
 
