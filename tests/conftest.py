@@ -1,5 +1,6 @@
 """What several test files share."""
 
+import math
 import os
 import shutil
 import signal
@@ -95,9 +96,35 @@ def python(tmp_path):
 
 
 # Files whose tests take longest come first, so that no worker is left alone with them at the end.
-SLOW = ["estimators", "examples", "resume", "compare", "distributed", "examples_compare", "faults", "report", "house"]
+SLOW = [
+    "estimators", "examples", "resume", "compare", "distributed", "examples_compare", "sweeps", "faults", "report",
+    "house",
+]  # fmt: skip
 
 
 def pytest_collection_modifyitems(items):
     places = {f"test_{name}": place for place, name in enumerate(SLOW)}
     items.sort(key=lambda item: places.get(item.path.stem, len(SLOW)))
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """How many rates are really run; an exception to raise from one of them on."""
+    from layerwise.compare import contest  # here: not every test needs it
+
+    real = contest.run_group
+
+    class Count:
+        ran = 0
+        fail_from = math.inf
+        error: BaseException = KeyboardInterrupt()
+
+        def __call__(self, *arguments):
+            if self.ran >= self.fail_from:
+                raise self.error
+            self.ran += len(arguments[2])
+            return real(*arguments)
+
+    count = Count()
+    monkeypatch.setattr(contest, "run_group", count)
+    return count

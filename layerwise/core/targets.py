@@ -58,6 +58,7 @@ def check_whole(who: str, real: Array) -> None:
 
 
 def check_rows_sum_to_1(who: str, what: str, p: Array, hint: str = "") -> None:
+    """ValueError unless p (..., C) has no number below 0, and each row of it sums to 1 within 1e-3."""
     sums = p.sum(-1)
     wrong = ~(np.abs(sums - 1) <= 1e-3)
     if wrong.any() or (p < 0).any():
@@ -74,5 +75,6 @@ def check_columns(name: str, weights: Any, columns: int) -> None:
 
 
 def refuse_unless(good: Any, message: str) -> None:
+    """ValueError with this message unless `good`."""
     if not good:
         raise ValueError(message)

@@ -32,17 +32,17 @@ def check_stackable(given: Sequence[Any]) -> None:
         raise ValueError(f"copies: these layers can't stand in a stack of nets: {', '.join(never)}.")
 
 
-def single(stacked: Any, copy: Any) -> Any:
-    """Copy number `copy` of a stack as a net of its own; `stacked` is a copy of the stack, which becomes that net."""
-    stacked.seeds = [stacked.seeds[copy]]
-    stacked._shuffle = stacked._shuffle and [stacked._shuffle[copy]]
-    for leaf in stacked.leaf_layers():
+def single(net: Any, copy: Any) -> Any:
+    """Copy number `copy` of a stack as a net of its own; `net` is a copy of the stack, which becomes that net."""
+    net.seeds = [net.seeds[copy]]
+    net._shuffle = net._shuffle and [net._shuffle[copy]]
+    for leaf in net.leaf_layers():
         leaf._seeds = [leaf._seeds[copy]]
         leaf._rngs = leaf._rngs and [leaf._rngs[copy]]
         leaf.parameters = {name: value[copy] for name, value in leaf.parameters.items()}
-    stacked._allocate(stacked.dtype, None)
-    stacked.optim = stacked._layout = stacked.stopped = None
-    return stacked
+    net._allocate(net.dtype, None)
+    net.optim = net._layout = net.stopped = None
+    return net
 
 
 def stacked(nets: Sequence[Any]) -> Any:

@@ -52,7 +52,7 @@ class Encoder:
         return [[self.encode(key, name), self.encode(each, f"{name}.{key}")] for key, each in value.items()]
 
     def object(self, value: Any, name: str) -> Any:
-        """What is no number, string, list or dict."""
+        """What is no number, string, list or dict: a subclass says what it makes of it."""
         raise NotImplementedError
 
 
